@@ -1,0 +1,50 @@
+"""The command line: arguments in, one module's function called, a result printed.
+
+Each area of the product has a file here; nothing heavy is imported before the command that needs it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import typer
+
+from tutelage import __version__
+from tutelage.cli.output import fail
+from tutelage.errors import TutelageError
+
+AREAS = ("serve", "training", "pipelines", "data", "versions", "moderation")
+
+
+def build() -> typer.Typer:
+    """The whole command line as a typer app."""
+    app = typer.Typer(
+        name="tutelage",
+        help="A self-hosted ChatGPT that learns from the people who use it.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+
+    @app.callback(invoke_without_command=True)
+    def root(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
+        if version:
+            print(__version__)
+            raise typer.Exit
+
+    for area in AREAS:
+        import_module(f"tutelage.cli.{area}").register(app)
+    return app
+
+
+def main() -> None:
+    """Entry point. Errors that are meant for people become a line, a hint and exit code 2."""
+    try:
+        build()()
+    except TutelageError as error:
+        fail(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
