@@ -1,0 +1,151 @@
+"""Every error becomes the same JSON: `{"error": {"message", "type", "param", "code"}}`, in one table.
+
+    InvalidRequest 400 · Unauthenticated 401 · Denied 403 · NotFound 404 · Conflict 409 · RateLimited 429 ·
+    Unavailable 503 · DataError, ConfigError 400 · everything else 500, logged without content
+
+Pages may show errors of navigations their own way: set `app.state.error_page`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from tutelage import errors
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as the client sees it. `message` holds the hint, too."""
+
+    status: int
+    message: str
+    type: str = "invalid_request_error"
+    code: str | None = None
+    param: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def body(self) -> dict[str, Any]:
+        """The JSON that every endpoint answers with. Never holds a lone surrogate, which has no UTF-8."""
+        return {
+            "error": {
+                "message": _encodable(self.message),
+                "type": self.type,
+                "param": None if self.param is None else _encodable(self.param),
+                "code": self.code,
+            }
+        }
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body(), status_code=self.status, headers=dict(self.headers))
+
+
+ErrorPage = Callable[[Request, Failure], Response]
+
+# The first row whose class fits: subclasses stand before their bases.
+TABLE: tuple[tuple[type[errors.TutelageError], int, str, str | None], ...] = (
+    (errors.ContextTooLong, 400, "invalid_request_error", "context_length_exceeded"),
+    (errors.InvalidRequest, 400, "invalid_request_error", None),
+    (errors.DataError, 400, "invalid_request_error", None),
+    (errors.ConfigError, 400, "invalid_request_error", None),
+    (errors.Unauthenticated, 401, "invalid_request_error", "unauthenticated"),
+    (errors.Denied, 403, "invalid_request_error", "permission_denied"),
+    (errors.NotFound, 404, "invalid_request_error", "not_found"),
+    (errors.Conflict, 409, "invalid_request_error", "conflict"),
+    (errors.RateLimited, 429, "rate_limit_error", "rate_limit_exceeded"),
+    (errors.Unavailable, 503, "server_error", "unavailable"),
+    (errors.TutelageError, 500, "server_error", "internal_error"),
+)
+CODES = {401: "unauthenticated", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+INTERNAL = Failure(500, "something went wrong on the server; its log has more", "server_error", "internal_error")
+
+
+def failure_of(error: Exception) -> Failure:
+    """How an error is told to the client. Anything that is not meant for people becomes a plain 500."""
+    if isinstance(error, errors.TutelageError):
+        return _of_ours(error)
+    if isinstance(error, RequestValidationError):
+        return _of_validation(error.errors())
+    if isinstance(error, HTTPException):
+        kind = "invalid_request_error" if error.status_code < 500 else "server_error"
+        code = CODES.get(error.status_code)
+        return Failure(error.status_code, str(error.detail), kind, code, headers=error.headers or {})
+    return INTERNAL
+
+
+def respond(request: Request, error: Exception) -> Response:
+    """The answer to a request that failed: JSON, or the app's own page when a browser navigates."""
+    failure = failure_of(error)
+    if failure.status >= 500:
+        log_failure(error, request_id=getattr(request.state, "request_id", "-"))
+    page: ErrorPage | None = getattr(request.app.state, "error_page", None)
+    return page(request, failure) if page and _navigates(request) else failure.response()
+
+
+def install(app: FastAPI) -> None:
+    """Answer every kind of error in the one shape."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        return respond(request, error)
+
+    for kind in (errors.TutelageError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, handle)
+
+
+def log_failure(error: BaseException, *, request_id: str) -> None:
+    """Log where an error came from, without its message: that may hold what somebody wrote."""
+    frames, trace = [], error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        frames.append(f"{code.co_filename}:{trace.tb_lineno} {code.co_name}")
+        trace = trace.tb_next
+    log.error("%s %s\n  %s", request_id, type(error).__name__, "\n  ".join(frames))
+
+
+def _of_ours(error: errors.TutelageError) -> Failure:
+    status, kind, code = next(row[1:] for row in TABLE if isinstance(error, row[0]))
+    message = error.message if not error.hint else f"{error.message}. {_sentence(error.hint)}"
+    headers = {}
+    if isinstance(error, errors.RateLimited):
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
+    elif status == 503:
+        headers["retry-after"] = "5"
+    if isinstance(error, errors.InvalidRequest):
+        return Failure(status, message, kind, error.code or code, error.param, headers)
+    return Failure(status, message, kind, code, headers=headers)
+
+
+def _of_validation(problems: Sequence[Mapping[str, Any]]) -> Failure:
+    """The first thing wrong with a body or a query. What was sent is never repeated."""
+    problem = problems[0]
+    if problem["type"] == "json_invalid":
+        return Failure(400, "the body is not valid JSON", code="invalid_json")
+    place = [str(part) for part in problem["loc"] if part not in ("body", "query", "path")]
+    param = ".".join(place)[:200] or None
+    return Failure(400, f"{param or 'the body'}: {problem['msg']}", code="invalid_value", param=param)
+
+
+def _sentence(hint: str) -> str:
+    return hint[:1].upper() + hint[1:]
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _navigates(request: Request) -> bool:
+    if request.url.path.startswith(("/v1/", "/api/")):
+        return False
+    mode = request.headers.get("sec-fetch-mode")
+    return mode == "navigate" if mode else "text/html" in request.headers.get("accept", "")

@@ -1,0 +1,116 @@
+"""Who is asking, and whether they may. Sessions for people, keys for programs.
+
+Pages and `/api` use the session cookie: `current_user`, `require("trainer")`. `/v1` uses keys: `api_key("chat")`.
+Roles rise: guest < user < trainer < operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+from anyio.to_thread import run_sync
+from starlette.requests import HTTPConnection, Request
+
+from tutelage.errors import Denied, Unauthenticated
+from tutelage.server.services import services
+from tutelage.store import accounts
+from tutelage.store.tables import ApiKey, User
+
+Role = Literal["guest", "user", "trainer", "operator"]
+RANKS: dict[str, int] = {"guest": 0, "user": 1, "trainer": 2, "operator": 3}
+SESSION_DAYS = 30
+
+
+async def optional_user(request: Request) -> User | None:
+    """The signed-in user or guest, or None. Makes nobody."""
+    token = session_token(request)
+    if token is None:
+        return None
+    store = services(request).store
+
+    def find() -> User | None:
+        with store.read() as tx:
+            return accounts.session_user(tx, token)
+
+    return await run_sync(find)
+
+
+async def current_user(request: Request) -> User:
+    """The user of this session; where guests may come in, a new guest with a new session.
+
+    Raises Unauthenticated where guests may not come in.
+    """
+    user = await optional_user(request)
+    if user is not None:
+        return user
+    parts = services(request)
+    if not parts.access.guests:
+        raise Unauthenticated("nobody is signed in", hint="sign in first")
+
+    def make() -> tuple[User, str]:
+        with parts.store.write() as tx:
+            guest = accounts.create_guest(tx)
+            return guest, accounts.open_session(tx, guest.id, days=SESSION_DAYS)
+
+    guest, token = await run_sync(make)
+    set_session(request, token)
+    return guest
+
+
+def require(role: Role) -> Callable[[Request], Awaitable[User]]:
+    """A dependency that gives the user when they have this role or a higher one.
+
+    Raises Unauthenticated when nobody is signed in, Denied when the role is too low.
+    """
+
+    async def check(request: Request) -> User:
+        user = await optional_user(request)
+        if user is None:
+            raise Unauthenticated("nobody is signed in", hint=f"sign in as {a(role)}")
+        demand(user, role)
+        return user
+
+    return check
+
+
+def demand(user: User, role: Role) -> None:
+    """Raise Denied unless the user has this role or a higher one."""
+    if not allows(user, role):
+        raise Denied(f"this needs the role {role}", hint="ask an operator for it")
+
+
+def allows(user: User | None, role: Role) -> bool:
+    """Whether the user has this role or a higher one."""
+    return user is not None and RANKS[user.role] >= RANKS[role]
+
+
+def api_key(scope: str) -> Callable[[Request], Awaitable[ApiKey]]:
+    """A dependency that gives the key of `Authorization: Bearer tut-…` when it has the scope.
+
+    Raises Unauthenticated for a missing, malformed, unknown or revoked key, Denied without the scope.
+    """
+
+    async def check(request: Request) -> ApiKey:
+        raise NotImplementedError
+
+    return check
+
+
+def session_token(connection: HTTPConnection) -> str | None:
+    """The session token that the browser sent."""
+    return connection.cookies.get(cookie_name(connection)) or None
+
+
+def set_session(request: Request, token: str | None) -> None:
+    """Have the response set the session cookie; None takes it away."""
+    request.state.session = token
+
+
+def cookie_name(connection: HTTPConnection) -> str:
+    """`__Host-tutelage` over https, where browsers then refuse it from anywhere else; `tutelage` over http."""
+    return "__Host-tutelage" if connection.url.scheme == "https" else "tutelage"
+
+
+def a(role: Role) -> str:
+    return f"an {role}" if role == "operator" else f"a {role}"

@@ -1,0 +1,48 @@
+"""What every request handler may use, made once by `create_app`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.requests import HTTPConnection
+
+from tutelage.engine.pool import Engines
+from tutelage.moderation.gate import Gate
+from tutelage.registry import Registry
+from tutelage.store import Store
+
+if TYPE_CHECKING:
+    from tutelage.server.passwords import SignInLimits
+    from tutelage.server.turn import Turns
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may come in, and by which names: `hosts` are the accepted Host headers, none meaning any."""
+
+    guests: bool = True
+    hosts: frozenset[str] = LOOPBACK
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of a running server."""
+
+    store: Store
+    engines: Engines
+    gate: Gate
+    registry: Registry
+    home: Path
+    access: Access
+    turns: Turns
+    sign_in_limits: SignInLimits
+
+
+def services(connection: HTTPConnection) -> Services:
+    """The parts of the server that answers this request. A FastAPI dependency."""
+    found: Services = connection.app.state.services
+    return found
