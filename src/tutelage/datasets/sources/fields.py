@@ -1,0 +1,103 @@
+"""Typed values out of a row, or a DataError that names the field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tutelage.dialogue import Dialogue, Message, Role, check_turns
+from tutelage.errors import DataError
+
+KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+}
+ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+
+
+def kind(value: object) -> str:
+    """What a JSON value is, in words."""
+    return KINDS.get(type(value), "nothing")
+
+
+def text(value: object, name: str) -> str:
+    """A string that every store can keep: no NUL characters, no lone surrogates. May be empty."""
+    if not isinstance(value, str):
+        raise DataError(f"{name} should be text, not {kind(value)}")
+    if "\0" in value:
+        raise DataError(f"{name} holds a NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{name} holds half a surrogate pair at character {error.start + 1}") from error
+    return value
+
+
+def optional_text(value: object, name: str) -> str:
+    """`text`, where a missing value (null) counts as empty."""
+    return "" if value is None else text(value, name)
+
+
+def items(value: object, name: str) -> list[object]:
+    """A list of anything."""
+    if not isinstance(value, list):
+        raise DataError(f"{name} should be a list, not {kind(value)}")
+    return value
+
+
+def content(value: object, name: str) -> str:
+    """A message's text: a string, or OpenAI's list of text parts."""
+    if not isinstance(value, list):
+        return text(value, name)
+    parts = []
+    for part in value:
+        if not isinstance(part, dict) or part.get("type", "text") != "text":
+            raise DataError(f"{name} has a part that is not text")
+        parts.append(text(part.get("text"), name))
+    return "".join(parts)
+
+
+def messages(value: object, name: str) -> tuple[Message, ...]:
+    """A list of {role, content}. An empty system message counts as none; any other empty message is an error."""
+    result = []
+    for number, entry in enumerate(items(value, name), start=1):
+        if not isinstance(entry, dict):
+            raise DataError(f"message {number} should be an object, not {kind(entry)}")
+        result.append(
+            Message(role(entry.get("role"), number), content(entry.get("content"), f"message {number}"))
+        )
+    return tidy(result)
+
+
+def role(value: object, number: int) -> Role:
+    """One of the three roles; `developer` is `system`."""
+    if not isinstance(value, str) or value not in ROLES:
+        raise DataError(f"message {number} has the role {str(value)[:40]!r}, not system, user or assistant")
+    return ROLES[value]
+
+
+def tidy(turns: Sequence[Message]) -> tuple[Message, ...]:
+    """The messages without an empty system message; raises DataError when another one is empty."""
+    kept = tuple(turns[1:] if turns and turns[0].role == "system" and not turns[0].content.strip() else turns)
+    for number, message in enumerate(kept, start=1):
+        if not message.content.strip():
+            raise DataError(f"message {number} is empty")
+    return kept
+
+
+def dialogue(turns: Sequence[Message], *, source: str = "") -> Dialogue:
+    """A dialogue whose turns alternate; one that ends with the user is a prompt."""
+    if problem := check_turns(turns):
+        raise DataError(problem)
+    return Dialogue(tuple(turns), source=source)
+
+
+def prompt(value: object, name: str = "prompt") -> tuple[Message, ...]:
+    """What comes before a completion: messages that end with the user's, or plain text as one such message."""
+    turns = tidy([Message("user", text(value, name))]) if isinstance(value, str) else messages(value, name)
+    if problem := check_turns(turns, last="user"):
+        raise DataError(problem)
+    return turns
