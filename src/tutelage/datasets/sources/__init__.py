@@ -1,6 +1,7 @@
 """Importers: files in the forms that others publish, turned into dialogues and comparisons.
 
-A source is a parser of one row (a module here for each form); `read` does what they share: files, places, origins.
+A source is a parser of one row (a module here for each form); `read` does what they share: files, places and
+origins.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ REPEATED = "the same as one before it"
 def read(path: Path, parse: Parser, *, source: str | None, default_source: str) -> Iterator[Found]:
     """Everything that `parse` finds in a file or a folder of files, in order, each item once.
 
-    A row gives all of its items or one Problem. Items take `source`; without it the one their row names, or else
-    `default_source`. Raises DataError when there is no file, it cannot be opened, or there is not a single row.
+    A row gives all of its items or one Problem. Items take `source`; without it the one that their row names,
+    or else `default_source`. Raises DataError when there is no file, it cannot be opened, or it has no rows.
     """
     empty = True
     seen: set[Item] = set()

@@ -61,7 +61,7 @@ def content(value: object, name: str) -> str:
 
 
 def messages(value: object, name: str) -> tuple[Message, ...]:
-    """A list of {role, content}. An empty system message counts as none; any other empty message is an error."""
+    """A list of {role, content}. An empty system message counts as none, another empty one is an error."""
     result = []
     for number, entry in enumerate(items(value, name), start=1):
         if not isinstance(entry, dict):
@@ -96,7 +96,7 @@ def dialogue(turns: Sequence[Message], *, source: str = "") -> Dialogue:
 
 
 def prompt(value: object, name: str = "prompt") -> tuple[Message, ...]:
-    """What comes before a completion: messages that end with the user's, or plain text as one such message."""
+    """What comes before a completion: messages that end with the user's, or text as one such message."""
     turns = tidy([Message("user", text(value, name))]) if isinstance(value, str) else messages(value, name)
     if problem := check_turns(turns, last="user"):
         raise DataError(problem)

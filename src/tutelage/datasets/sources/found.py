@@ -23,7 +23,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A row that cannot be read. `line` is the line of a JSONL file, the row of a JSON array, None for the file."""
+    """A row that cannot be read. `line` is a JSONL file's line, a JSON array's row, None for a file."""
 
     path: Path
     line: int | None

@@ -38,7 +38,7 @@ def parse(row: Row) -> Iterator[Item | Skipped]:
 
 
 def turns(transcript: str, name: str) -> list[Message]:
-    """The messages of a transcript. Several in a row by one speaker become one, with a blank line between them."""
+    """The messages of a transcript; several in a row by one speaker become one, a blank line between them."""
     head, *pieces = SPEAKER.split(transcript)
     if head.strip() or not pieces:
         raise DataError(f"{name} should begin with 'Human:'")

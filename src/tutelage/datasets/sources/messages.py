@@ -20,7 +20,7 @@ SHAREGPT_ROLES: dict[str, Role] = {
 
 
 def parse(row: Row) -> Iterator[Item]:
-    """One dialogue a row. A dialogue that ends with the user is a prompt, one that ends with the assistant teaches."""
+    """One dialogue a row: a demonstration if it ends with the assistant, a prompt if with the user."""
     source = fields.optional_text(row.get("source"), "source")
     if "messages" in row:
         yield fields.dialogue(fields.messages(row["messages"], "messages"), source=source)

@@ -2,11 +2,11 @@
 
 Out of one tree come
 
-- demonstrations: the paths that follow, from each user message, the best reply people chose (the lowest rank; the only
-  reply where nothing was ranked), down to the last such reply. Users who went on differently give one path each; a path
-  that is only the beginning of another is not given twice;
-- comparisons: for each user message with two or more ranked replies, the path to it and those replies as ranked;
-- prompts: the paths to the user messages that appear in neither, for want of a reply that people held to be the best.
+- demonstrations: the paths that follow, from each user message, the reply that people held to be the best
+  (the lowest rank; the only reply where nothing was ranked), down to the last such reply. Users who went on
+  differently give one path each; a path that is only the beginning of another is not given twice;
+- comparisons: for each user message with two or more ranked replies, the path to it and those replies;
+- prompts: the paths to the user messages that are answered in no demonstration and in no comparison.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ UNRANKED = "several replies and no ranking (their user message is kept as a prom
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A message that was kept, its rank among its siblings if it has one, and the replies to it that were kept."""
+    """A message that was kept, its rank among its siblings if it has one, and the kept replies to it."""
 
     message: Message
     rank: int | None

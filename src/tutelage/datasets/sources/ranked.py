@@ -1,6 +1,7 @@
-"""Judged answers in four shapes: our own export, pairs, best-first lists, and pairwise judgements with passages.
+"""Judged answers in four shapes: our own export, pairs, best-first lists, pairwise judgements with passages.
 
-Pairwise judgements are kept pair by pair, as they were made: people contradict themselves, and a ranking could not say so.
+Pairwise judgements are kept pair by pair, as they were made: people contradict themselves, and a ranking
+could not say so.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def _turns(value: object, name: str) -> tuple[Message, ...]:
 
 
 def _with_passages(row: Row) -> Comparison:
-    """Four answers to a question about passages, all six pairs judged in order: 1 the first, 2 the second, 0 neither."""
+    """Four answers to a question, the six pairs judged in order: 1 the first, 2 the second, 0 neither."""
     answers = [
         fields.text(row.get(f"prediction {number}"), f"prediction {number}").strip() for number in range(1, 5)
     ]
@@ -151,7 +152,7 @@ def _passages(row: Row) -> list[object]:
 
 
 def _passage(value: object, number: int) -> str:
-    """A numbered title and the sentences under it; the first sentence may repeat the title on a line of its own."""
+    """A numbered title and the sentences under it; the first may repeat the title on a line of its own."""
     parts = [
         fields.text(part, f"passage {number}").strip() for part in fields.items(value, f"passage {number}")
     ]

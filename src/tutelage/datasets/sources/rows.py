@@ -53,11 +53,11 @@ def files(path: Path) -> list[Path]:
 def read_rows(path: Path) -> Iterator[RawRow | Problem]:
     """Every row of one file, in order; a row that is not valid JSON comes as a Problem.
 
-    A file whose first character is `[` is one array of rows; any other holds a row a line. Blank lines are passed
-    over. Raises DataError when the file cannot be opened.
+    A file whose first character is `[` is one array of rows; any other holds a row a line. Blank lines are
+    passed over. Raises DataError when the file cannot be opened.
     """
     try:
-        stream = cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb"))
+        stream = _open(path)
     except OSError as error:
         raise DataError(
             f"cannot be opened: {error.strerror}", path=path, hint="Check its permissions."
@@ -67,6 +67,10 @@ def read_rows(path: Path) -> Iterator[RawRow | Problem]:
             yield from _array(path, stream) if _is_array(stream) else _lines(path, stream)
         except (OSError, EOFError, zlib.error) as error:
             yield Problem(path, None, f"reading broke off: {error}")
+
+
+def _open(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.GzipFile(path)) if path.suffix == ".gz" else path.open("rb")
 
 
 def _is_array(stream: BinaryIO) -> bool:
@@ -117,7 +121,7 @@ def _parse_line(path: Path, number: int, line: bytes) -> RawRow | Problem:
 
 
 def _why(error: ValueError | RecursionError) -> str:
-    """The reason in words; a decoder's own message may quote the data at length, so it is not passed on whole."""
+    """The reason in words, without the data that a decoder's own message may quote at length."""
     if isinstance(error, json.JSONDecodeError):
         return f"not valid JSON: {error.msg} at column {error.colno}"
     if isinstance(error, UnicodeDecodeError):
