@@ -1,0 +1,203 @@
+"""`tutelage import …` and `tutelage export …`: training data in, training data out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from tutelage.cli.output import JsonOption, emit
+
+if TYPE_CHECKING:
+    from tutelage.datasets.importing import Report
+    from tutelage.datasets.sources import Parser
+    from tutelage.store import Store
+
+SHOWN_PROBLEMS = 10
+COUNTS = {
+    "demonstrations": "demonstrations",
+    "prompts": "prompts",
+    "comparisons": "comparisons",
+    "pairs": "  pairs",
+    "ties": "  ties",
+    "messages": "messages",
+    "already_there": "already there",
+}
+
+
+class ComparisonFormat(StrEnum):
+    """How comparisons can be written; the names of `tutelage.datasets.formats.COMPARISONS`."""
+
+    ranked = "ranked"
+    pairs = "pairs"
+    kto = "kto"
+
+
+PathArgument = Annotated[Path, typer.Argument(help="A file (.jsonl, .json, also .gz), or a folder of them.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Import nothing if a row cannot be read.")]
+SourceOption = Annotated[
+    str, typer.Option("--source", help="Name this data by; the default is the format's name.")
+]
+SourcesOption = Annotated[
+    list[str], typer.Option("--source", help="Only what came from here; may be repeated.")
+]
+NO_NAMES: list[str] = []
+TargetArgument = Annotated[Path, typer.Argument(help="The file to write, or - for standard output.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the two groups to the command line."""
+    imports = typer.Typer(help="Bring dialogues, rankings and prompts in from files.", no_args_is_help=True)
+    for name, command in IMPORTERS.items():
+        imports.command(name)(command)
+    app.add_typer(imports, name="import")
+    exports = typer.Typer(help="Write what people made to files.", no_args_is_help=True)
+    exports.command("demonstrations")(export_demonstrations)
+    exports.command("comparisons")(export_comparisons)
+    app.add_typer(exports, name="export")
+
+
+def import_messages(
+    path: PathArgument, source: SourceOption = "", strict: StrictOption = False, as_json: JsonOption = False
+) -> None:
+    """Dialogues: OpenAI's "messages", ShareGPT's "conversations", or a bare "prompt"."""
+    from tutelage.datasets.sources import messages
+
+    _import(path, messages.parse, "messages", source=source, strict=strict, as_json=as_json)
+
+
+def import_alpaca(
+    path: PathArgument, source: SourceOption = "", strict: StrictOption = False, as_json: JsonOption = False
+) -> None:
+    """Instructions with answers: Alpaca, Dolly, self-instruct seeds."""
+    from tutelage.datasets.sources import alpaca
+
+    _import(path, alpaca.parse, "alpaca", source=source, strict=strict, as_json=as_json)
+
+
+def import_oasst(
+    path: PathArgument,
+    lang: Annotated[list[str], typer.Option(help="Keep this language only; may be repeated.")] = NO_NAMES,
+    synthetic: Annotated[bool, typer.Option("--synthetic", help="Keep messages that a model wrote.")] = False,
+    source: SourceOption = "",
+    strict: StrictOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Open Assistant's message trees: demonstrations, comparisons and prompts."""
+    from tutelage.datasets.sources import oasst
+
+    parse = partial(oasst.parse, languages=lang, synthetic=synthetic)
+    _import(path, parse, "oasst", source=source, strict=strict, as_json=as_json)
+
+
+def import_hh(
+    path: PathArgument, source: SourceOption = "", strict: StrictOption = False, as_json: JsonOption = False
+) -> None:
+    """Pairs of transcripts in the form of HH-RLHF."""
+    from tutelage.datasets.sources import hh
+
+    _import(path, hh.parse, "hh", source=source, strict=strict, as_json=as_json)
+
+
+def import_ranked(
+    path: PathArgument, source: SourceOption = "", strict: StrictOption = False, as_json: JsonOption = False
+) -> None:
+    """Judged answers: our own export, TRL's pairs, best-first lists, judgements with passages."""
+    from tutelage.datasets.sources import ranked
+
+    _import(path, ranked.parse, "ranked", source=source, strict=strict, as_json=as_json)
+
+
+IMPORTERS = {
+    "messages": import_messages,
+    "alpaca": import_alpaca,
+    "oasst": import_oasst,
+    "hh": import_hh,
+    "ranked": import_ranked,
+}
+
+
+def export_demonstrations(
+    path: TargetArgument, source: SourcesOption = NO_NAMES, as_json: JsonOption = False
+) -> None:
+    """Demonstrations, as OpenAI's "messages"."""
+    from tutelage.datasets import formats
+    from tutelage.store import export
+
+    with _store() as store, store.read() as tx:
+        found = export.demonstrations(tx, sources=source or None)
+        rows = formats.write((row for item in found for row in formats.messages(item)), path)
+    _say_written(rows, "demonstrations", "messages", path, as_json=as_json)
+
+
+def export_comparisons(
+    path: TargetArgument,
+    format: Annotated[
+        ComparisonFormat, typer.Option(help="ranked keeps everything.")
+    ] = ComparisonFormat.ranked,
+    source: SourcesOption = NO_NAMES,
+    as_json: JsonOption = False,
+) -> None:
+    """Comparisons: as we keep them, as pairs (TRL, OpenRLHF), or as single judged answers (KTO)."""
+    from tutelage.datasets import formats
+    from tutelage.store import export
+
+    rows_of = formats.COMPARISONS[format.value]
+    with _store() as store, store.read() as tx:
+        found = export.comparisons(tx, sources=source or None)
+        rows = formats.write((row for item in found for row in rows_of(item)), path)
+    _say_written(rows, "comparisons", format.value, path, as_json=as_json)
+
+
+def _say_written(rows: int, what: str, format: str, path: Path, *, as_json: bool) -> None:
+    if str(path) == "-":
+        return
+    result = {"what": what, "format": format, "path": str(path), "rows": rows}
+    emit(result, f"Wrote {rows:,} rows of {what} to {escape(str(path))}.", as_json=as_json)
+
+
+@contextmanager
+def _store() -> Iterator[Store]:
+    from tutelage import config
+    from tutelage.store import Store
+
+    store = Store.open(config.home() / "tutelage.db")
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _import(path: Path, parse: Parser, format: str, *, source: str, strict: bool, as_json: bool) -> None:
+    from tutelage.datasets.importing import load
+    from tutelage.datasets.sources import read
+
+    found = read(path, parse, source=source, default_source=format)
+    with _store() as store:
+        report = load(store, found, strict=strict)
+    result = {"format": format, "path": str(path), **_numbers(report)}
+    emit(result, escape(_text(report)), as_json=as_json)
+
+
+def _numbers(report: Report) -> dict[str, Any]:
+    numbers = {name: getattr(report, name) for name in COUNTS}
+    problems = [{"file": str(p.path), "line": p.line, "reason": p.reason} for p in report.problems]
+    return {**numbers, "skipped": dict(report.skipped), "bad": len(problems), "problems": problems}
+
+
+def _text(report: Report) -> str:
+    """The counts, one a line, then what was left out and why, then the first rows that could not be read."""
+    lines = [f"{label:<16}{getattr(report, name):>9,}" for name, label in COUNTS.items()]
+    lines.append(f"{'left out':<16}{report.skipped.total():>9,}")
+    lines += [f"{count:>9,}  {reason}" for reason, count in report.skipped.most_common()]
+    lines.append(f"{'bad rows':<16}{len(report.problems):>9,}")
+    lines += [f"  {problem}" for problem in report.problems[:SHOWN_PROBLEMS]]
+    if len(report.problems) > SHOWN_PROBLEMS:
+        lines.append(f"  … and {len(report.problems) - SHOWN_PROBLEMS:,} more (--json lists them all)")
+    return "\n".join(lines)
