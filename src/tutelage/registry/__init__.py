@@ -1,0 +1,6 @@
+"""Model versions as files: what was published, from what, and which one is on duty. No torch, no database."""
+
+from tutelage.registry.catalogue import Registry
+from tutelage.registry.version import ModelVersion, VersionKind
+
+__all__ = ["ModelVersion", "Registry", "VersionKind"]

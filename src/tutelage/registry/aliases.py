@@ -1,0 +1,81 @@
+"""Which version an alias means, and which it meant before: `versions/aliases.json`."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tutelage.errors import Conflict, InvalidRequest, ModelError
+from tutelage.registry.version import NAME, write_json
+
+LATEST = "latest"
+_ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_History = dict[str, list[dict[str, str]]]
+
+
+class Aliases:
+    """The history of each alias, oldest first; the last entry is what it means now."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def current(self) -> dict[str, str]:
+        """Alias to version name. Raises ModelError when the file is broken."""
+        return {alias: entries[-1]["version"] for alias, entries in self._read().items() if entries}
+
+    def history(self, alias: str) -> list[str]:
+        """The versions an alias has meant and can go back through, oldest first."""
+        return [entry["version"] for entry in self._read().get(alias, [])]
+
+    def point(self, alias: str, version: str) -> None:
+        """Let an alias mean a version; nothing changes when it does already."""
+        check_alias(alias)
+        with self._locked():
+            histories = self._read()
+            entries = histories.setdefault(alias, [])
+            if not entries or entries[-1]["version"] != version:
+                entries.append({"version": version, "at": datetime.now(UTC).isoformat()})
+                write_json(self.file, histories)
+
+    def step_back(self, alias: str) -> str:
+        """Let an alias mean what it meant before. Raises Conflict when it meant nothing before."""
+        with self._locked():
+            histories = self._read()
+            entries = histories.get(alias, [])
+            if len(entries) < 2:
+                hint = f"Promote a version: `tutelage versions promote NAME --alias {alias}`."
+                raise Conflict(f"There is nothing before the present {alias!r}.", hint=hint)
+            entries.pop()
+            write_json(self.file, histories)
+            return entries[-1]["version"]
+
+    def _read(self) -> _History:
+        try:
+            histories = json.loads(self.file.read_text(encoding="utf-8"))
+            if not all(NAME.fullmatch(entry["version"]) for past in histories.values() for entry in past):
+                raise ValueError("a version's name is not one")
+            return dict(histories)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+            hint = "Restore the file from a backup, or delete it and promote a version again."
+            message = f"The list of aliases is broken: {error}."
+            raise ModelError(message, where=str(self.file), hint=hint) from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with self.file.with_name(".lock").open("a") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+
+def check_alias(alias: str) -> None:
+    """Raises InvalidRequest for what cannot be an alias."""
+    if not _ALIAS.fullmatch(alias) or NAME.fullmatch(alias) or alias == LATEST:
+        hint = "An alias is a lower-case word such as `stable`, and not a version's name."
+        raise InvalidRequest(f"{alias!r} cannot be an alias.", param="alias", hint=hint)

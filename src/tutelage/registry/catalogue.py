@@ -1,0 +1,213 @@
+"""The versions of one installation: publish, look up, promote, roll back."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tutelage import __version__
+from tutelage.errors import InvalidRequest, ModelError, NotFound
+from tutelage.registry.aliases import LATEST, Aliases
+from tutelage.registry.version import (
+    ADAPTER,
+    KINDS,
+    MANIFEST,
+    NAME,
+    PREFIXES,
+    ModelVersion,
+    VersionKind,
+    check_adapter,
+    kind_of,
+    read_version,
+    write_json,
+)
+
+STABLE = "stable"
+
+
+class Registry:
+    """The folder `home/versions`. Several processes may publish and promote at once.
+
+    A published version never changes. Names are checked before they meet the file system.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.folder = Path(home) / "versions"
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._aliases = Aliases(self.folder / "aliases.json")
+
+    @property
+    def aliases_file(self) -> Path:
+        """Replaced at every promotion and roll-back; missing before the first."""
+        return self._aliases.file
+
+    def publish(
+        self,
+        *,
+        kind: VersionKind,
+        model: str,
+        files: Path | None = None,
+        parents: Sequence[str] = (),
+        snapshot: str | None = None,
+        run: str | None = None,
+        config: dict[str, Any] | None = None,
+        evaluation: dict[str, Any] | None = None,
+        notes: str = "",
+    ) -> ModelVersion:
+        """Add a version under the next free name; `files` is its adapter's folder, which is copied.
+
+        Raises NotFound for unknown parents, ModelError when the adapter is not whole, InvalidRequest for an
+        unknown kind. Either the whole version is there afterwards, or nothing.
+        """
+        if kind not in KINDS:
+            raise InvalidRequest(
+                f"There is no kind {kind!r}.", param="kind", hint=f"Use {' or '.join(KINDS)}."
+            )
+        for parent in parents:
+            self.get(parent)
+        if files is not None:
+            check_adapter(files)
+        manifest = {
+            "kind": kind,
+            "model": model,
+            "adapter": files is not None,
+            "parents": list(parents),
+            "created": datetime.now(UTC).isoformat(),
+            "snapshot": snapshot,
+            "run": run,
+            "config": config or {},
+            "code": _code(),
+            "evaluation": evaluation or {},
+            "notes": notes,
+        }
+        return self._place(kind, manifest, files)
+
+    def list(self, kind: VersionKind | None = None) -> list[ModelVersion]:
+        """All versions, or those of one kind, oldest first. Raises ModelError for a broken manifest."""
+        return [read_version(self.folder / name) for name in self._names(kind)]
+
+    def get(self, name: str) -> ModelVersion:
+        """The version of this name. Raises NotFound."""
+        if not NAME.fullmatch(name) or not (self.folder / name).is_dir():
+            raise self._unknown(name)
+        return read_version(self.folder / name)
+
+    def resolve(self, name: str, kind: VersionKind = "chat") -> ModelVersion:
+        """The version of a name or an alias; `latest` is the newest of its kind. Raises NotFound."""
+        if name == LATEST:
+            names = self._names(kind)
+            if not names:
+                raise self._unknown(name)
+            return self.get(names[-1])
+        return self.get(self._aliases.current().get(name, name))
+
+    def aliases(self) -> dict[str, str]:
+        """Alias to version name."""
+        return self._aliases.current()
+
+    def history(self, alias: str = STABLE) -> builtins.list[str]:
+        """The names an alias has had, oldest first; the last is the present one."""
+        return self._aliases.history(alias)
+
+    def promote(self, name: str, alias: str = STABLE) -> ModelVersion:
+        """Let an alias mean a version from now on.
+
+        Raises NotFound, ModelError when the version's files are not whole, InvalidRequest when the alias is
+        not a word or means versions of the other kind (`stable` and `candidate` are chat models).
+        """
+        version = self.get(name)
+        wanted = self._kind_behind(alias)
+        if wanted not in (None, version.kind):
+            message = f"{alias!r} means a {wanted} model, and {name} is a {version.kind} model."
+            raise InvalidRequest(message, param="alias", hint="Choose another alias.")
+        _check_files(version)
+        self._aliases.point(alias, version.name)
+        return version
+
+    def rollback(self, alias: str = STABLE) -> ModelVersion:
+        """Let an alias mean the version before the present one. Raises Conflict when there is none."""
+        return self.get(self._aliases.step_back(alias))
+
+    def lineage(self, name: str) -> builtins.list[ModelVersion]:
+        """The version, its parents, their parents and so on, each once; deleted ones are left out."""
+        found = {name: self.get(name)}
+        waiting = [*found[name].parents]
+        while waiting:
+            parent = waiting.pop(0)
+            if parent not in found and (self.folder / parent).is_dir():
+                found[parent] = self.get(parent)
+                waiting.extend(found[parent].parents)
+        return [*found.values()]
+
+    def _names(self, kind: VersionKind | None) -> builtins.list[str]:
+        names = [entry.name for entry in self.folder.iterdir() if NAME.fullmatch(entry.name)]
+        wanted = [name for name in names if kind is None or kind_of(name) == kind]
+        return sorted(wanted, key=lambda name: (kind_of(name), int(name[1:])))
+
+    def _place(self, kind: VersionKind, manifest: dict[str, Any], files: Path | None) -> ModelVersion:
+        draft = Path(tempfile.mkdtemp(prefix=".publishing-", dir=self.folder))
+        try:
+            write_json(draft / MANIFEST, manifest)
+            if files is not None:
+                shutil.copytree(files, draft / ADAPTER)
+            return read_version(self._rename(draft, kind))
+        except OSError as error:
+            raise ModelError(f"The version cannot be written: {error}.", where=str(self.folder)) from error
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def _rename(self, draft: Path, kind: VersionKind) -> Path:
+        names = self._names(kind)
+        number = int(names[-1][1:]) if names else 0
+        while True:
+            number += 1
+            target = self.folder / f"{PREFIXES[kind]}{number}"
+            try:
+                os.rename(draft, target)  # fails when somebody else was faster: a version is never empty
+            except OSError:
+                if not target.exists():
+                    raise
+            else:
+                return target
+
+    def _kind_behind(self, alias: str) -> VersionKind | None:
+        if alias in (STABLE, "candidate"):
+            return "chat"
+        current = self._aliases.current().get(alias)
+        return None if current is None else kind_of(current)
+
+    def _unknown(self, name: str) -> NotFound:
+        known = [*self._names(None), *sorted(self._aliases.current())]
+        hint = (
+            f"There are {', '.join(known)}." if known else "Publish one: `tutelage versions publish RUN_DIR`."
+        )
+        return NotFound(f"There is no version {name!r}.", hint=hint)
+
+
+def _check_files(version: ModelVersion) -> None:
+    if version.adapter is not None:
+        check_adapter(version.adapter)
+    base = Path(version.model)
+    if base.is_absolute() and not base.exists():
+        hint = "Put the model back, or promote another version."
+        raise ModelError(f"The base model of {version.name} is missing.", where=version.model, hint=hint)
+
+
+def _code() -> str:
+    """The package's version, with the commit when it runs from a git checkout."""
+    checkout = Path(__file__).parents[3]
+    if not (checkout / ".git").exists():
+        return __version__
+    command = ["git", "-C", str(checkout), "rev-parse", "--short=12", "HEAD"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return f"{__version__}+{commit}"
