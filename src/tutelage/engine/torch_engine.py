@@ -1,0 +1,184 @@
+"""The engine of this package: one thread steps one continuous batch; coroutines wait for their tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import SystemRandom
+
+from tutelage.engine.interface import Sampling, TokenChunk
+from tutelage.errors import ContextTooLong, TutelageError, Unavailable
+from tutelage.models.adapters import load_adapter
+from tutelage.models.generation import Batch, Request, Token
+from tutelage.models.loading import LoadedModel, load_model
+from tutelage.registry import ModelVersion
+from tutelage.rendering import Renderer
+
+log = logging.getLogger(__name__)
+
+SLOTS = 32
+_random = SystemRandom()
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """A coroutine that waits for the tokens of one request."""
+
+    loop: asyncio.AbstractEventLoop
+    inbox: asyncio.Queue[Token | TutelageError]
+
+
+class TorchEngine:
+    """Serves one model version from this process. See `Engine`."""
+
+    def __init__(self, version: str, loaded: LoadedModel, *, slots: int = SLOTS) -> None:
+        self._version = version
+        self._renderer = loaded.renderer
+        self._batch = Batch(loaded.model, loaded.renderer.stop_ids, slots=slots)
+        self._readers: dict[int, _Reader] = {}
+        self._added: list[tuple[Request, _Reader]] = []
+        self._left: list[_Reader] = []
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name=f"engine-{version}", daemon=True)
+        self._thread.start()
+
+    @property
+    def version(self) -> str:
+        return self._version
+
+    @property
+    def renderer(self) -> Renderer:
+        return self._renderer
+
+    @property
+    def context_length(self) -> int:
+        return self._batch.context_length
+
+    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> AsyncIterator[TokenChunk]:
+        room = self.context_length - len(prompt_ids)
+        if room < 1:
+            raise ContextTooLong(
+                f"the prompt has {len(prompt_ids)} tokens, and the model's context holds {self.context_length}",
+                hint="shorten the message, or start a new dialogue",
+                code="context_length_exceeded",
+            )
+        reader = _Reader(asyncio.get_running_loop(), asyncio.Queue())
+        request = Request(
+            prompt_ids=prompt_ids,
+            max_tokens=min(room, sampling.max_tokens or room),
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=_random.getrandbits(63) if sampling.seed is None else sampling.seed,
+        )
+        self._submit(request, reader)
+        finished = False
+        try:
+            while not finished:
+                token = await reader.inbox.get()
+                if isinstance(token, TutelageError):
+                    finished = True
+                    raise token
+                finished = token.finish_reason is not None
+                yield _chunk(token)
+        finally:
+            if not finished:
+                self._leave(reader)
+
+    async def close(self) -> None:
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    def _submit(self, request: Request, reader: _Reader) -> None:
+        with self._wake:
+            if self._closing:
+                raise Unavailable("this version is being taken out of service", hint="send the message again")
+            self._added.append((request, reader))
+            self._wake.notify()
+
+    def _leave(self, reader: _Reader) -> None:
+        with self._wake:
+            self._left.append(reader)
+            self._wake.notify()
+
+    def _run(self) -> None:
+        """The engine's thread: take what has come, step the batch, hand out the tokens."""
+        try:
+            while self._take():
+                self._deliver(self._batch.step())
+        except Exception as error:
+            log.exception("the engine of version %s stopped", self._version)
+            self._fail(error)
+
+    def _take(self) -> bool:
+        """Bring requests and leavers into the batch; sleep while there is nothing to do. False: time to end."""
+        with self._wake:
+            while not (self._added or self._left or self._batch.busy or self._closing):
+                self._wake.wait()
+            added, self._added = self._added, []
+            left, self._left = self._left, []
+        for request, reader in added:
+            self._readers[self._batch.add(request)] = reader
+        for reader in left:
+            for key in [key for key, each in self._readers.items() if each is reader]:
+                self._batch.cancel(key)
+                del self._readers[key]
+        return self._batch.busy or not self._closing
+
+    def _deliver(self, tokens: list[Token]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Reader, Token]]] = {}
+        for token in tokens:
+            reader = self._readers[token.key]
+            by_loop.setdefault(reader.loop, []).append((reader, token))
+            if token.finish_reason:
+                del self._readers[token.key]
+        for loop, mail in by_loop.items():
+            _post(loop, mail)
+
+    def _fail(self, error: Exception) -> None:
+        """Tell every reader, and take no more."""
+        with self._wake:
+            self._closing = True
+            waiting = [reader for _, reader in self._added]
+            self._added = []
+        told = Unavailable(f"the model stopped working: {type(error).__name__}", hint="restart the server")
+        for reader in [*self._readers.values(), *waiting]:
+            _post(reader.loop, [(reader, told)])
+        self._readers.clear()
+
+
+def _post(loop: asyncio.AbstractEventLoop, mail: Sequence[tuple[_Reader, Token | TutelageError]]) -> None:
+    """Put mail into inboxes from another thread, waking their event loop once."""
+
+    def put() -> None:
+        for reader, item in mail:
+            reader.inbox.put_nowait(item)
+
+    try:
+        loop.call_soon_threadsafe(put)
+    except RuntimeError:
+        log.info("a reader's event loop had ended before its tokens came")
+
+
+def _chunk(token: Token) -> TokenChunk:
+    if token.finish_reason == "stop":
+        return TokenChunk((), (), "stop")
+    return TokenChunk((token.token_id,), (token.logprob,), token.finish_reason)
+
+
+def load(version: ModelVersion, home: Path) -> TorchEngine:
+    """Load a published chat version: its base model with its adapter folded in.
+
+    Raises ModelError when the base or the adapter cannot be read.
+    """
+    loaded = load_model(version.model, home)
+    if version.adapter is not None:
+        load_adapter(loaded.model, "published", version.adapter)
+        loaded.model.merge_adapter("published")
+    return TorchEngine(version.name, loaded)

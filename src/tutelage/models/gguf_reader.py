@@ -1,0 +1,191 @@
+"""A GGUF file becomes a model folder in Hugging Face's layout: read and dequantised once, then cached.
+
+Left out: SentencePiece vocabularies and architectures other than Llama and Qwen2/3, whose own folders load directly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from tutelage.errors import ModelError
+
+_OUTER = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+_INNER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+# How each family of byte-level tokenizers cuts text before it looks for merges.
+_LLAMA3_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN_WORDS = _LLAMA3_WORDS.replace("{1,3}", "")
+_CONTROL, _USER_DEFINED = 3, 4
+
+
+def convert(source: Path, folder: Path) -> None:
+    """Write the model of a GGUF file into `folder`: weights in bf16, configs, tokenizer and chat template.
+
+    Raises ModelError when the file is no GGUF, or of an architecture or tokenizer that is not known here.
+    """
+    try:
+        reader = gguf.GGUFReader(source)
+    except (OSError, ValueError, IndexError) as error:
+        raise ModelError(f"is not a readable GGUF file: {error}", where=str(source)) from error
+    meta = {name: field.contents() for name, field in reader.fields.items()}
+    architecture = meta.get("general.architecture")
+    if architecture not in ("llama", "qwen2", "qwen3"):
+        raise ModelError(
+            f"holds a model of the architecture {architecture!r}, which is not read from GGUF",
+            where=str(source),
+            hint="name the model's Hugging Face folder instead",
+        )
+    config = _config(meta, architecture)
+    tensors = _tensors(reader, config)
+    config["tie_word_embeddings"] = "lm_head.weight" not in tensors
+    config["attention_bias"] = "model.layers.0.self_attn.q_proj.bias" in tensors
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    _write_json(folder / "config.json", config)
+    _write_text_files(meta, folder, source)
+
+
+def _config(meta: dict[str, Any], architecture: str) -> dict[str, Any]:
+    def value(key: str) -> Any:
+        return meta[f"{architecture}.{key}"]
+
+    heads = value("attention.head_count")
+    width = value("embedding_length")
+    return {
+        "architectures": [f"{architecture.capitalize()}ForCausalLM"],
+        "model_type": architecture,
+        "vocab_size": len(meta["tokenizer.ggml.tokens"]),
+        "hidden_size": width,
+        "intermediate_size": value("feed_forward_length"),
+        "num_hidden_layers": value("block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": value("attention.head_count_kv"),
+        "head_dim": meta.get(f"{architecture}.attention.key_length", width // heads),
+        "hidden_act": "silu",
+        "max_position_embeddings": value("context_length"),
+        "rms_norm_eps": round(value("attention.layer_norm_rms_epsilon"), 9),
+        "rope_theta": value("rope.freq_base"),
+        "bos_token_id": meta.get("tokenizer.ggml.bos_token_id"),
+        "eos_token_id": meta["tokenizer.ggml.eos_token_id"],
+        "torch_dtype": "bfloat16",
+    }
+
+
+def _tensors(reader: gguf.GGUFReader, config: dict[str, Any]) -> dict[str, torch.Tensor]:
+    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
+
+    def read(tensor: gguf.ReaderTensor) -> tuple[str, torch.Tensor] | None:
+        name, part = _name(tensor.name)
+        if not name:
+            return None
+        values = np.array(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
+        if config["model_type"] == "llama" and part in heads:
+            values = _unpermute(values, heads[part])
+        return name, torch.from_numpy(values).to(torch.bfloat16).contiguous()
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy leaves the interpreter lock while it computes
+        return dict(filter(None, pool.map(read, reader.tensors)))
+
+
+def _name(name: str) -> tuple[str, str]:
+    """Hugging Face's name of a tensor, and GGUF's name of the part of the layer it belongs to."""
+    if name in _OUTER:
+        return _OUTER[name], ""
+    pieces = name.split(".")
+    if len(pieces) != 4 or pieces[0] != "blk" or pieces[2] not in _INNER:
+        return "", ""
+    return f"model.layers.{pieces[1]}.{_INNER[pieces[2]]}.{pieces[3]}", pieces[2]
+
+
+def _unpermute(weight: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
+    """Undo GGUF's interleaving of the two halves of each head's rotary dimensions."""
+    shape = weight.shape
+    return weight.reshape(heads, shape[0] // heads // 2, 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
+
+
+def _write_text_files(meta: dict[str, Any], folder: Path, source: Path) -> None:
+    if "tokenizer.chat_template" not in meta:
+        raise ModelError(
+            "the model has no chat template",
+            where=str(source),
+            hint="choose a chat model (often named …-Instruct)",
+        )
+    tokens = meta["tokenizer.ggml.tokens"]
+    named = {
+        f"{key}_token": tokens[meta[f"tokenizer.ggml.{gguf_key}_token_id"]]
+        for key, gguf_key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown"))
+        if f"tokenizer.ggml.{gguf_key}_token_id" in meta
+    }
+    ends = {meta["tokenizer.ggml.eos_token_id"], meta.get("tokenizer.ggml.eot_token_id")} - {None}
+    _write_json(folder / "tokenizer.json", _tokenizer(meta, source))
+    _write_json(folder / "tokenizer_config.json", {**named, "chat_template": meta["tokenizer.chat_template"]})
+    _write_json(folder / "generation_config.json", {"eos_token_id": sorted(ends)})
+
+
+def _tokenizer(meta: dict[str, Any], source: Path) -> dict[str, Any]:
+    family = meta.get("tokenizer.ggml.pre")
+    splitters = {
+        "smollm": [{"type": "Digits", "individual_digits": True}, _byte_level(use_regex=True)],
+        "gpt-2": [_byte_level(use_regex=True)],
+        "llama-bpe": [_split(_LLAMA3_WORDS), _byte_level(use_regex=False)],
+        "qwen2": [_split(_QWEN_WORDS), _byte_level(use_regex=False)],
+    }
+    if meta.get("tokenizer.ggml.model") != "gpt2" or family not in splitters:
+        raise ModelError(
+            f"has a tokenizer of the family {family!r}, which is not read from GGUF",
+            where=str(source),
+            hint="name the model's Hugging Face folder instead",
+        )
+    tokens, kinds = meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.token_type"]
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    added = [
+        {"id": index, "content": tokens[index], "special": kind == _CONTROL, **flags}
+        for index, kind in enumerate(kinds)
+        if kind in (_CONTROL, _USER_DEFINED)
+    ]
+    merges = [merge.split(" ", 1) for merge in meta["tokenizer.ggml.merges"]]
+    return {
+        "version": "1.0",
+        "added_tokens": added,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": splitters[family]},
+        "decoder": _byte_level(use_regex=True),
+        "model": {"type": "BPE", "vocab": {t: i for i, t in enumerate(tokens)}, "merges": merges},
+    }
+
+
+def _byte_level(*, use_regex: bool) -> dict[str, Any]:
+    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
+
+
+def _split(pattern: str) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

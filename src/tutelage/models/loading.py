@@ -1,0 +1,62 @@
+"""Load a model by name: its weights in the fastest dtype of the machine, and its renderer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tutelage.errors import ModelError
+from tutelage.models.locate import locate
+from tutelage.models.transformer import Transformer, read_architecture, read_tensors
+from tutelage.rendering import Renderer, load_renderer
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model, the renderer of its text, and the name it was asked for by."""
+
+    name: str
+    model: Transformer
+    renderer: Renderer
+
+
+def load_model(name: str, home: Path, *, dtype: str = "auto") -> LoadedModel:
+    """Load the model called `name` (see `locate`). dtype: `auto`, `bfloat16` or `float32`.
+
+    Raises ModelError when the model cannot be found, read, or is of an unknown family.
+    """
+    folder = locate(name, home)
+    shape = read_architecture(folder)
+    renderer = load_renderer(folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    wanted = _dtype(folder, device) if dtype == "auto" else DTYPES[dtype]
+    if shape is None:
+        raise ModelError(
+            "the model is not of the Llama family (Llama, SmolLM, Mistral, Qwen2, Qwen3)",
+            where=str(folder),
+            hint="choose a model of that family",
+        )
+    tensors = read_tensors(folder, wanted, device)
+    try:
+        model = Transformer(shape, tensors)
+    except KeyError as error:
+        raise ModelError(
+            f"the weights lack the tensor {error}", where=str(folder), hint="fetch them again"
+        ) from error
+    return LoadedModel(name, model.to(device), renderer)
+
+
+def _dtype(folder: Path, device: torch.device) -> torch.dtype:
+    """bf16 where the processor multiplies it natively, except for `tiny`, whose layers are too small to gain."""
+    return torch.bfloat16 if has_fast_bfloat16(device) and folder.name != "tiny" else torch.float32
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether this device multiplies bf16 matrices in hardware, by torch's own word."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

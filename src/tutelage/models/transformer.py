@@ -1,0 +1,313 @@
+"""The Llama family (Llama, SmolLM, Mistral, Qwen2, Qwen3) in plain torch, with fused projections.
+
+One module serves training (a flat batch and its `Layout`) and generation (slots of a `KeyValueCache`).
+Left out: mixtures of experts, sliding windows shorter than the context (the context is cut to the window
+instead), dropout (every recipe here runs without it).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from tutelage.errors import ModelError
+from tutelage.models.adapters import AdaptedLinear, AdapterHost, AdapterSwitch
+from tutelage.models.layout import Layout
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """Sizes of a model of the family, from its config.json."""
+
+    vocabulary: int
+    width: int
+    inner: int
+    layers: int
+    heads: int
+    key_heads: int
+    head_width: int
+    context_length: int
+    norm_epsilon: float
+    rope_theta: float
+    rope_scaling: dict[str, Any] | None
+    tied_head: bool
+
+
+class KeyValueCache:
+    """Keys and values of `slots` running sequences. keys, values: (layers, slots, key_heads, length, head_width)."""
+
+    def __init__(self, shape: Architecture, slots: int, length: int, like: Tensor) -> None:
+        size = (shape.layers, slots, shape.key_heads, length, shape.head_width)
+        self.keys = torch.zeros(size, dtype=like.dtype, device=like.device)
+        self.values = torch.zeros(size, dtype=like.dtype, device=like.device)
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` places of a slot over another slot."""
+        self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
+        self.values[:, target, :, :length] = self.values[:, source, :, :length]
+
+
+class Block(nn.Module):
+    """One layer: attention over grouped keys, then the gated feed-forward, each on a normalised residual."""
+
+    def __init__(
+        self, index: int, shape: Architecture, tensors: dict[str, Tensor], switch: AdapterSwitch
+    ) -> None:
+        super().__init__()
+        self.index = index
+        self.shape = shape
+        at = f"model.layers.{index}."
+
+        def fused(*names: str) -> AdaptedLinear:
+            weights = [tensors.pop(f"{at}{name}.weight") for name in names]
+            biases = [tensors.pop(f"{at}{name}.bias", None) for name in names]
+            parts = [(at + name, len(weight)) for name, weight in zip(names, weights, strict=True)]
+            given = [bias for bias in biases if bias is not None]
+            bias = torch.cat(given) if len(given) == len(names) else None
+            return AdaptedLinear(torch.cat(weights), bias, parts, switch)
+
+        self.register_buffer("norm_in", tensors.pop(at + "input_layernorm.weight"), persistent=False)
+        self.register_buffer(
+            "norm_out", tensors.pop(at + "post_attention_layernorm.weight"), persistent=False
+        )
+        self.register_buffer("norm_q", tensors.pop(at + "self_attn.q_norm.weight", None), persistent=False)
+        self.register_buffer("norm_k", tensors.pop(at + "self_attn.k_norm.weight", None), persistent=False)
+        self.norm_in: Tensor
+        self.norm_out: Tensor
+        self.norm_q: Tensor | None
+        self.norm_k: Tensor | None
+        self.qkv = fused("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+        self.attention_out = fused("self_attn.o_proj")
+        self.gate_up = fused("mlp.gate_proj", "mlp.up_proj")
+        self.down = fused("mlp.down_proj")
+
+    def normalise(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), weight, self.shape.norm_epsilon)
+
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries, rotated keys, values: (tokens, heads, head_width) each."""
+        shape = self.shape
+        qkv = self.qkv(self.normalise(x, self.norm_in))
+        qkv = qkv.view(x.shape[0], shape.heads + 2 * shape.key_heads, shape.head_width)
+        rotated, values = qkv.split([shape.heads + shape.key_heads, shape.key_heads], dim=1)
+        if self.norm_q is not None and self.norm_k is not None:
+            q, k = rotated.split([shape.heads, shape.key_heads], dim=1)
+            rotated = torch.cat([self.normalise(q, self.norm_q), self.normalise(k, self.norm_k)], dim=1)
+        half = shape.head_width // 2
+        turned = torch.cat([-rotated[..., half:], rotated[..., :half]], dim=-1)
+        rotated = rotated * cos + turned * sin
+        return rotated[:, : shape.heads], rotated[:, shape.heads :], values
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The residual stream after this layer. attended: (tokens, heads * head_width)."""
+        x = x + self.attention_out(attended)
+        gate, up = self.gate_up(self.normalise(x, self.norm_out)).chunk(2, dim=-1)
+        out: Tensor = x + self.down(F.silu(gate) * up)
+        return out
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout) -> Tensor:
+        """x: (tokens, width). Attention runs over the rows of `layout`."""
+        q, k, v = (self._rows(each, layout) for each in self.project(x, cos, sin))
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        flat = attended.transpose(1, 2).reshape(layout.gather.numel(), -1)
+        if not layout.is_plain:
+            flat = flat.index_select(0, layout.scatter)
+        return self.finish(x, flat)
+
+    @staticmethod
+    def _rows(x: Tensor, layout: Layout) -> Tensor:
+        """(tokens, heads, head_width) -> (rows, heads, longest, head_width)."""
+        if not layout.is_plain:
+            x = x.index_select(0, layout.gather.flatten())
+        return x.view(*layout.gather.shape, *x.shape[1:]).transpose(1, 2)
+
+    def prefill(
+        self, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout, into: tuple[KeyValueCache, Tensor]
+    ) -> Tensor:
+        """As `forward`, and keep the keys and values of row i in slot `slots[i]` of the cache."""
+        cache, slots = into
+        q, k, v = (self._rows(each, layout) for each in self.project(x, cos, sin))
+        cache.keys[self.index, slots, :, : k.shape[2]] = k
+        cache.values[self.index, slots, :, : k.shape[2]] = v
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        flat = attended.transpose(1, 2).reshape(layout.gather.numel(), -1)
+        return self.finish(x, flat if layout.is_plain else flat.index_select(0, layout.scatter))
+
+    def step(
+        self, x: Tensor, cos: Tensor, sin: Tensor, cache: KeyValueCache, places: Tensor, mask: Tensor
+    ) -> Tensor:
+        """One token for each of the first n slots. x: (n, width); places: (n,); mask: (n, 1, 1, longest)."""
+        shape, n, longest = self.shape, x.shape[0], mask.shape[-1]
+        q, k, v = self.project(x, cos, sin)
+        rows = torch.arange(n, device=x.device)
+        keys, values = cache.keys[self.index], cache.values[self.index]
+        keys[rows, :, places] = k
+        values[rows, :, places] = v
+        # The queries that share a key head stand as rows of one small matrix: no key is ever repeated.
+        grouped = q.reshape(n, shape.key_heads, shape.heads // shape.key_heads, shape.head_width)
+        attended = F.scaled_dot_product_attention(
+            grouped, keys[:n, :, :longest], values[:n, :, :longest], attn_mask=mask
+        )
+        return self.finish(x, attended.reshape(n, -1))
+
+
+class Transformer(AdapterHost):
+    """A decoder of the Llama family. Its weights are frozen; adapters are what trains."""
+
+    def __init__(self, shape: Architecture, tensors: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.shape = shape
+        self.register_buffer("embedding", tensors.pop("model.embed_tokens.weight"), persistent=False)
+        self.register_buffer("norm", tensors.pop("model.norm.weight"), persistent=False)
+        self.embedding: Tensor
+        self.norm: Tensor
+        head = tensors.pop("lm_head.weight", None)
+        self.register_buffer(
+            "head", self.embedding if shape.tied_head or head is None else head, persistent=False
+        )
+        self.head: Tensor
+        self.blocks = nn.ModuleList(Block(i, shape, tensors, self.switch) for i in range(shape.layers))
+        cos, sin = rotary_tables(shape)
+        self.register_buffer("cos", cos.to(self.embedding.dtype), persistent=False)
+        self.register_buffer("sin", sin.to(self.embedding.dtype), persistent=False)
+        self.cos: Tensor
+        self.sin: Tensor
+
+    @property
+    def context_length(self) -> int:
+        return self.shape.context_length
+
+    @property
+    def width(self) -> int:
+        return self.shape.width
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.device
+
+    def hidden(self, token_ids: Tensor, layout: Layout) -> Tensor:
+        """Final normalised states of a flat batch. token_ids: (tokens,) -> (tokens, width)."""
+        x, cos, sin = self._start(token_ids, layout.positions)
+        for block in self.blocks:
+            x = block(x, cos, sin, layout)
+        return self._end(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(tokens, width) -> (tokens, vocabulary), in the model's dtype."""
+        return F.linear(hidden, self.head)
+
+    def new_cache(self, slots: int, length: int) -> KeyValueCache:
+        """Room for `slots` sequences of up to `length` tokens."""
+        return KeyValueCache(self.shape, slots, length, self.embedding)
+
+    def prefill(self, token_ids: Tensor, layout: Layout, cache: KeyValueCache, slots: Tensor) -> Tensor:
+        """Read whole prompts, one a row of `layout`, into the slots of a cache. Returns states (tokens, width)."""
+        x, cos, sin = self._start(token_ids, layout.positions)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            x = block.prefill(x, cos, sin, layout, (cache, slots))
+        return self._end(x)
+
+    def step(self, token_ids: Tensor, cache: KeyValueCache, places: Tensor) -> Tensor:
+        """One more token in each of the first n slots. token_ids, places: (n,) -> states (n, width)."""
+        x, cos, sin = self._start(token_ids, places)
+        longest = int(places.max()) + 1
+        hidden = torch.arange(longest, device=places.device) > places[:, None]
+        mask = torch.zeros(hidden.shape, dtype=x.dtype, device=x.device).masked_fill_(hidden, -math.inf)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            x = block.step(x, cos, sin, cache, places, mask[:, None, None])
+        return self._end(x)
+
+    def _start(self, token_ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = F.embedding(token_ids, self.embedding)
+        return x, self.cos[positions][:, None], self.sin[positions][:, None]
+
+    def _end(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (self.shape.width,), self.norm, self.shape.norm_epsilon)
+
+
+def rotary_tables(shape: Architecture) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary positions: (context_length, head_width) each, fp32.
+
+    Source: Su et al. 2021 (arXiv 2104.09864); Llama 3's scaling as in its released configuration.
+    """
+    steps = torch.arange(0, shape.head_width, 2, dtype=torch.float32) / shape.head_width
+    frequencies = shape.rope_theta**-steps
+    scaling = shape.rope_scaling
+    if scaling is not None and scaling["rope_type"] == "linear":
+        frequencies = frequencies / scaling["factor"]
+    elif scaling is not None:
+        wavelengths = 2 * math.pi / frequencies
+        original = scaling["original_max_position_embeddings"]
+        low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+        smooth = ((original / wavelengths - low) / (high - low)).clamp(0, 1)
+        frequencies = frequencies * (smooth + (1 - smooth) / scaling["factor"])
+    angles = torch.outer(torch.arange(shape.context_length, dtype=torch.float32), frequencies)
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def read_architecture(folder: Path) -> Architecture | None:
+    """Sizes from config.json, or None when the model is not of this family. Raises ModelError when it is broken."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if config["model_type"] not in FAMILIES or config.get("hidden_act", "silu") != "silu":
+            return None
+        # transformers 5 writes the rotary settings into one section, earlier versions side by side.
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind not in ("default", "linear", "llama3"):
+            return None
+        window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+        positions = config["max_position_embeddings"]
+        return Architecture(
+            vocabulary=config["vocab_size"],
+            width=config["hidden_size"],
+            inner=config["intermediate_size"],
+            layers=config["num_hidden_layers"],
+            heads=config["num_attention_heads"],
+            key_heads=config.get("num_key_value_heads") or config["num_attention_heads"],
+            head_width=config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
+            context_length=min(positions, window) if window else positions,
+            norm_epsilon=config["rms_norm_eps"],
+            rope_theta=rope.get("rope_theta") or config.get("rope_theta", 10000.0),
+            rope_scaling=None if kind == "default" else {**rope, "rope_type": kind},
+            tied_head=config.get("tie_word_embeddings", False),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"the model's config cannot be read: {error!r}", where=str(folder / "config.json")
+        ) from error
+
+
+def read_tensors(folder: Path, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+    """All tensors of a folder's safetensors files. Raises ModelError when there are none or one is broken."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError(
+            "the model folder has no .safetensors file",
+            where=str(folder),
+            hint="save the model with save_pretrained(safe_serialization=True); pickled weights are never loaded",
+        )
+    tensors: dict[str, Tensor] = {}
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 (not a dict)
+                    tensors[name] = file.get_tensor(name).to(device=device, dtype=dtype)
+        except (OSError, SafetensorError) as error:
+            raise ModelError(
+                f"the weights cannot be read: {error}", where=str(path), hint="fetch them again"
+            ) from error
+    return tensors
