@@ -5,8 +5,7 @@ The owner is part of every look-up by a person: somebody else's dialogue does no
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from tutelage.dialogue import ROLES, Role
 from tutelage.errors import Conflict, InvalidRequest, NotFound
 from tutelage.store.ids import now
 from tutelage.store.tables import AuthorKind, Dialogue, Message, User
+from tutelage.store.trees import children_of, ids_below, upwards
 
 MAX_TITLE = 200
 
@@ -194,7 +194,7 @@ def path(tx: Session, message_id: str) -> list[Message]:
     rows = tx.scalars(select(Message).where(Message.id.in_(select(steps.c.id)))).all()
     if not rows:
         raise NotFound("There is no such message.")
-    return _upwards({row.id: row for row in rows}, message_id)
+    return upwards({row.id: row for row in rows}, message_id)
 
 
 def thread(tx: Session, dialogue_id: str, *, leaf_id: str | None = None) -> list[tuple[Message, list[str]]]:
@@ -209,30 +209,9 @@ def thread(tx: Session, dialogue_id: str, *, leaf_id: str | None = None) -> list
         raise NotFound("There is no such message.")
     if not rows:
         return []
-    children = _children(rows)
-    leaf = rows[-1].id if leaf_id is None else max(_below(children, leaf_id))
-    return [(row, [child.id for child in children[row.parent_id]]) for row in _upwards(by_id, leaf)]
-
-
-def _children(rows: Iterable[Message]) -> dict[str | None, list[Message]]:
-    children: dict[str | None, list[Message]] = defaultdict(list)
-    for row in rows:
-        children[row.parent_id].append(row)
-    return children
-
-
-def _below(children: dict[str | None, list[Message]], message_id: str) -> list[str]:
-    found = [message_id]
-    for parent in found:  # grows while it is walked: breadth first
-        found.extend(child.id for child in children.get(parent, ()))
-    return found
-
-
-def _upwards(by_id: dict[str, Message], message_id: str) -> list[Message]:
-    rows = [by_id[message_id]]
-    while (parent_id := rows[-1].parent_id) is not None:
-        rows.append(by_id[parent_id])
-    return rows[::-1]
+    children = children_of(rows)
+    leaf = rows[-1].id if leaf_id is None else max(ids_below(children, leaf_id))
+    return [(row, [child.id for child in children[row.parent_id]]) for row in upwards(by_id, leaf)]
 
 
 def _grow(tx: Session, message: Message) -> Message:
