@@ -1,0 +1,111 @@
+"""The content filter as the rest of the program sees it: text in, a verdict out, never an exception."""
+
+from __future__ import annotations
+
+import math
+import queue
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tutelage.moderation.breaker import Breaker
+from tutelage.moderation.categories import Category, Scores
+from tutelage.moderation.classifier import Classifier, LinearClassifier
+from tutelage.moderation.policy import Policy, Side
+
+State = Literal["ok", "warned", "blocked", "unchecked"]
+_HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the filter says of one text, and by which policy.
+
+    `categories` are those over their threshold: for a blocked text those that block it. `help` is a text to show
+    to somebody who may be about to hurt themselves.
+    """
+
+    state: State
+    policy_version: str
+    categories: tuple[Category, ...] = ()
+    scores: Scores = field(default_factory=dict)
+    help: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {**asdict(self), "categories": list(self.categories)}
+
+
+class Gate:
+    """Applies a policy to the scores of a classifier.
+
+    When the classifier raises, answers nonsense or takes longer than the policy allows, the verdict is `unchecked`
+    (a policy that fails open) or `blocked` without categories (one that fails closed); after repeated failures
+    the classifier is left alone for a while. Safe to share between threads, as far as the classifier is.
+    """
+
+    def __init__(self, policy: Policy, classifier: Classifier, *, breaker: Breaker | None = None) -> None:
+        self.policy = policy
+        self.classifier = classifier
+        self._version = policy.version
+        self._breaker = breaker or Breaker()
+
+    def check(self, text: str, *, side: Side, context: str = "") -> Verdict:
+        """The verdict on `text`; `context` is what was said before it."""
+        if not self._breaker.allows():
+            return self._failed()
+        scores = _score_within(self.classifier, text, context, self.policy.timeout_seconds)
+        self._breaker.record(success=scores is not None)
+        return self._failed() if scores is None else self.judge(scores, text, side=side)
+
+    def judge(self, scores: Scores, text: str, *, side: Side) -> Verdict:
+        """The verdict on a text whose scores are known."""
+        warned = self.policy.warned(scores, side)
+        blocked = self.policy.blocked(scores, side)
+        state: State = "blocked" if blocked else "warned" if warned else "ok"
+        help_text = self._help(text) if "self-harm/intent" in warned else None
+        return Verdict(state, self._version, blocked or warned, scores, help_text)
+
+    def _failed(self) -> Verdict:
+        return Verdict("unchecked" if self.policy.on_failure == "open" else "blocked", self._version)
+
+    def _help(self, text: str) -> str:
+        return self.policy.help.chinese if _HAN.search(text) else self.policy.help.english
+
+
+def default_gate(home: Path) -> Gate:
+    """The shipped classifier under `home/policy.toml`, or under the shipped policy where there is no such file.
+
+    Raises ConfigError for a policy and ModelError for weights that cannot be used.
+    """
+    own = home / "policy.toml"
+    return Gate(Policy.load(own if own.exists() else None), LinearClassifier.load())
+
+
+def _score_within(classifier: Classifier, text: str, context: str, seconds: float) -> Scores | None:
+    """The scores of one text, or None when the classifier fails or is too slow.
+
+    The classifier runs in a daemon thread: one that never returns cannot hold up the program's end.
+    """
+    answers: queue.SimpleQueue[Scores | None] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put(_checked(classifier.score([text], [context])[0]))
+        except Exception:  # whatever a classifier raises, the text was not checked
+            answers.put(None)
+
+    threading.Thread(target=run, daemon=True, name="moderation").start()
+    try:
+        return answers.get(timeout=seconds)
+    except queue.Empty:
+        return None
+
+
+def _checked(scores: Mapping[str, float]) -> Scores:
+    if not all(math.isfinite(score) and 0 <= score <= 1 for score in scores.values()):
+        raise ValueError("a score is a probability")
+    return dict(scores)
