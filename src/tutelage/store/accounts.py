@@ -24,7 +24,6 @@ from tutelage.store.tables import (
     Demonstration,
     Dialogue,
     OperatorLink,
-    Ranking,
     Rating,
     User,
     UserRole,
@@ -137,7 +136,6 @@ def delete_user(tx: Session, user_id: str) -> None:
     tx.execute(
         delete(Demonstration).where(Demonstration.author_id == user_id, Demonstration.status == "draft")
     )
-    tx.execute(update(Ranking).where(Ranking.annotator_id == user_id).values(annotator_id=None))
     tx.delete(user)
     tx.flush()
 

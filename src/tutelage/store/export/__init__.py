@@ -1,0 +1,17 @@
+"""What models may learn from: rows as streams, and immutable snapshots of them."""
+
+from tutelage.store.export.reading import read_comparisons, read_demonstrations, read_prompts
+from tutelage.store.export.snapshots import Snapshot, list_snapshots, snapshot
+from tutelage.store.export.streams import comparisons, demonstrations, prompts
+
+__all__ = [
+    "Snapshot",
+    "comparisons",
+    "demonstrations",
+    "list_snapshots",
+    "prompts",
+    "read_comparisons",
+    "read_demonstrations",
+    "read_prompts",
+    "snapshot",
+]

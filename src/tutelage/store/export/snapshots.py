@@ -1,0 +1,156 @@
+"""Snapshots: folders that models train on and that never change, named by the hash of their content.
+
+    snapshots/HASH/manifest.json           hash, counts by source, SHA-256 of each file
+    snapshots/HASH/demonstrations.jsonl    {id, source, author, messages}
+    snapshots/HASH/comparisons.jsonl       {id, source, author, prompt, candidates, preferences}
+    snapshots/HASH/prompts.jsonl           {id, source, author, messages}
+
+Lines are sorted by content, and row ids take no part in the hash: the same texts by the same authors give the
+same hash, in whatever order they came.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from tutelage.dialogue import Comparison, Dialogue
+from tutelage.errors import DataError
+from tutelage.store.database import Store
+from tutelage.store.export import streams
+from tutelage.store.tables import SnapshotRow
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+_HASH_LENGTH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot on disk. `counts` is {stream: {source: rows}}."""
+
+    id: str
+    hash: str
+    path: Path
+    counts: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """One file's lines, sorted by content, and how many came from each source."""
+
+    keys: list[str]
+    text: bytes
+    counts: dict[str, int]
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.text).hexdigest()
+
+
+def snapshot(store: Store, home: Path, *, sources: Collection[str] | None = None) -> Snapshot:
+    """Write what may be learnt from now into `home/snapshots/HASH`; the same rows give the same snapshot.
+
+    `sources` as in the streams. Raises DataError when there is nothing to write, or no room for it.
+    """
+    with store.read() as tx:
+        files = {
+            "demonstrations": _lines(streams.demonstrations(tx, sources=sources)),
+            "comparisons": _lines(streams.comparisons(tx, sources=sources)),
+            "prompts": _lines(streams.prompts(tx, sources=sources)),
+        }
+    if not any(lines.keys for lines in files.values()):
+        hint = "Import data (`tutelage import`), write demonstrations, or ask people to consent."
+        raise DataError("There is nothing to learn from yet.", hint=hint)
+    hash_ = _hash(files)
+    folder = Path(home) / "snapshots" / hash_
+    counts = {name: lines.counts for name, lines in files.items()}
+    _write(folder, files, {"hash": hash_, "counts": counts, "sources": _sorted(sources)})
+    with store.write() as tx:
+        row = tx.scalar(select(SnapshotRow).where(SnapshotRow.hash == hash_)) or SnapshotRow(hash=hash_)
+        row.path, row.counts, row.sources = str(folder), counts, _sorted(sources)
+        tx.add(row)
+        tx.flush()
+    return Snapshot(row.id, hash_, folder, counts)
+
+
+def list_snapshots(tx: Session) -> Sequence[SnapshotRow]:
+    """Newest first."""
+    return tx.scalars(select(SnapshotRow).order_by(SnapshotRow.id.desc())).all()
+
+
+def _lines(items: Iterable[Dialogue | Comparison]) -> _Lines:
+    rows, counts = [], Counter[str]()
+    for item in items:
+        fields = asdict(item)
+        name = fields.pop("id")
+        rows.append((_json(fields), name))
+        counts[item.source] += 1
+    rows.sort()
+    text = "".join(f'{{"id":{json.dumps(name)},{key[1:]}\n' for key, name in rows).encode()
+    return _Lines([key for key, _ in rows], text, dict(sorted(counts.items())))
+
+
+def _json(fields: dict[str, Any]) -> str:
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+
+
+def _hash(files: dict[str, _Lines]) -> str:
+    digest = hashlib.sha256()
+    for name, lines in files.items():
+        digest.update(f"{name} {len(lines.keys)}\n".encode())
+        for key in lines.keys:
+            digest.update(f"{key}\n".encode())
+    return digest.hexdigest()[:_HASH_LENGTH]
+
+
+def _write(folder: Path, files: dict[str, _Lines], manifest: dict[str, Any]) -> None:
+    """Make the whole folder beside its place and move it there; an equal one that is there stays."""
+    if (folder / MANIFEST).is_file():
+        return
+    digests = {f"{name}.jsonl": lines.digest for name, lines in files.items()}
+    manifest = {"format": FORMAT, "created": datetime.now(UTC).isoformat(), **manifest, "files": digests}
+    draft = None
+    try:
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
+        for name, lines in files.items():
+            _write_file(draft / f"{name}.jsonl", lines.text)
+        _write_file(draft / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=2).encode())
+        _move(draft, folder)
+    except OSError as error:
+        raise DataError(f"The snapshot cannot be written: {error.strerror}.", path=folder) from error
+    finally:
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _move(draft: Path, folder: Path) -> None:
+    try:
+        os.rename(draft, folder)
+    except OSError:
+        if not (folder / MANIFEST).is_file():  # else somebody else wrote the same snapshot just now
+            raise
+
+
+def _write_file(file: Path, content: bytes) -> None:
+    with file.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sorted(sources: Collection[str] | None) -> list[str] | None:
+    return None if sources is None else sorted(set(sources))
