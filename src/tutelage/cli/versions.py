@@ -1,0 +1,203 @@
+"""`tutelage versions …`, `tutelage keys …` and `tutelage backup`: what serves, who may call, what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from tutelage.cli.output import JsonOption, emit
+
+if TYPE_CHECKING:
+    from tutelage.registry import ModelVersion, Registry
+    from tutelage.store import Store
+    from tutelage.store.tables import ApiKey
+
+SCOPES = ["chat", "moderations"]
+
+NameArgument = Annotated[str, typer.Argument(help="A version, such as v3.")]
+AliasOption = Annotated[str, typer.Option("--alias", help="The alias to move.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    versions = typer.Typer(help="Published models, and which of them serves.", no_args_is_help=True)
+    versions.command("list")(list_versions)
+    versions.command("show")(show)
+    versions.command("publish")(publish)
+    versions.command("promote")(promote)
+    versions.command("rollback")(rollback)
+    app.add_typer(versions, name="versions")
+    keys = typer.Typer(help="Keys for programs that call /v1.", no_args_is_help=True)
+    keys.command("create")(create_key)
+    keys.command("list")(list_keys)
+    keys.command("revoke")(revoke_key)
+    app.add_typer(keys, name="keys")
+    app.command("backup")(backup)
+
+
+def list_versions(as_json: JsonOption = False) -> None:
+    """All versions, with the aliases that mean them."""
+    registry = _registry()
+    aliases = registry.aliases()
+    found = registry.list()
+    rows = [_line(version, aliases) for version in found]
+    text = "\n".join(rows) or "No version yet. Publish one: tutelage versions publish RUN_DIR"
+    emit({"versions": [version.as_dict() for version in found], "aliases": aliases}, text, as_json=as_json)
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A version or an alias, such as v3 or stable.")],
+    as_json: JsonOption = False,
+) -> None:
+    """One version: what it was made of, and how it did."""
+    registry = _registry()
+    version = registry.resolve(name)
+    lineage = [ancestor.name for ancestor in registry.lineage(version.name)]
+    aliases = sorted(alias for alias, meant in registry.aliases().items() if meant == version.name)
+    result = version.as_dict() | {"lineage": lineage, "aliases": aliases}
+    shown = (
+        "kind",
+        "model",
+        "adapter",
+        "created",
+        "run",
+        "snapshot",
+        "code",
+        "notes",
+        "evaluation",
+        "config",
+    )
+    lines = [f"{field:<11} {escape(str(result[field]))}" for field in shown if result[field]]
+    head = f"[bold]{version.name}[/bold] {' '.join(aliases)}".rstrip()
+    text = "\n".join([head, f"{'lineage':<11} {' ← '.join(lineage)}", *lines])
+    emit(result, text, as_json=as_json)
+
+
+def publish(
+    run_dir: Annotated[Path, typer.Argument(help="The folder of a finished training run.")],
+    notes: Annotated[str, typer.Option(help="What people should know about this version.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Make a version of what a training run produced. It serves once it is promoted."""
+    from tutelage.registry import publish_run
+
+    version = publish_run(_registry(), run_dir, notes=notes)
+    text = f"Published [bold]{version.name}[/bold]. Let it serve: tutelage versions promote {version.name}"
+    emit(version.as_dict(), text, as_json=as_json)
+
+
+def promote(name: NameArgument, alias: AliasOption = "stable", as_json: JsonOption = False) -> None:
+    """Let an alias mean this version from now on; a running server follows by itself."""
+    version = _registry().promote(name, alias)
+    _say_moved(version, alias, as_json=as_json)
+
+
+def rollback(alias: AliasOption = "stable", as_json: JsonOption = False) -> None:
+    """Let an alias mean the version before the present one."""
+    version = _registry().rollback(alias)
+    _say_moved(version, alias, as_json=as_json)
+
+
+def create_key(
+    name: Annotated[str, typer.Option(help="What the key is for.")],
+    scope: Annotated[list[str], typer.Option(help="What it may be used for; may be repeated.")] = SCOPES,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key. It is shown once."""
+    from tutelage.store import accounts
+
+    with _store() as store, store.write() as tx:
+        key, secret = accounts.create_key(tx, name=name, scopes=scope)
+    emit({"key": secret, **_key(key)}, f"{secret}\nKeep it: it is not shown again.", as_json=as_json)
+
+
+def list_keys(as_json: JsonOption = False) -> None:
+    """All keys, the revoked ones too."""
+    from tutelage.store import accounts
+
+    with _store() as store, store.read() as tx:
+        found = accounts.list_keys(tx)
+    text = (
+        "\n".join(_key_line(key) for key in found) or "No key yet. Make one: tutelage keys create --name NAME"
+    )
+    emit({"keys": [_key(key) for key in found]}, text, as_json=as_json)
+
+
+def revoke_key(
+    key: Annotated[str, typer.Argument(help="The key's id, or its first letters as the list shows them.")],
+    as_json: JsonOption = False,
+) -> None:
+    """End a key for good."""
+    from tutelage.store import accounts
+
+    with _store() as store, store.write() as tx:
+        revoked = accounts.revoke_key(tx, _key_id(accounts.list_keys(tx), key))
+    emit(_key(revoked), f"Revoked {escape(revoked.name)} ({revoked.prefix}…).", as_json=as_json)
+
+
+def backup(
+    path: Annotated[Path, typer.Argument(help="A file that does not exist yet.")], as_json: JsonOption = False
+) -> None:
+    """Copy the database while people go on using it."""
+    with _store() as store:
+        store.backup(path)
+    result = {"path": str(path), "bytes": path.stat().st_size}
+    emit(result, f"Wrote {escape(str(path))} ({result['bytes']} bytes).", as_json=as_json)
+
+
+def _registry() -> Registry:
+    from tutelage.config import home
+    from tutelage.registry import Registry
+
+    return Registry(home())
+
+
+@contextmanager
+def _store() -> Iterator[Store]:
+    from tutelage.config import home
+    from tutelage.store import Store
+
+    store = Store.open(home() / "tutelage.db")
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _line(version: ModelVersion, aliases: dict[str, str]) -> str:
+    meant = " ".join(alias for alias, name in sorted(aliases.items()) if name == version.name)
+    parents = f"from {', '.join(version.parents)}" if version.parents else f"on {version.model}"
+    text = f"{version.name:<6} {version.kind:<7} {version.created:%Y-%m-%d %H:%M}  {parents}"
+    return escape(text) + (f"  [green]{escape(meant)}[/green]" if meant else "")
+
+
+def _say_moved(version: ModelVersion, alias: str, *, as_json: bool) -> None:
+    text = f"{escape(alias)} is now [bold]{version.name}[/bold]."
+    emit({"alias": alias, "version": version.name}, text, as_json=as_json)
+
+
+def _key(key: ApiKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "prefix": key.prefix,
+        "scopes": key.scopes,
+        "created": key.created.isoformat(),
+        "revoked": None if key.revoked is None else key.revoked.isoformat(),
+    }
+
+
+def _key_line(key: ApiKey) -> str:
+    state = "" if key.revoked is None else f"  revoked {key.revoked:%Y-%m-%d}"
+    return escape(f"{key.prefix}…  {key.created:%Y-%m-%d}  {key.name} ({', '.join(key.scopes)}){state}")
+
+
+def _key_id(keys: Sequence[ApiKey], wanted: str) -> str:
+    """A key's id from its id or its shown prefix, when that names one key; else what was asked for."""
+    found = [key.id for key in keys if wanted in (key.id, key.prefix)]
+    return found[0] if len(found) == 1 else wanted

@@ -1,0 +1,51 @@
+"""Publishing what a training run left in its folder: `manifest.json` and `adapter/`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tutelage.errors import ModelError
+from tutelage.registry.catalogue import Registry
+from tutelage.registry.version import ADAPTER, MANIFEST, ModelVersion, VersionKind
+
+STAGES: dict[str, VersionKind] = {"chat": "chat", "sft": "chat", "ppo": "chat", "reward": "reward"}
+
+
+def publish_run(registry: Registry, folder: Path, *, notes: str = "") -> ModelVersion:
+    """A new version from a finished run. Raises ModelError when the run is not finished or not whole.
+
+    The manifest names kind, model, parents, snapshot, config and evaluation; the last four may be missing.
+    """
+    manifest = _manifest(folder / MANIFEST)
+    adapter = folder / ADAPTER
+    try:
+        return registry.publish(
+            kind=STAGES[manifest["kind"]],
+            model=str(manifest["model"]),
+            files=adapter if adapter.is_dir() else None,
+            parents=tuple(manifest.get("parents") or ()),
+            snapshot=manifest.get("snapshot"),
+            run=folder.resolve().name,
+            config=manifest.get("config"),
+            evaluation=manifest.get("evaluation"),
+            notes=notes or str(manifest.get("notes", "")),
+        )
+    except (KeyError, TypeError) as error:
+        hint = "Was it written by `tutelage`? Train again."
+        where = str(folder / MANIFEST)
+        raise ModelError(f"The manifest is broken: {error}.", where=where, hint=hint) from error
+
+
+def _manifest(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        hint = "Name the folder of a finished run, such as runs/sft-0001."
+        raise ModelError("This run has no manifest.", where=str(file), hint=hint) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"The manifest cannot be read: {error}.", where=str(file)) from error
+    if not isinstance(content, dict):
+        raise ModelError("The manifest is broken: it is no JSON object.", where=str(file))
+    return content
