@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
@@ -114,7 +114,7 @@ def import_ranked(
     _import(path, ranked.parse, "ranked", source=source, strict=strict, as_json=as_json)
 
 
-IMPORTERS = {
+IMPORTERS: dict[str, Callable[..., None]] = {
     "messages": import_messages,
     "alpaca": import_alpaca,
     "oasst": import_oasst,

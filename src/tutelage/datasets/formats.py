@@ -23,7 +23,7 @@ def messages(dialogue: Dialogue) -> Iterator[Row]:
 
 
 def ranked(comparison: Comparison) -> Iterator[Row]:
-    """Everything there is to a comparison but its id; judgements that a ranking implies are given as a ranking."""
+    """All of a comparison but its id; judgements that a ranking implies are given as a ranking."""
     groups = _ranking(comparison)
     judged = (
         {"ranking": groups} if groups else {"preferences": [_preference(p) for p in comparison.preferences]}

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from tutelage.datasets.sources import Found, Item, Problem, Skipped
 from tutelage.dialogue import Comparison, Dialogue
 from tutelage.errors import DataError
-from tutelage.store import Store, labelling
+from tutelage.store import Store, imports
 
 
 @dataclass(slots=True)
@@ -69,8 +69,8 @@ def load(store: Store, found: Iterable[Found], *, strict: bool = False) -> Repor
 
 def _import(tx: Session, item: Item) -> bool:
     if isinstance(item, Comparison):
-        return labelling.import_comparison(tx, item)
-    return labelling.import_dialogue(tx, item)
+        return imports.import_comparison(tx, item)
+    return imports.import_dialogue(tx, item, demonstration=item.messages[-1].role == "assistant")
 
 
 def _refusal(problems: list[Problem], *, strict: bool) -> DataError:

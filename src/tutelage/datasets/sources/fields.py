@@ -62,6 +62,11 @@ def content(value: object, name: str) -> str:
 
 def messages(value: object, name: str) -> tuple[Message, ...]:
     """A list of {role, content}. An empty system message counts as none, another empty one is an error."""
+    return tidy(turns(value, name))
+
+
+def turns(value: object, name: str) -> list[Message]:
+    """A list of {role, content}, empty ones included."""
     result = []
     for number, entry in enumerate(items(value, name), start=1):
         if not isinstance(entry, dict):
@@ -69,7 +74,7 @@ def messages(value: object, name: str) -> tuple[Message, ...]:
         result.append(
             Message(role(entry.get("role"), number), content(entry.get("content"), f"message {number}"))
         )
-    return tidy(result)
+    return result
 
 
 def role(value: object, number: int) -> Role:
@@ -79,25 +84,26 @@ def role(value: object, number: int) -> Role:
     return ROLES[value]
 
 
-def tidy(turns: Sequence[Message]) -> tuple[Message, ...]:
+def tidy(said: Sequence[Message]) -> tuple[Message, ...]:
     """The messages without an empty system message; raises DataError when another one is empty."""
-    kept = tuple(turns[1:] if turns and turns[0].role == "system" and not turns[0].content.strip() else turns)
+    silent = bool(said) and said[0].role == "system" and not said[0].content.strip()
+    kept = tuple(said[1:] if silent else said)
     for number, message in enumerate(kept, start=1):
         if not message.content.strip():
             raise DataError(f"message {number} is empty")
     return kept
 
 
-def dialogue(turns: Sequence[Message], *, source: str = "") -> Dialogue:
+def dialogue(said: Sequence[Message], *, source: str = "") -> Dialogue:
     """A dialogue whose turns alternate; one that ends with the user is a prompt."""
-    if problem := check_turns(turns):
+    if problem := check_turns(said):
         raise DataError(problem)
-    return Dialogue(tuple(turns), source=source)
+    return Dialogue(tuple(said), source=source)
 
 
 def prompt(value: object, name: str = "prompt") -> tuple[Message, ...]:
     """What comes before a completion: messages that end with the user's, or text as one such message."""
-    turns = tidy([Message("user", text(value, name))]) if isinstance(value, str) else messages(value, name)
-    if problem := check_turns(turns, last="user"):
+    said = tidy([Message("user", text(value, name))]) if isinstance(value, str) else messages(value, name)
+    if problem := check_turns(said, last="user"):
         raise DataError(problem)
-    return turns
+    return said

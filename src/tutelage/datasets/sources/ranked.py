@@ -89,7 +89,7 @@ def _shared(row: Row) -> tuple[Message, ...]:
     """The messages before the last, where chosen and rejected are whole dialogues."""
     if isinstance(row["chosen"], str):
         raise DataError("there is no prompt; import transcripts of both sides with `tutelage import hh`")
-    chosen, rejected = (_turns(row[name], name)[:-1] for name in ("chosen", "rejected"))
+    chosen, rejected = (fields.turns(row[name], name)[:-1] for name in ("chosen", "rejected"))
     if chosen != rejected:
         raise DataError(
             "chosen and rejected part before the last message, so they are not answers to one prompt"
@@ -100,17 +100,10 @@ def _shared(row: Row) -> tuple[Message, ...]:
 def _answer(value: object, name: str, prompt: tuple[Message, ...]) -> str:
     if isinstance(value, str):
         return fields.text(value, name)
-    turns = _turns(value, name)
-    if turns[:-1] not in ((), prompt) or turns[-1].role != "assistant":
+    *before, last = fields.turns(value, name) or [Message("user", "")]
+    if last.role != "assistant" or (before and fields.tidy(before) != prompt):
         raise DataError(f"{name} should be one reply of the assistant's, after the prompt or alone")
-    return turns[-1].content
-
-
-def _turns(value: object, name: str) -> tuple[Message, ...]:
-    turns = fields.messages(value, name)
-    if not turns:
-        raise DataError(f"{name} is empty")
-    return turns
+    return last.content
 
 
 def _with_passages(row: Row) -> Comparison:
@@ -160,4 +153,4 @@ def _passage(value: object, number: int) -> str:
         raise DataError(f"passage {number} is empty")
     title, *sentences = parts
     body = " ".join(sentences).removeprefix(f"{title}\n").strip()
-    return f"[{number}] {title}\n{body}"
+    return f"[{number}] {title}\n{body}".rstrip()

@@ -115,7 +115,7 @@ def _pass_over_line(stream: BinaryIO, part: bytes) -> None:
 
 def _parse_line(path: Path, number: int, line: bytes) -> RawRow | Problem:
     try:
-        return RawRow(path, number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")))
+        return RawRow(path, number, json.loads(line.rstrip().decode("utf-8-sig" if number == 1 else "utf-8")))
     except (ValueError, RecursionError) as error:
         return Problem(path, number, _why(error))
 
@@ -123,7 +123,7 @@ def _parse_line(path: Path, number: int, line: bytes) -> RawRow | Problem:
 def _why(error: ValueError | RecursionError) -> str:
     """The reason in words, without the data that a decoder's own message may quote at length."""
     if isinstance(error, json.JSONDecodeError):
-        return f"not valid JSON: {error.msg} at column {error.colno}"
+        return f"not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8: {error.reason} at byte {error.start + 1}"
     if isinstance(error, RecursionError):
