@@ -13,14 +13,16 @@
     DELETE /api/messages/{id}/rating                                                       204
     POST   /api/messages/{id}/report         {kind, category?, note?}                      201 {report}
     GET    /api/model                                                                      {serving, loading, failed}
-    GET    /api/me                                                                         {user}
 
 Accounts (server/accounts.py):
+
+    GET    /api/me                                                                         {user: {...} | null}
 
     POST   /api/sign-in                      {name, password}                              {user}
     POST   /api/sign-out                                                                   204
     POST   /api/operator-link                {token}                                       {user}
-    PUT    /api/account                      {name, password, old_password?}               {user}
+    PUT    /api/account                      {name, password}                              {user}  names a guest
+    PUT    /api/account/password             {old, new}                                    {user}
 
 A started turn is {dialogue_id, user_message_id, answer_id, input_verdict}.
 
@@ -31,3 +33,246 @@ is empty. `parent_id` left out of a sent message means the newest leaf; null mea
 Events are `id: SEQ`, `event: delta|verdict|done|error`, `data: JSON` as in server/turn.py; a comment comes every
 15 s. Errors are {"error": {message, type, param, code}}.
 """
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+from starlette.responses import JSONResponse, Response
+
+from tutelage.server.answer import visible_text
+from tutelage.server.permissions import current_user
+from tutelage.server.services import services
+from tutelage.server.streaming import EventStream, sse
+from tutelage.server.transactions import read, write
+from tutelage.server.turn import StartedTurn
+from tutelage.store import dialogues, feedback, reports, tables
+from tutelage.store.tables import User
+
+router = APIRouter(prefix="/api")
+
+Me = Annotated[User, Depends(current_user)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class FirstMessage(_Body):
+    text: str
+    idempotency_key: str | None = Field(None, min_length=1, max_length=100)
+
+
+class NextMessage(FirstMessage):
+    parent_id: str | None = None
+
+
+class Title(_Body):
+    title: str
+
+
+class RatingBody(_Body):
+    verdict: Literal["up", "down"]
+    reasons: list[str] = Field(default=[], max_length=10)
+    note: str = Field("", max_length=10_000)
+    ideal: str = Field("", max_length=100_000)
+
+
+class ReportBody(_Body):
+    kind: Literal["mistake", "missed"]
+    category: str | None = Field(None, max_length=100)
+    note: str = Field("", max_length=10_000)
+
+
+@router.post("/dialogues", status_code=201)
+async def start_dialogue(request: Request, body: FirstMessage, me: Me) -> dict[str, Any]:
+    """Begin a dialogue with its first message."""
+    turns = services(request).turns
+    return _started(await turns.send(me, text=body.text, idempotency_key=body.idempotency_key))
+
+
+@router.get("/dialogues")
+async def list_dialogues(
+    request: Request,
+    me: Me,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    before: Annotated[str | None, Query(max_length=64)] = None,
+) -> dict[str, Any]:
+    """The user's dialogues, last changed first."""
+    rows = await read(
+        services(request).store, lambda tx: dialogues.list_dialogues(tx, me.id, limit=limit, before=before)
+    )
+    return {"dialogues": [dialogue_view(row) for row in rows]}
+
+
+@router.get("/dialogues/{dialogue_id}")
+async def show_dialogue(
+    request: Request, me: Me, dialogue_id: str, leaf_id: Annotated[str | None, Query(max_length=64)] = None
+) -> dict[str, Any]:
+    """One branch of a dialogue: the newest, or the newest through `leaf_id`."""
+    return await read(services(request).store, lambda tx: thread_view(tx, me, dialogue_id, leaf_id=leaf_id))
+
+
+@router.patch("/dialogues/{dialogue_id}")
+async def rename_dialogue(request: Request, me: Me, dialogue_id: str, body: Title) -> dict[str, Any]:
+    """Give a dialogue another title."""
+    row = await write(
+        services(request).store,
+        lambda tx: dialogues.rename_dialogue(tx, dialogue_id, owner_id=me.id, title=body.title),
+    )
+    return {"dialogue": dialogue_view(row)}
+
+
+@router.delete("/dialogues/{dialogue_id}", status_code=204)
+async def delete_dialogue(request: Request, me: Me, dialogue_id: str) -> Response:
+    """Delete a dialogue with everything that hangs on it."""
+    await write(
+        services(request).store, lambda tx: dialogues.delete_dialogue(tx, dialogue_id, owner_id=me.id)
+    )
+    return Response(status_code=204)
+
+
+@router.post("/dialogues/{dialogue_id}/messages", status_code=201)
+async def send_message(request: Request, me: Me, dialogue_id: str, body: NextMessage) -> dict[str, Any]:
+    """Continue a dialogue after `parent_id`: its newest leaf when left out, a new beginning when null."""
+    parent_id = body.parent_id
+    if "parent_id" not in body.model_fields_set:
+        parent_id = await read(services(request).store, lambda tx: _newest_leaf(tx, me, dialogue_id))
+    turn = await services(request).turns.send(
+        me, text=body.text, dialogue_id=dialogue_id, parent_id=parent_id, idempotency_key=body.idempotency_key
+    )
+    return _started(turn)
+
+
+@router.post("/messages/{message_id}/regenerate", status_code=201)
+async def regenerate(request: Request, me: Me, message_id: str) -> dict[str, Any]:
+    """Another answer to the same question."""
+    return _started(await services(request).turns.regenerate(me, message_id=message_id))
+
+
+@router.get("/answers/{answer_id}/events")
+async def answer_events(
+    request: Request,
+    me: Me,
+    answer_id: str,
+    after: Annotated[int, Query(ge=0)] = 0,
+    last_event_id: Annotated[str, Header(max_length=20)] = "",
+) -> EventStream:
+    """Follow an answer. A browser that comes back sends Last-Event-ID by itself."""
+    turns = services(request).turns
+    await turns.answer(me, answer_id)
+    start = int(last_event_id) if last_event_id.isascii() and last_event_id.isdecimal() else after
+
+    async def lines() -> AsyncGenerator[bytes, None]:
+        async for event in turns.events(me, answer_id, after=start):
+            yield sse(event.data, event=event.kind, id=event.seq)
+
+    return EventStream(lines())
+
+
+@router.post("/answers/{answer_id}/stop", status_code=204)
+async def stop_answer(request: Request, me: Me, answer_id: str) -> Response:
+    """End an answer early."""
+    await services(request).turns.stop(me, answer_id)
+    return Response(status_code=204)
+
+
+@router.put("/messages/{message_id}/rating")
+async def rate(request: Request, me: Me, message_id: str, body: RatingBody) -> dict[str, Any]:
+    """Judge an answer; sent again, it replaces the first judgement."""
+    row = await write(
+        services(request).store,
+        lambda tx: feedback.rate(tx, message_id=message_id, rater_id=me.id, **body.model_dump()),
+    )
+    return {"rating": rating_view(row)}
+
+
+@router.delete("/messages/{message_id}/rating", status_code=204)
+async def withdraw_rating(request: Request, me: Me, message_id: str) -> Response:
+    """Take a judgement back; nothing happens when there was none."""
+    await write(
+        services(request).store, lambda tx: feedback.withdraw(tx, message_id=message_id, rater_id=me.id)
+    )
+    return Response(status_code=204)
+
+
+@router.post("/messages/{message_id}/report", status_code=201)
+async def report(request: Request, me: Me, message_id: str, body: ReportBody) -> dict[str, Any]:
+    """Say that the filter was wrong about a message."""
+    row = await write(
+        services(request).store,
+        lambda tx: reports.report(tx, message_id=message_id, reporter_id=me.id, **body.model_dump()),
+    )
+    return {"report": {"id": row.id, "kind": row.kind, "category": row.category, "status": row.status}}
+
+
+@router.get("/model")
+async def model(request: Request, me: Me) -> JSONResponse:
+    """What answers now, what is being loaded, and what could not be."""
+    return JSONResponse(asdict(services(request).engines.state()))
+
+
+def dialogue_view(row: tables.Dialogue) -> dict[str, Any]:
+    """A dialogue as JSON, without its messages."""
+    return {
+        "id": row.id,
+        "title": row.title,
+        "temporary": row.temporary,
+        "created": row.created.isoformat(),
+        "updated": row.updated.isoformat(),
+    }
+
+
+def thread_view(tx: Session, user: User, dialogue_id: str, *, leaf_id: str | None = None) -> dict[str, Any]:
+    """A dialogue with one branch of its messages, each with its siblings and the user's rating."""
+    dialogue = dialogues.get_dialogue(tx, dialogue_id, owner_id=user.id)
+    rows = dialogues.thread(tx, dialogue_id, leaf_id=leaf_id)
+    ratings = feedback.ratings_for(tx, [row.id for row, _ in rows], user.id)
+    messages = [message_view(row, siblings, ratings.get(row.id)) for row, siblings in rows]
+    return {"dialogue": dialogue_view(dialogue), "messages": messages}
+
+
+def message_view(
+    row: tables.Message, siblings: list[str], rating: tables.Rating | None = None
+) -> dict[str, Any]:
+    """A message as JSON for its owner."""
+    return {
+        "id": row.id,
+        "dialogue_id": row.dialogue_id,
+        "parent_id": row.parent_id,
+        "role": row.role,
+        "content": visible_text(row),
+        "author_kind": row.author_kind,
+        "status": row.status,
+        "finish_reason": row.finish_reason,
+        "model_version": row.model_version,
+        "verdict": row.filter_verdict,
+        "siblings": siblings,
+        "rating": None if rating is None else rating_view(rating),
+        "created": row.created.isoformat(),
+    }
+
+
+def rating_view(row: tables.Rating) -> dict[str, Any]:
+    """A rating as JSON for its author."""
+    return {"verdict": row.verdict, "reasons": row.reasons, "note": row.note, "ideal": row.ideal}
+
+
+def _started(turn: StartedTurn) -> dict[str, Any]:
+    return {
+        "dialogue_id": turn.dialogue_id,
+        "user_message_id": turn.user_message_id,
+        "answer_id": turn.answer_id,
+        "input_verdict": turn.input_verdict.as_dict(),
+    }
+
+
+def _newest_leaf(tx: Session, user: User, dialogue_id: str) -> str | None:
+    dialogues.get_dialogue(tx, dialogue_id, owner_id=user.id)
+    rows = dialogues.thread(tx, dialogue_id)
+    return rows[-1][0].id if rows else None

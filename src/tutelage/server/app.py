@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from tutelage.engine.pool import Engines
+from tutelage.errors import Unavailable
 from tutelage.moderation.gate import Gate
 from tutelage.registry import Registry
-from tutelage.server import errors
+from tutelage.server import accounts, api, errors, middleware
+from tutelage.server.openai import chat, models, moderations
 from tutelage.server.passwords import SignInLimits
 from tutelage.server.services import Access, Services
-from tutelage.server.turn import Turns
+from tutelage.server.turn import DEAD_AFTER, Turns
 from tutelage.store import Store
 
 
@@ -25,17 +32,61 @@ def create_app(
     home: Path,
     access: Access | None = None,
 ) -> FastAPI:
-    """The server without pages. Its parts are in `app.state.services`; see `server.services`."""
-    app = FastAPI(title="tutelage", docs_url=None, redoc_url=None, openapi_url=None)
+    """The server without pages. Its parts are in `app.state.services`; see `server.services`.
+
+    While it runs it marks answers whose writer has died; when it ends it lets open answers finish and frees
+    the models. The store stays open: it belongs to the caller.
+    """
+    access = access or Access()
+    app = FastAPI(
+        title="tutelage",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=_lifespan,
+        middleware=[
+            Middleware(middleware.RequestId),
+            Middleware(middleware.SecurityHeaders),
+            Middleware(middleware.HostCheck, hosts=access.hosts),
+            Middleware(middleware.OriginCheck),
+            Middleware(middleware.BodyLimit),
+            Middleware(middleware.SessionCookie),
+        ],
+    )
     app.state.services = Services(
         store=store,
         engines=engines,
         gate=gate,
         registry=registry,
         home=home,
-        access=access or Access(),
+        access=access,
         turns=Turns(store, engines, gate),
         sign_in_limits=SignInLimits(),
     )
     errors.install(app)
+    for part in (chat, models, moderations, api, accounts):
+        app.include_router(part.router)
     return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    parts: Services = app.state.services
+    await parts.turns.reap(older_than=timedelta(0))
+    reaper = asyncio.create_task(_reap(parts.turns))
+    try:
+        yield
+    finally:
+        reaper.cancel()
+        await parts.turns.close()
+        await parts.engines.close()
+
+
+async def _reap(turns: Turns) -> None:
+    """Look for answers whose writer has died, as long as the server lives."""
+    while True:
+        await asyncio.sleep(DEAD_AFTER.total_seconds())
+        try:
+            await turns.reap()
+        except Unavailable:
+            continue

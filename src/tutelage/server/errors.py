@@ -51,6 +51,16 @@ class Failure:
         return JSONResponse(self.body(), status_code=self.status, headers=dict(self.headers))
 
 
+class InvalidKey(errors.Unauthenticated):
+    """A program came without a key, or with one that is not valid."""
+
+
+class UnknownModel(errors.NotFound):
+    """A program asked for a model version that is not there."""
+
+    param = "model"
+
+
 ErrorPage = Callable[[Request, Failure], Response]
 
 # The first row whose class fits: subclasses stand before their bases.
@@ -59,8 +69,10 @@ TABLE: tuple[tuple[type[errors.TutelageError], int, str, str | None], ...] = (
     (errors.InvalidRequest, 400, "invalid_request_error", None),
     (errors.DataError, 400, "invalid_request_error", None),
     (errors.ConfigError, 400, "invalid_request_error", None),
+    (InvalidKey, 401, "invalid_request_error", "invalid_api_key"),
     (errors.Unauthenticated, 401, "invalid_request_error", "unauthenticated"),
     (errors.Denied, 403, "invalid_request_error", "permission_denied"),
+    (UnknownModel, 404, "invalid_request_error", "model_not_found"),
     (errors.NotFound, 404, "invalid_request_error", "not_found"),
     (errors.Conflict, 409, "invalid_request_error", "conflict"),
     (errors.RateLimited, 429, "rate_limit_error", "rate_limit_exceeded"),
@@ -68,7 +80,9 @@ TABLE: tuple[tuple[type[errors.TutelageError], int, str, str | None], ...] = (
     (errors.TutelageError, 500, "server_error", "internal_error"),
 )
 CODES = {401: "unauthenticated", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
-INTERNAL = Failure(500, "something went wrong on the server; its log has more", "server_error", "internal_error")
+INTERNAL = Failure(
+    500, "something went wrong on the server; its log has more", "server_error", "internal_error"
+)
 
 
 def failure_of(error: Exception) -> Failure:
@@ -115,15 +129,17 @@ def log_failure(error: BaseException, *, request_id: str) -> None:
 
 def _of_ours(error: errors.TutelageError) -> Failure:
     status, kind, code = next(row[1:] for row in TABLE if isinstance(error, row[0]))
-    message = error.message if not error.hint else f"{error.message}. {_sentence(error.hint)}"
-    headers = {}
+    message = f"{error.message.rstrip('.')}. {_sentence(error.hint)}" if error.hint else error.message
+    param, own_code = getattr(error, "param", None), getattr(error, "code", None)
+    return Failure(status, message, kind, own_code or code, param, _headers(error, status))
+
+
+def _headers(error: errors.TutelageError, status: int) -> dict[str, str]:
     if isinstance(error, errors.RateLimited):
-        headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
-    elif status == 503:
-        headers["retry-after"] = "5"
-    if isinstance(error, errors.InvalidRequest):
-        return Failure(status, message, kind, error.code or code, error.param, headers)
-    return Failure(status, message, kind, code, headers=headers)
+        return {"retry-after": str(max(1, math.ceil(error.retry_after)))}
+    if isinstance(error, InvalidKey):
+        return {"www-authenticate": "Bearer"}
+    return {"retry-after": "5"} if status == 503 else {}
 
 
 def _of_validation(problems: Sequence[Mapping[str, Any]]) -> Failure:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
-from anyio.to_thread import run_sync
+from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection, Request
 
 from tutelage.errors import Denied, Unauthenticated
+from tutelage.server.errors import InvalidKey
 from tutelage.server.services import services
+from tutelage.server.transactions import read, write
 from tutelage.store import accounts
 from tutelage.store.tables import ApiKey, User
 
@@ -27,13 +29,7 @@ async def optional_user(request: Request) -> User | None:
     token = session_token(request)
     if token is None:
         return None
-    store = services(request).store
-
-    def find() -> User | None:
-        with store.read() as tx:
-            return accounts.session_user(tx, token)
-
-    return await run_sync(find)
+    return await read(services(request).store, lambda tx: accounts.session_user(tx, token))
 
 
 async def current_user(request: Request) -> User:
@@ -48,12 +44,7 @@ async def current_user(request: Request) -> User:
     if not parts.access.guests:
         raise Unauthenticated("nobody is signed in", hint="sign in first")
 
-    def make() -> tuple[User, str]:
-        with parts.store.write() as tx:
-            guest = accounts.create_guest(tx)
-            return guest, accounts.open_session(tx, guest.id, days=SESSION_DAYS)
-
-    guest, token = await run_sync(make)
+    guest, token = await write(parts.store, _new_guest)
     set_session(request, token)
     return guest
 
@@ -67,7 +58,7 @@ def require(role: Role) -> Callable[[Request], Awaitable[User]]:
     async def check(request: Request) -> User:
         user = await optional_user(request)
         if user is None:
-            raise Unauthenticated("nobody is signed in", hint=f"sign in as {a(role)}")
+            raise Unauthenticated("nobody is signed in", hint="sign in first")
         demand(user, role)
         return user
 
@@ -92,9 +83,23 @@ def api_key(scope: str) -> Callable[[Request], Awaitable[ApiKey]]:
     """
 
     async def check(request: Request) -> ApiKey:
-        raise NotImplementedError
+        secret = _bearer(request)
+        key = await read(services(request).store, lambda tx: accounts.key_by_secret(tx, secret))
+        if key is None:
+            raise InvalidKey("this API key is not valid", hint="make one: tutelage keys create")
+        if scope not in key.scopes:
+            raise Denied(f"this API key lacks the scope {scope}", hint="make a key that has it")
+        return key
 
     return check
+
+
+def _bearer(request: Request) -> str:
+    """The one place where a key is read from a request."""
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not secret.strip():
+        raise InvalidKey("no API key was sent", hint="send the header Authorization: Bearer tut-…")
+    return secret.strip()
 
 
 def session_token(connection: HTTPConnection) -> str | None:
@@ -112,5 +117,6 @@ def cookie_name(connection: HTTPConnection) -> str:
     return "__Host-tutelage" if connection.url.scheme == "https" else "tutelage"
 
 
-def a(role: Role) -> str:
-    return f"an {role}" if role == "operator" else f"a {role}"
+def _new_guest(tx: Session) -> tuple[User, str]:
+    guest = accounts.create_guest(tx)
+    return guest, accounts.open_session(tx, guest.id, days=SESSION_DAYS)

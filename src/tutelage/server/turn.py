@@ -17,37 +17,51 @@ A verdict may come twice to a reader who comes back. When `done` says `blocked`,
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from contextlib import ExitStack, aclosing
+from dataclasses import asdict
+from datetime import timedelta
 from typing import Any, Literal, TypedDict
 
+import anyio
+from anyio.to_thread import run_sync
+
 from tutelage import dialogue
-from tutelage.engine.interface import Sampling
+from tutelage.dialogue import check_turns
+from tutelage.engine.interface import Engine, Sampling
 from tutelage.engine.pool import Engines
-from tutelage.moderation.gate import Gate, Verdict
-from tutelage.store import Store
+from tutelage.errors import Conflict, InvalidRequest, NotFound, RateLimited, TutelageError, Unavailable
+from tutelage.moderation.gate import Gate
+from tutelage.server.acceptance import (
+    Plan,
+    Question,
+    StartedTurn,
+    accept,
+    history,
+    question_of,
+    started_before,
+)
+from tutelage.server.answer import LiveAnswer, TurnEvent, done_data, replay
+from tutelage.server.completion import Completion
+from tutelage.server.errors import failure_of, log_failure
+from tutelage.server.permissions import demand
+from tutelage.server.prompting import Prompt, fit, readable
+from tutelage.server.transactions import read, write
+from tutelage.store import Store, dialogues, tables
 from tutelage.store.tables import User
 
-EventKind = Literal["delta", "verdict", "done", "error"]
+__all__ = ["Candidate", "StartedTurn", "TurnEvent", "Turns"]
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True, slots=True)
-class StartedTurn:
-    """A turn that was accepted: both rows are on disk. A blocked question has an answer that is blocked, too."""
+FLUSH_SECONDS = 1.0
+DEAD_AFTER = timedelta(seconds=30)
+ANSWERS_AT_ONCE = 4
 
-    dialogue_id: str
-    user_message_id: str
-    answer_id: str
-    input_verdict: Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class TurnEvent:
-    """What a reader of an answer learns; see the table above."""
-
-    seq: int
-    kind: EventKind
-    data: dict[str, Any]
+EndStatus = Literal["complete", "interrupted", "blocked"]
 
 
 class Candidate(TypedDict):
@@ -65,6 +79,10 @@ class Turns:
         self._store = store
         self._engines = engines
         self._gate = gate
+        self._live: dict[str, LiveAnswer] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._places: Counter[str] = Counter()
+        self._closed = False
 
     async def send(
         self,
@@ -84,29 +102,276 @@ class Turns:
         Conflict while the parent is still being written, ContextTooLong when the message alone is too long,
         RateLimited when too many of the user's answers are under way.
         """
-        raise NotImplementedError
+        _check_text(text)
+        if idempotency_key is not None:
+            known = await read(self._store, lambda tx: started_before(tx, user.id, idempotency_key))
+            if known is not None:
+                return known
+        before = await read(self._store, lambda tx: history(tx, user.id, dialogue_id, parent_id))
+        question = Question(text, dialogue_id, parent_id, idempotency_key)
+        return await self._begin(user, question, before, sampling or Sampling())
 
     async def regenerate(self, user: User, *, message_id: str) -> StartedTurn:
-        """Start another answer to the same question: a sibling of the answer `message_id`."""
-        raise NotImplementedError
+        """Start another answer to the same question: a sibling of the answer `message_id`.
 
-    def events(self, user: User, answer_id: str, *, after: int = 0) -> AsyncIterator[TurnEvent]:
-        """Follow an answer of the user's from position `after` to its end."""
-        raise NotImplementedError
+        Given a question, starts one more answer to it. Raises NotFound, Conflict while the model is still
+        answering there, InvalidRequest when the question was blocked.
+        """
+        message, before = await read(self._store, lambda tx: question_of(tx, user.id, message_id))
+        if message.status == "blocked":
+            raise InvalidRequest(
+                "this question was blocked by the content filter",
+                hint="ask in other words",
+                param="message_id",
+            )
+        question = Question(message.content, message.dialogue_id, message.parent_id, message=message)
+        return await self._begin(user, question, before, Sampling())
+
+    async def events(self, user: User, answer_id: str, *, after: int = 0) -> AsyncIterator[TurnEvent]:
+        """Follow an answer of the user's from position `after` to its end. Raises NotFound."""
+        row = await self.answer(user, answer_id)
+        live = self._live.get(answer_id)
+        async with aclosing(live.read(after) if live else self._follow(row, user, after)) as found:
+            async for event in found:
+                yield event
+
+    async def answer(self, user: User, answer_id: str) -> tables.Message:
+        """The row of one of the user's answers. Raises NotFound, InvalidRequest for other messages."""
+        row = await read(self._store, lambda tx: dialogues.get_message(tx, answer_id, owner_id=user.id))
+        if row.role != "assistant":
+            raise InvalidRequest("this message is not an answer", hint="name the answer's id")
+        return row
 
     async def stop(self, user: User, answer_id: str) -> None:
         """End an answer of the user's early; what was written stays. An answer that has ended is left as it is."""
-        raise NotImplementedError
+        await self.answer(user, answer_id)
+        live = self._live.get(answer_id)
+        if live is not None:
+            live.scope.cancel()
 
     async def suggest(self, user: User, messages: Sequence[dialogue.Message]) -> AsyncIterator[str]:
-        """Stream one suggestion for the assistant's next turn, for a trainer who writes a dialogue."""
-        raise NotImplementedError
+        """Stream one suggestion for the assistant's next turn, for a trainer who writes a dialogue.
 
-    async def candidates(
-        self, version: str, messages: Sequence[dialogue.Message], k: int
-    ) -> list[Candidate]:
+        Raises Denied for users who are no trainers, InvalidRequest for turns out of order, ContextTooLong.
+        A suggestion that the filter blocks breaks off.
+        """
+        demand(user, "trainer")
+        _check_order(messages)
+        sampling = Sampling(temperature=1.0)
+        engine = await self._engines.get()
+        prompt = await run_sync(lambda: fit(engine, messages, answer_tokens=sampling.max_tokens))
+        return self._suggestion(prompt, sampling, messages[-1].content)
+
+    async def candidates(self, version: str, messages: Sequence[dialogue.Message], k: int) -> list[Candidate]:
         """Up to `k` different answers of a version (or alias) to a path of messages, at temperature 1.
 
-        Answers that the filter blocks are left out.
+        Answers that the filter blocks, empty ones and repetitions are left out.
         """
-        raise NotImplementedError
+        _check_order(messages)
+        with await self._engines.lease(version) as lease:
+            samplings = [Sampling(temperature=1.0, top_p=1.0, seed=seed) for seed in range(k)]
+            prompt = await run_sync(
+                lambda: fit(lease.engine, messages, answer_tokens=samplings[0].max_tokens)
+            )
+            question = messages[-1].content
+            texts = await asyncio.gather(
+                *(self._whole(lease.engine, prompt, each, question) for each in samplings)
+            )
+            found = {text: each for text, each in zip(texts, samplings, strict=True) if text}
+            return [
+                Candidate(content=text, model_version=lease.engine.version, sampling=asdict(each))
+                for text, each in found.items()
+            ]
+
+    async def reap(self, *, older_than: timedelta = DEAD_AFTER) -> None:
+        """Mark answers whose writer has died as interrupted. At start nobody is writing: `older_than` is zero."""
+        count = await write(self._store, lambda tx: dialogues.reap_answers(tx, older_than=older_than))
+        if count:
+            log.warning("%d answers had been broken off and are now marked as interrupted", count)
+
+    async def close(self, *, grace: float = 10.0) -> None:
+        """Let the answers under way end for `grace` seconds, then interrupt them. New turns are refused."""
+        self._closed = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace)
+        for live in self._live.values():
+            live.scope.cancel()
+        await asyncio.gather(*self._tasks)
+
+    # Starting
+
+    async def _begin(
+        self, user: User, question: Question, before: list[tables.Message], sampling: Sampling
+    ) -> StartedTurn:
+        """Fit, moderate, persist, and start the writing of the answer."""
+        place = self._take_place(user)
+        try:
+            lease = place.enter_context(await self._engines.lease())
+            messages = [*readable(before), dialogue.Message("user", question.text)]
+            prompt = await run_sync(lambda: fit(lease.engine, messages, answer_tokens=sampling.max_tokens))
+            context = before[-1].content if before else ""
+            verdict = await run_sync(lambda: self._gate.check(question.text, side="input", context=context))
+            plan = Plan(question, verdict, lease.engine.version, sampling, prompt)
+            started, is_new = await write(self._store, lambda tx: accept(tx, user, plan))
+            if is_new and verdict.state != "blocked":
+                live = LiveAnswer(started.answer_id, user.id)
+                completion = Completion(lease.engine, self._gate, context=question.text)
+                self._launch(self._run(live, completion, plan, place.pop_all()), live)
+            return started
+        finally:
+            place.close()
+
+    def _take_place(self, user: User) -> ExitStack:
+        """What an answer holds while it is being written: one of its user's places, later a lease too."""
+        if self._closed:
+            raise Unavailable("the server is shutting down", hint="try again in a moment")
+        if self._places[user.id] >= ANSWERS_AT_ONCE:
+            raise RateLimited(
+                f"{ANSWERS_AT_ONCE} of your answers are still being written",
+                retry_after=5,
+                hint="wait for one to end, or stop it",
+            )
+        self._places[user.id] += 1
+        place = ExitStack()
+        place.callback(self._give_place_back, user.id)
+        return place
+
+    def _give_place_back(self, user_id: str) -> None:
+        self._places[user_id] -= 1
+        if not self._places[user_id]:
+            del self._places[user_id]
+
+    def _launch(self, writing: Coroutine[Any, Any, None], live: LiveAnswer) -> None:
+        self._live[live.message_id] = live
+        task = asyncio.create_task(writing)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Answering
+
+    async def _run(self, live: LiveAnswer, completion: Completion, plan: Plan, place: ExitStack) -> None:
+        """Write one answer to its end. Whatever happens, readers learn of the end and the place is given back."""
+        try:
+            with place:
+                async with anyio.create_task_group() as beside:
+                    beside.start_soon(self._beat, live)
+                    await self._speak(live, completion, plan)
+                    beside.cancel_scope.cancel()
+            await self._finish(live, completion, plan.prompt)
+        except Exception as error:
+            await self._break_off(live, completion, _innermost(error))
+        finally:
+            del self._live[live.message_id]
+
+    async def _speak(self, live: LiveAnswer, completion: Completion, plan: Plan) -> None:
+        with live.scope:
+            async with aclosing(completion.pieces(plan.prompt.token_ids, plan.sampling)) as pieces:
+                async for piece in pieces:
+                    live.add(piece)
+        live.add(await completion.finish())
+
+    async def _beat(self, live: LiveAnswer) -> None:
+        """Keep the row up to date, and show that its writer is alive. A row that has gone ends the writing."""
+        while True:
+            await anyio.sleep(FLUSH_SECONDS)
+            try:
+                await write(
+                    self._store, lambda tx: dialogues.flush_answer(tx, live.message_id, content=live.text)
+                )
+            except Unavailable:
+                log.warning("an answer could not be flushed; the next try is in %s s", FLUSH_SECONDS)
+            except (NotFound, Conflict):
+                live.scope.cancel()
+                return
+
+    async def _finish(self, live: LiveAnswer, completion: Completion, prompt: Prompt) -> None:
+        verdict = completion.verdict
+        assert verdict is not None
+        blocked = verdict.state == "blocked"
+        status: EndStatus = (
+            "blocked" if blocked else "complete" if completion.finish_reason else "interrupted"
+        )
+        row = await write(
+            self._store,
+            lambda tx: dialogues.finish_answer(
+                tx,
+                live.message_id,
+                content=completion.text if blocked else live.text,
+                status=status,
+                finish_reason=completion.finish_reason,
+                prompt_tokens=len(prompt.token_ids),
+                completion_tokens=len(completion.tokens),
+                filter_verdict=verdict.as_dict(),
+            ),
+        )
+        live.judge(verdict.as_dict())
+        live.end("done", done_data(row, dropped=prompt.dropped))
+
+    async def _break_off(self, live: LiveAnswer, completion: Completion, error: Exception) -> None:
+        """The model, the disk or the program has failed: keep what was shown, and tell the readers."""
+        failure = failure_of(error)
+        log_failure(error, request_id=live.message_id)
+        try:
+            await write(
+                self._store,
+                lambda tx: dialogues.finish_answer(
+                    tx,
+                    live.message_id,
+                    content=live.text,
+                    status="interrupted",
+                    finish_reason=None,
+                    completion_tokens=len(completion.tokens),
+                ),
+            )
+        except TutelageError as second:
+            log_failure(second, request_id=live.message_id)  # without beats the row will be reaped
+        live.end("error", {"message": failure.message, "code": failure.code})
+
+    async def _follow(self, row: tables.Message, user: User, after: int) -> AsyncGenerator[TurnEvent, None]:
+        """An answer that has ended, or that another process is writing, from its row."""
+        while True:
+            for event in replay(row, after):
+                after = event.seq
+                yield event
+                if event.kind == "done":
+                    return
+            await anyio.sleep(FLUSH_SECONDS)
+            row = await self.answer(user, row.id)
+
+    # For trainers
+
+    async def _suggestion(self, prompt: Prompt, sampling: Sampling, context: str) -> AsyncIterator[str]:
+        with await self._engines.lease() as lease:
+            completion = Completion(lease.engine, self._gate, context=context)
+            async with aclosing(completion.pieces(prompt.token_ids, sampling)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            yield await completion.finish()
+
+    async def _whole(self, engine: Engine, prompt: Prompt, sampling: Sampling, context: str) -> str:
+        """One completion, or nothing when the filter blocks it."""
+        completion = Completion(engine, self._gate, context=context)
+        async with aclosing(completion.pieces(prompt.token_ids, sampling)) as pieces:
+            text = "".join([piece async for piece in pieces])
+        text += await completion.finish()
+        return "" if completion.finish_reason == "content_filter" else text
+
+
+def _check_text(text: str) -> None:
+    if not text.strip():
+        raise InvalidRequest("the message is empty", param="text", hint="write something")
+    if "\x00" in text:
+        raise InvalidRequest("the message holds a NUL character", param="text", hint="remove it")
+
+
+def _check_order(messages: Sequence[dialogue.Message]) -> None:
+    wrong = check_turns(messages, last="user")
+    if wrong is not None:
+        raise InvalidRequest(wrong, param="messages")
+
+
+def _innermost(error: Exception) -> Exception:
+    """The error inside the groups that a task group wraps around it."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

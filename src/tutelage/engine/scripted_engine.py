@@ -1,0 +1,81 @@
+"""An engine that says what it was told to say, typed like the real one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from itertools import count
+
+from tutelage.engine.interface import FinishReason, Sampling, TokenChunk
+from tutelage.errors import ContextTooLong, Unavailable
+from tutelage.rendering import Renderer
+
+
+class ScriptedEngine:
+    """Gives the answers in turn, over and over; a seed picks one, so the same seed gives the same answer.
+
+    `delay` is in seconds a token. `prompts` holds what it was asked, `running` how many answers are under way.
+    """
+
+    def __init__(
+        self,
+        answers: Sequence[str],
+        *,
+        renderer: Renderer,
+        delay: float = 0.0,
+        version: str = "scripted",
+        context_length: int = 1024,
+    ) -> None:
+        self.version = version
+        self.renderer = renderer
+        self.context_length = context_length
+        self.prompts: list[list[int]] = []
+        self.running = 0
+        self.closed = False
+        self._answers = [renderer.completion(answer) for answer in answers]
+        self._delay = delay
+        self._turns = count()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> AsyncIterator[TokenChunk]:
+        """Stream the next answer a token at a time. Raises ContextTooLong and Unavailable as engines do."""
+        if self.closed:
+            raise Unavailable("the engine is closing", hint="try again in a moment")
+        room = self.context_length - len(prompt_ids)
+        if room <= 0:
+            raise ContextTooLong(
+                f"the prompt has {len(prompt_ids)} tokens, and the model reads {self.context_length}",
+                hint="shorten the messages",
+            )
+        self.prompts.append(list(prompt_ids))
+        self._enter()
+        try:
+            async for chunk in self._speak(sampling, room):
+                yield chunk
+        finally:
+            self._leave()
+
+    async def close(self) -> None:
+        """Take no new prompts, and wait for the answers under way."""
+        self.closed = True
+        await self._idle.wait()
+
+    async def _speak(self, sampling: Sampling, room: int) -> AsyncIterator[TokenChunk]:
+        turn = next(self._turns) if sampling.seed is None else sampling.seed
+        answer = self._answers[turn % len(self._answers)]
+        limit = min(room, len(answer) if sampling.max_tokens is None else sampling.max_tokens)
+        for token in answer[:limit]:
+            await asyncio.sleep(self._delay)
+            yield TokenChunk((token,), (0.0,))
+        reason: FinishReason = "length" if limit < len(answer) else "stop"
+        yield TokenChunk((), (), finish_reason=reason)
+
+    def _enter(self) -> None:
+        self.running += 1
+        self._idle.clear()
+
+    def _leave(self) -> None:
+        self.running -= 1
+        if not self.running:
+            self._idle.set()

@@ -1,0 +1,168 @@
+"""How a turn enters the store: what it continues, and the two rows with which it begins."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from tutelage.engine.interface import Sampling
+from tutelage.errors import Conflict, InvalidRequest, NotFound
+from tutelage.moderation.gate import Verdict
+from tutelage.server.prompting import Prompt
+from tutelage.store import dialogues, tables
+from tutelage.store.tables import User
+
+TITLE_LENGTH = 60
+
+
+@dataclass(frozen=True, slots=True)
+class StartedTurn:
+    """A turn that was accepted: both rows are on disk. A blocked question has an answer that is blocked, too."""
+
+    dialogue_id: str
+    user_message_id: str
+    answer_id: str
+    input_verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a user wants answered: new words, or (in a regeneration) words that are there already."""
+
+    text: str
+    dialogue_id: str | None
+    parent_id: str | None
+    idempotency_key: str | None = None
+    message: tables.Message | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything decided about a turn before it is written down."""
+
+    question: Question
+    verdict: Verdict
+    version: str
+    sampling: Sampling
+    prompt: Prompt
+
+
+def history(
+    tx: Session, user_id: str, dialogue_id: str | None, parent_id: str | None
+) -> list[tables.Message]:
+    """The path that a new message continues."""
+    if dialogue_id is None:
+        if parent_id is not None:
+            raise InvalidRequest("a new dialogue has no message to follow", param="parent_id")
+        return []
+    dialogues.get_dialogue(tx, dialogue_id, owner_id=user_id)
+    if parent_id is None:
+        return []
+    parent = dialogues.get_message(tx, parent_id, owner_id=user_id)
+    if parent.dialogue_id != dialogue_id:
+        raise NotFound("There is no such message in this dialogue.")
+    if parent.status == "running":
+        raise Conflict("The answer is still being written.", hint="Wait for its end, or stop it.")
+    if parent.role == "user":
+        raise InvalidRequest(
+            "this question has no answer yet", param="parent_id", hint="have it answered by regenerate"
+        )
+    return dialogues.path(tx, parent_id)
+
+
+def question_of(tx: Session, user_id: str, message_id: str) -> tuple[tables.Message, list[tables.Message]]:
+    """The question that a message answers (or is), and the path before it."""
+    message = dialogues.get_message(tx, message_id, owner_id=user_id)
+    if message.status == "running":
+        raise Conflict("The answer is still being written.", hint="Wait for its end, or stop it.")
+    *history, question = [
+        row for row in dialogues.path(tx, message_id) if row.id != message_id or row.role == "user"
+    ]
+    if question.role != "user":
+        raise InvalidRequest("there is no question here to answer", param="message_id")
+    return question, history
+
+
+def accept(tx: Session, user: User, plan: Plan) -> tuple[StartedTurn, bool]:
+    """Write the question and the row of its answer, unless they were written before; says whether they are new."""
+    key = plan.question.idempotency_key
+    known = started_before(tx, user.id, key) if key is not None else None
+    if known is not None:
+        return known, False
+    message = plan.question.message or _add_question(tx, user, plan)
+    answer = _refusal(tx, message) if plan.verdict.state == "blocked" else _add_answer(tx, message, plan)
+    return StartedTurn(message.dialogue_id, message.id, answer.id, plan.verdict), True
+
+
+def _add_question(tx: Session, user: User, plan: Plan) -> tables.Message:
+    question = plan.question
+    dialogue_id = (
+        question.dialogue_id or dialogues.create_dialogue(tx, user.id, title=_title(question.text)).id
+    )
+    return dialogues.add_message(
+        tx,
+        dialogue_id,
+        parent_id=question.parent_id,
+        role="user",
+        content=question.text,
+        author_kind="human",
+        author_id=user.id,
+        idempotency_key=question.idempotency_key,
+        status="blocked" if plan.verdict.state == "blocked" else "complete",
+        filter_verdict=plan.verdict.as_dict(),
+    )
+
+
+def _add_answer(tx: Session, question: tables.Message, plan: Plan) -> tables.Message:
+    answer = dialogues.start_answer(
+        tx,
+        question.dialogue_id,
+        parent_id=question.id,
+        model_version=plan.version,
+        sampling=asdict(plan.sampling),
+    )
+    if plan.prompt.dropped:
+        answer.provenance = {"dropped_messages": plan.prompt.dropped}
+    return answer
+
+
+def _refusal(tx: Session, question: tables.Message) -> tables.Message:
+    """The answer to a blocked question: no words, and nobody said them."""
+    answer = dialogues.add_message(
+        tx,
+        question.dialogue_id,
+        parent_id=question.id,
+        role="assistant",
+        content="",
+        author_kind="model",
+        status="blocked",
+    )
+    answer.finish_reason = "content_filter"
+    return answer
+
+
+def started_before(tx: Session, user_id: str, key: str) -> StartedTurn | None:
+    """The turn that this user started with this key."""
+    message = dialogues.sent_message(tx, user_id, key)
+    if message is None:
+        return None
+    first = select(func.min(tables.Message.id)).where(tables.Message.parent_id == message.id)
+    answer_id = tx.scalar(first)
+    if answer_id is None:
+        return None
+    return StartedTurn(message.dialogue_id, message.id, answer_id, _stored_verdict(message))
+
+
+def _stored_verdict(message: tables.Message) -> Verdict:
+    stored = message.filter_verdict or {"state": "unchecked", "policy_version": ""}
+    return Verdict(**{**stored, "categories": tuple(stored.get("categories", ()))})
+
+
+def _title(text: str) -> str:
+    """The first line of the first message, cut at a word."""
+    line = " ".join(text.strip().splitlines()[0].split())
+    if len(line) <= TITLE_LENGTH:
+        return line
+    return line[:TITLE_LENGTH].rsplit(" ", 1)[0] + "…"

@@ -1,0 +1,151 @@
+"""Signing in and out, and becoming an operator, over JSON. See the table in `server.api`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+from starlette.responses import Response
+
+from tutelage.errors import Conflict, Denied, InvalidRequest, Unauthenticated
+from tutelage.server import passwords
+from tutelage.server.permissions import SESSION_DAYS, current_user, optional_user, session_token, set_session
+from tutelage.server.services import services
+from tutelage.server.transactions import read, write
+from tutelage.store import accounts
+from tutelage.store.tables import User
+
+router = APIRouter(prefix="/api")
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class SignIn(_Body):
+    name: str = Field(min_length=1, max_length=64)
+    password: str = Field(min_length=1, max_length=passwords.LONGEST)
+
+
+class OperatorToken(_Body):
+    token: str = Field(min_length=1, max_length=200)
+
+
+class Account(_Body):
+    name: str = Field(min_length=1, max_length=64)
+    password: str = Field(min_length=1, max_length=passwords.LONGEST)
+
+
+class NewPassword(_Body):
+    old: str = Field(min_length=1, max_length=passwords.LONGEST)
+    new: str = Field(min_length=1, max_length=passwords.LONGEST)
+
+
+@router.post("/sign-in")
+async def sign_in(request: Request, body: SignIn) -> dict[str, Any]:
+    """Open a new session for a name and a password. Says the same whether the name or the password is wrong."""
+    parts = services(request)
+    address = request.client.host if request.client else ""
+    parts.sign_in_limits.check(body.name, address)
+
+    user = await read(parts.store, lambda tx: accounts.find_by_name(tx, body.name))
+    if not await passwords.matches(body.password, user.password_hash if user else None) or user is None:
+        parts.sign_in_limits.failed(body.name, address)
+        raise Unauthenticated("name or password is wrong", hint="check both, and try again")
+    parts.sign_in_limits.succeeded(body.name)
+    await _open(request, user)
+    return {"user": user_view(user)}
+
+
+@router.post("/sign-out", status_code=204)
+async def sign_out(request: Request) -> Response:
+    """End this session; nothing happens when there is none."""
+    token = session_token(request)
+    if token is not None:
+        await write(services(request).store, lambda tx: accounts.close_session(tx, token))
+    set_session(request, None)
+    return Response(status_code=204)
+
+
+@router.post("/operator-link")
+async def use_operator_link(request: Request, body: OperatorToken) -> dict[str, Any]:
+    """Make whoever sends a fresh operator's link an operator: the present user, or a new one."""
+    parts = services(request)
+    present = await optional_user(request)
+    user_id = None if present is None else present.id
+    address = request.client.host if request.client else ""
+    parts.sign_in_limits.check("", address)
+    try:
+        user = await write(parts.store, lambda tx: accounts.use_operator_link(tx, body.token, user_id))
+    except Denied:
+        parts.sign_in_limits.failed("", address)
+        raise
+    await _open(request, user)
+    return {"user": user_view(user)}
+
+
+@router.put("/account")
+async def name_account(request: Request, body: Account, user: User = Depends(current_user)) -> dict[str, Any]:
+    """Give the present guest (or new operator) a name and a password, so that they can sign in elsewhere."""
+    passwords.check_new(body.password)
+    if user.name is not None:
+        raise Conflict("This account has a name already.", hint="change the password instead")
+    password_hash = await passwords.hash_password(body.password)
+    named = await write(
+        services(request).store,
+        lambda tx: accounts.promote_guest(tx, user.id, name=body.name, password_hash=password_hash),
+    )
+    await _open(request, named)
+    return {"user": user_view(named)}
+
+
+@router.put("/account/password")
+async def change_password(
+    request: Request, body: NewPassword, user: User = Depends(current_user)
+) -> dict[str, Any]:
+    """Change the password of the present user; all their other sessions end."""
+    passwords.check_new(body.new)
+    limits, address = services(request).sign_in_limits, request.client.host if request.client else ""
+    limits.check(user.id, address)
+    if not await passwords.matches(body.old, user.password_hash):
+        limits.failed(user.id, address)
+        raise InvalidRequest("the old password is wrong", param="old")
+    password_hash = await passwords.hash_password(body.new)
+    changed = await write(
+        services(request).store, lambda tx: accounts.set_password(tx, user.id, password_hash)
+    )
+    await _open(request, changed)
+    return {"user": user_view(changed)}
+
+
+@router.get("/me")
+async def me(request: Request) -> dict[str, Any]:
+    """Who is asking, or null."""
+    user = await optional_user(request)
+    return {"user": None if user is None else user_view(user)}
+
+
+def user_view(user: User) -> dict[str, Any]:
+    """A user as JSON for themselves."""
+    return {
+        "id": user.id,
+        "name": user.name,
+        "role": user.role,
+        "locale": user.locale,
+        "consent": user.consent,
+        "created": user.created.isoformat(),
+    }
+
+
+async def _open(request: Request, user: User) -> None:
+    """A fresh session in place of the one that came: a token from before must not carry new rights."""
+    old = session_token(request)
+
+    def rotate(tx: Session) -> str:
+        if old is not None:
+            accounts.close_session(tx, old)
+        return accounts.open_session(tx, user.id, days=SESSION_DAYS)
+
+    set_session(request, await write(services(request).store, rotate))

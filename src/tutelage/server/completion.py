@@ -1,0 +1,99 @@
+"""Tokens of one completion become text that may be shown: decoded, ended at stop strings, filtered."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Literal, cast
+
+from anyio.to_thread import run_sync
+
+from tutelage.engine.interface import Engine, Sampling, TokenChunk
+from tutelage.moderation.gate import Gate, Verdict
+from tutelage.moderation.streaming import StreamGate
+from tutelage.store.columns import clean
+
+FinishReason = Literal["stop", "length", "content_filter"]
+
+
+class StopStrings:
+    """Finds the first of some strings in a text that comes in pieces, and holds back what may become one."""
+
+    def __init__(self, strings: Sequence[str]) -> None:
+        self._strings = tuple(strings)
+        self._held = ""
+        self.found = False
+
+    def push(self, text: str) -> str:
+        """What certainly stands before any stop string."""
+        text = self._held + text
+        at = min((i for string in self._strings if (i := text.find(string)) >= 0), default=-1)
+        if at >= 0:
+            self.found, self._held = True, ""
+            return text[:at]
+        keep = max((_overlap(text, string) for string in self._strings), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def finish(self) -> str:
+        """The rest: it did not become a stop string."""
+        rest, self._held = self._held, ""
+        return rest
+
+
+def _overlap(text: str, string: str) -> int:
+    """Length of the longest end of `text` that is a beginning of `string`, but not the whole of it."""
+    longest = min(len(text), len(string) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(string[:n])), 0)
+
+
+class Completion:
+    """One completion under way: iterate `pieces`, then call `finish`, also after leaving early.
+
+    `text` is everything the model said up to a stop string, `tokens` how many tokens that took, `logprobs` the
+    token ids with their log-probabilities. `finish_reason` and `verdict` are known after `finish`; a completion
+    that was left early has no finish reason unless the filter cut it.
+    """
+
+    def __init__(self, engine: Engine, gate: Gate, *, context: str = "", stop: Sequence[str] = ()) -> None:
+        self._engine = engine
+        self._filter = StreamGate(gate, context=context)
+        self._stop = StopStrings(stop)
+        self.text = ""
+        self.tokens: list[tuple[int, float]] = []
+        self.finish_reason: FinishReason | None = None
+        self.verdict: Verdict | None = None
+
+    async def pieces(self, prompt_ids: Sequence[int], sampling: Sampling) -> AsyncGenerator[str, None]:
+        """Text as the filter lets it go. Raises what `Engine.generate` raises."""
+        chunks = cast(AsyncGenerator[TokenChunk, None], self._engine.generate(prompt_ids, sampling))
+        decoder = self._engine.renderer.decoder()
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                self.tokens += zip(chunk.token_ids, chunk.logprobs, strict=True)
+                last = chunk.finish_reason is not None
+                text = decoder.push(chunk.token_ids) + (decoder.finish() if last else "")
+                released = await self._release(self._until_stop(text, last=last))
+                if released:
+                    yield released
+                if self._filter.cut:
+                    return
+                if self._stop.found or last:
+                    self.finish_reason = "stop" if self._stop.found else chunk.finish_reason
+                    return
+
+    async def finish(self) -> str:
+        """The rest that may be shown, once the filter has seen the whole."""
+        rest, verdict = await run_sync(self._filter.finish)
+        self.verdict = verdict
+        if verdict.state == "blocked":
+            self.finish_reason = "content_filter"
+        return rest
+
+    def _until_stop(self, text: str, *, last: bool) -> str:
+        text = self._stop.push(clean(text))
+        return text if self._stop.found or not last else text + self._stop.finish()
+
+    async def _release(self, text: str) -> str:
+        self.text += text
+        return await run_sync(self._filter.push, text) if text else ""

@@ -1,0 +1,73 @@
+"""Which messages of a dialogue the model gets to read, and whether they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tutelage.dialogue import Message
+from tutelage.engine.interface import Engine
+from tutelage.errors import ContextTooLong
+from tutelage.store import tables
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids that end where the assistant starts to speak, and how many old messages had no room."""
+
+    token_ids: list[int]
+    dropped: int = 0
+
+
+def readable(path: Sequence[tables.Message]) -> list[Message]:
+    """The messages of a path that a model may read: whole turns, none with blocked or missing words.
+
+    A turn whose question or answer was blocked, or whose answer is empty, is left out as a whole, so that
+    user and assistant still take turns.
+    """
+    kept = [Message(row.role, row.content) for row in path if row.role == "system"][:1]
+    turns = [row for row in path if row.role != "system"]
+    for question, answer in zip(turns[::2], turns[1::2], strict=False):
+        if question.status != "blocked" and answer.status != "blocked" and answer.content:
+            kept += [Message("user", question.content), Message("assistant", answer.content)]
+    return kept
+
+
+def fit(engine: Engine, messages: Sequence[Message], *, answer_tokens: int | None) -> Prompt:
+    """Render a dialogue that ends in a user message; the oldest turns that have no room are left out.
+
+    The system message and the last message always stay. Room for the answer is kept, up to a quarter of the context.
+    Raises ContextTooLong when even those leave no room.
+    """
+    head = list(messages[:1]) if messages[0].role == "system" else []
+    turns = list(messages[len(head) :])
+    room = engine.context_length - min(answer_tokens or engine.context_length, engine.context_length // 4)
+    kept = _newest(engine, turns, room)
+    while True:
+        token_ids = engine.renderer.prompt([*head, *kept])
+        if len(token_ids) <= room or len(kept) == 1:
+            break
+        kept = kept[2:]
+    check_room(engine, token_ids)
+    return Prompt(token_ids, len(turns) - len(kept))
+
+
+def check_room(engine: Engine, token_ids: Sequence[int]) -> None:
+    """Raise ContextTooLong unless the model can read these tokens and say at least one more."""
+    if len(token_ids) >= engine.context_length:
+        raise ContextTooLong(
+            f"this has {len(token_ids)} tokens, and the model reads at most {engine.context_length - 1}",
+            param="messages",
+            hint="shorten it, or send it in parts",
+        )
+
+
+def _newest(engine: Engine, turns: list[Message], room: int) -> list[Message]:
+    """The newest turns whose words alone fill the room: all that could fit, without rendering a long history."""
+    first, used = len(turns) - 1, 0
+    for index in range(len(turns) - 1, -1, -1):
+        used += len(engine.renderer.completion(turns[index].content))
+        if used > room:
+            break
+        first = index
+    return turns[first + (len(turns) - 1 - first) % 2 :]

@@ -1,0 +1,64 @@
+"""Server-sent events: one event as bytes, and a stream that keeps proxies and browsers awake."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+import anyio
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+HEARTBEAT_SECONDS = 15.0
+HEARTBEAT = b": still here\n\n"
+
+
+def sse(data: Any, *, event: str | None = None, id: int | None = None) -> bytes:
+    """One event. `data` becomes one line of JSON; text is sent as it is (it must be one line)."""
+    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    head = (f"id: {id}\n" if id is not None else "") + (f"event: {event}\n" if event else "")
+    return f"{head}data: {text}\n\n".encode("utf-8", "replace")
+
+
+async def with_heartbeat(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The events, and a comment whenever `HEARTBEAT_SECONDS` pass without one."""
+    async with aclosing(events) as stream:
+        while True:
+            upcoming = asyncio.ensure_future(anext(stream, None))
+            try:
+                while not (await asyncio.wait({upcoming}, timeout=HEARTBEAT_SECONDS))[0]:
+                    yield HEARTBEAT
+                event = await upcoming
+            finally:
+                await _settle(upcoming)
+            if event is None:
+                return
+            yield event
+
+
+class EventStream(StreamingResponse):
+    """A response that no proxy may hold back. `release` is called when it has ended or its reader has gone."""
+
+    def __init__(
+        self, events: AsyncGenerator[bytes, None], *, release: Callable[[], None] = lambda: None
+    ) -> None:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(with_heartbeat(events), media_type="text/event-stream", headers=headers)
+        self._release = release
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._release()
+
+
+async def _settle(upcoming: asyncio.Future[bytes | None]) -> None:
+    """Cancel what is still awaited, and see it end: a stream that is running cannot be closed."""
+    if not upcoming.done():
+        upcoming.cancel()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait({upcoming})
