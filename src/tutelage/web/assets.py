@@ -1,0 +1,53 @@
+"""Static files under a URL that names their content, so that a browser may keep them for ever."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from functools import cached_property
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tutelage.errors import NotFound
+
+FOR_EVER = "public, max-age=31536000, immutable"
+TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+
+
+class Assets:
+    """All files of one folder, read once. They share one hash: a module's relative imports stay inside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @cached_property
+    def files(self) -> dict[str, bytes]:
+        """Name to content."""
+        return {
+            path.name: path.read_bytes() for path in sorted(self._folder.iterdir()) if path.suffix in TYPES
+        }
+
+    @cached_property
+    def hash(self) -> str:
+        """Short content hash of all files together."""
+        digest = hashlib.sha256()
+        for name, content in self.files.items():
+            digest.update(f"{name}\0{len(content)}\0".encode() + content)
+        return digest.hexdigest()[:12]
+
+    def url(self, name: str) -> str:
+        """Address of a file. Raises KeyError for a name that is not there."""
+        self.files[name]
+        return f"/static/{self.hash}/{name}"
+
+    async def respond(self, request: Request) -> Response:
+        """Serve one file. A page opened before an upgrade still gets today's file, uncached."""
+        name = request.path_params["name"]
+        if name not in self.files:
+            raise NotFound(f"there is no file {name}")
+        current = request.path_params["hash"] == self.hash
+        kind = TYPES.get(Path(name).suffix) or mimetypes.guess_type(name)[0]
+        headers = {"cache-control": FOR_EVER if current else "no-cache"}
+        return Response(self.files[name], media_type=kind, headers=headers)

@@ -1,0 +1,295 @@
+"""Running the server: versions, dialogues to review, reports about the filter, feedback, people, keys.
+
+GET  /operate                                    versions
+POST /operate/versions/{name}/promote            the version becomes `stable`
+POST /operate/rollback                           `stable` goes back to the version before
+GET  /operate/demonstrations                     ?status=submitted
+POST /operate/demonstrations/{id}                {decision, note}
+GET  /operate/reports                            ?status=open
+POST /operate/reports/{id}                       {decision}
+GET  /operate/feedback                           ?version=v2
+GET  /operate/people
+POST /operate/people                             {name, role} -> {secret}: a one-time password
+PUT  /operate/people/{id}/role                   {role}
+GET  /operate/keys
+POST /operate/keys                               {name, scopes} -> {secret}
+POST /operate/keys/{id}/revoke
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+
+from tutelage.errors import NotFound
+from tutelage.registry import ModelVersion, Registry
+from tutelage.server.passwords import hash_password
+from tutelage.store import accounts, feedback, labelling, reports
+from tutelage.store.tables import DemonstrationStatus, Rating, ReportStatus
+from tutelage.web.pages.parts import Operator, Parts, Templates
+
+router = APIRouter(prefix="/operate", include_in_schema=False)
+SHOWN = 200
+MAX_FIGURES = 12
+SCOPES = ("chat", "moderate")
+
+
+class Review(BaseModel):
+    """A word on a dialogue that was handed in."""
+
+    decision: Literal["accepted", "sent_back"]
+    note: str = Field(default="", max_length=4000)
+
+
+class Decision(BaseModel):
+    """A word on a report."""
+
+    decision: Literal["accepted", "declined"]
+
+
+class NewPerson(BaseModel):
+    """Somebody to let in."""
+
+    name: str = Field(min_length=1, max_length=64)
+    role: Literal["user", "trainer", "operator"]
+
+
+class NewRole(BaseModel):
+    """What somebody may do from now on."""
+
+    role: Literal["user", "trainer", "operator"]
+
+
+class NewKey(BaseModel):
+    """A key for a program."""
+
+    name: str = Field(min_length=1, max_length=64)
+    scopes: list[str] = Field(max_length=len(SCOPES))
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What readers think of one version."""
+
+    version: str
+    up: int
+    down: int
+    reasons: Sequence[tuple[str, int]]
+
+
+@router.get("")
+def versions(request: Request, user: Operator, parts: Parts, pages: Templates) -> Response:
+    """All versions, newest first, with where they came from and how they did."""
+    state = parts.engines.state()
+    return pages.page(
+        request,
+        "operate_versions.html",
+        user=user,
+        place="operate",
+        tab="versions",
+        versions=[(row, figures(row.evaluation)) for row in reversed(parts.registry.list())],
+        stable=_stable(parts.registry),
+        history=parts.registry.history("stable"),
+        loading=state.loading,
+        failed=state.failed,
+    )
+
+
+@router.post("/versions/{name}/promote", status_code=204)
+def promote(name: str, user: Operator, parts: Parts) -> None:
+    """Let a version answer in the chat from now on."""
+    parts.registry.promote(name)
+
+
+@router.post("/rollback", status_code=204)
+def rollback(user: Operator, parts: Parts) -> None:
+    """Let the version before the present one answer again."""
+    parts.registry.rollback()
+
+
+@router.get("/demonstrations")
+def demonstrations(
+    request: Request,
+    user: Operator,
+    parts: Parts,
+    pages: Templates,
+    status: DemonstrationStatus = "submitted",
+) -> Response:
+    """Dialogues that trainers wrote."""
+    with parts.store.read() as tx:
+        rows = labelling.list_demonstrations(tx, status=status, limit=SHOWN)
+    return pages.page(
+        request,
+        "operate_demonstrations.html",
+        user=user,
+        place="operate",
+        tab="demonstrations",
+        rows=rows,
+        status=status,
+    )
+
+
+@router.post("/demonstrations/{demonstration_id}", status_code=204)
+def review(demonstration_id: str, body: Review, user: Operator, parts: Parts) -> None:
+    """Accept a dialogue for training, or send it back to its writer."""
+    with parts.store.write() as tx:
+        labelling.review_demonstration(tx, demonstration_id, by=user.id, **body.model_dump())
+
+
+@router.get("/reports")
+def list_reports(
+    request: Request, user: Operator, parts: Parts, pages: Templates, status: ReportStatus = "open"
+) -> Response:
+    """Where readers say that the filter was wrong."""
+    with parts.store.read() as tx:
+        rows = reports.list_reports(tx, status=status)
+    return pages.page(
+        request,
+        "operate_reports.html",
+        user=user,
+        place="operate",
+        tab="reports",
+        rows=rows[:SHOWN],
+        status=status,
+    )
+
+
+@router.post("/reports/{report_id}", status_code=204)
+def decide(report_id: str, body: Decision, user: Operator, parts: Parts) -> None:
+    """Agree with a report or not."""
+    with parts.store.write() as tx:
+        reports.decide_report(tx, report_id, decision=body.decision, by=user.id)
+
+
+@router.get("/feedback")
+def list_feedback(
+    request: Request, user: Operator, parts: Parts, pages: Templates, version: str | None = None
+) -> Response:
+    """Ratings by version. Words are shown only of people who let their chats improve the model."""
+    with parts.store.read() as tx:
+        ratings = feedback.list_ratings(tx, limit=1000)
+    shown = [row for row in ratings if row.consent and version in (None, row.model_version)]
+    return pages.page(
+        request,
+        "operate_feedback.html",
+        user=user,
+        place="operate",
+        tab="feedback",
+        tallies=tallies(ratings),
+        rows=shown[:SHOWN],
+        version=version,
+    )
+
+
+@router.get("/people")
+def people(request: Request, user: Operator, parts: Parts, pages: Templates) -> Response:
+    """Everybody with a name."""
+    with parts.store.read() as tx:
+        rows = [row for row in accounts.list_users(tx, limit=1000) if row.name or row.role != "guest"]
+        guests = accounts.count_users(tx) - len(rows)
+    return pages.page(
+        request,
+        "operate_people.html",
+        user=user,
+        place="operate",
+        tab="people",
+        rows=rows,
+        guests=guests,
+        roles=("user", "trainer", "operator"),
+    )
+
+
+@router.post("/people", status_code=201)
+async def add_person(body: NewPerson, user: Operator, parts: Parts) -> dict[str, str]:
+    """Create an account. Its password is in the answer, and nowhere else."""
+    password = secrets.token_urlsafe(12)
+    password_hash = await hash_password(password)
+
+    def create() -> None:
+        with parts.store.write() as tx:
+            accounts.create_user(tx, name=body.name, password_hash=password_hash, role=body.role)
+
+    await run_sync(create)
+    return {"secret": password}
+
+
+@router.put("/people/{user_id}/role", status_code=204)
+def change_role(user_id: str, body: NewRole, user: Operator, parts: Parts) -> None:
+    """Change what somebody may do."""
+    with parts.store.write() as tx:
+        accounts.set_role(tx, user_id, body.role)
+
+
+@router.get("/keys")
+def keys(request: Request, user: Operator, parts: Parts, pages: Templates) -> Response:
+    """Keys for programs."""
+    with parts.store.read() as tx:
+        rows = accounts.list_keys(tx)
+    return pages.page(
+        request, "operate_keys.html", user=user, place="operate", tab="keys", rows=rows, scopes=SCOPES
+    )
+
+
+@router.post("/keys", status_code=201)
+def add_key(body: NewKey, user: Operator, parts: Parts) -> dict[str, str]:
+    """Make a key. Its secret is in the answer, and nowhere else."""
+    with parts.store.write() as tx:
+        _, secret = accounts.create_key(tx, name=body.name, scopes=body.scopes, user_id=user.id)
+    return {"secret": secret}
+
+
+@router.post("/keys/{key_id}/revoke", status_code=204)
+def revoke(key_id: str, user: Operator, parts: Parts) -> None:
+    """End a key for good."""
+    with parts.store.write() as tx:
+        accounts.revoke_key(tx, key_id)
+
+
+def figures(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
+    """The numbers of an evaluation report, by dotted name, in its own order."""
+    found = [(".".join(path), _figure(value)) for path, value in _numbers(evaluation)]
+    return found[:MAX_FIGURES]
+
+
+def _numbers(
+    report: dict[str, Any], path: tuple[str, ...] = ()
+) -> Iterable[tuple[tuple[str, ...], int | float]]:
+    for name, value in report.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, (*path, str(name)))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield (*path, str(name)), value
+
+
+def _figure(value: int | float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+
+
+def tallies(ratings: Iterable[Rating]) -> list[Tally]:
+    """Thumbs and reasons by version, the newest version first."""
+    verdicts: Counter[tuple[str, str]] = Counter()
+    reasons: dict[str, Counter[str]] = {}
+    for row in ratings:
+        name = row.model_version or "–"
+        verdicts[name, row.verdict] += 1
+        reasons.setdefault(name, Counter()).update(row.reasons)
+    newest_first = sorted(reasons, key=lambda name: (len(name), name), reverse=True)
+    return [
+        Tally(name, verdicts[name, "up"], verdicts[name, "down"], reasons[name].most_common())
+        for name in newest_first
+    ]
+
+
+def _stable(registry: Registry) -> ModelVersion | None:
+    try:
+        return registry.resolve("stable")
+    except NotFound:
+        return None

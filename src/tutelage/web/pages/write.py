@@ -1,0 +1,151 @@
+"""Writing a dialogue from both sides, with the model's suggestions at the assistant's turns.
+
+    GET    /write              ?draft=ID opens a draft
+    PUT    /write/draft        {id?, messages} -> {id}
+    DELETE /write/draft/{id}
+    POST   /write/submit       {id?, messages}
+    POST   /write/suggest      {messages} -> one suggestion, as text that streams
+
+A message is {role, content, suggestions: [texts shown], taken: the one it began from, seconds}. What is stored
+says where the text came from: human, suggested, or edited, and how much was changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel, Field
+
+from tutelage.dialogue import Message
+from tutelage.errors import NotFound
+from tutelage.registry import Registry
+from tutelage.store import labelling
+from tutelage.web.pages.parts import Parts, Templates, Trainer
+
+router = APIRouter(prefix="/write", include_in_schema=False)
+MAX_TEXT = 32_000
+MAX_TURNS = 100
+MAX_COMPARED = 4000
+WrittenText = Annotated[str, Field(max_length=MAX_TEXT)]
+
+
+class Turn(BaseModel):
+    """One message of a dialogue that is being written."""
+
+    role: Literal["user", "assistant"]
+    content: WrittenText
+    suggestions: list[WrittenText] = Field(default=[], max_length=20)
+    taken: WrittenText | None = None
+    seconds: float = Field(default=0, ge=0, le=86_400, allow_inf_nan=False)
+
+
+class Written(BaseModel):
+    """A dialogue that is being written; `id` once it was saved."""
+
+    id: str | None = None
+    messages: list[Turn] = Field(max_length=MAX_TURNS)
+
+
+@router.get("")
+def write(
+    request: Request, user: Trainer, parts: Parts, pages: Templates, draft: str | None = None
+) -> Response:
+    """An empty dialogue, or a draft."""
+    with parts.store.read() as tx:
+        drafts = labelling.drafts(tx, user.id)
+        opened = None if draft is None else labelling.get_demonstration(tx, draft, author_id=user.id)
+    turns = [] if opened is None else [_turn(message) for message in opened.messages]
+    note = "" if opened is None else opened.review_note
+    titled = [
+        (row.id, next((m["content"] for m in row.messages if m["content"].strip()), "")) for row in drafts
+    ]
+    return pages.page(
+        request, "write.html", user=user, place="write", drafts=titled, draft_id=draft, turns=turns, note=note
+    )
+
+
+@router.put("/draft")
+def save_draft(body: Written, user: Trainer, parts: Parts) -> dict[str, str]:
+    """Save what there is, whole or not."""
+    return {"id": _save(body, user.id, parts, "draft")}
+
+
+@router.delete("/draft/{draft_id}", status_code=204)
+def delete_draft(draft_id: str, user: Trainer, parts: Parts) -> None:
+    """Throw a draft away."""
+    with parts.store.write() as tx:
+        labelling.delete_draft(tx, draft_id, author_id=user.id)
+
+
+@router.post("/submit", status_code=204)
+def submit(body: Written, user: Trainer, parts: Parts) -> None:
+    """Hand a whole dialogue in. An operator's own is accepted at once."""
+    _save(body, user.id, parts, "accepted" if user.role == "operator" else "submitted")
+
+
+@router.post("/suggest")
+async def suggest(body: Written, user: Trainer, parts: Parts) -> StreamingResponse:
+    """What the model would say next."""
+    messages = [Message(turn.role, turn.content) for turn in body.messages]
+    pieces = await parts.turns.suggest(user, messages)
+    return StreamingResponse(pieces, media_type="text/plain; charset=utf-8")
+
+
+def _save(
+    body: Written, author_id: str, parts: Parts, status: Literal["draft", "submitted", "accepted"]
+) -> str:
+    version = _version(parts.registry)
+    messages = [
+        {
+            "role": turn.role,
+            "content": turn.content.strip() if status != "draft" else turn.content,
+            "provenance": provenance(turn.content, turn.suggestions, turn.taken)
+            | {"seconds": round(turn.seconds), "model_version": version if turn.suggestions else None},
+        }
+        for turn in body.messages
+    ]
+    with parts.store.write() as tx:
+        row = labelling.save_demonstration(
+            tx, author_id=author_id, messages=messages, status=status, demonstration_id=body.id
+        )
+        return row.id
+
+
+def provenance(content: str, suggestions: Sequence[str], taken: str | None) -> dict[str, Any]:
+    """Where a text came from. `edit_ratio` is 0 for a suggestion as it came and 1 for one with nothing left."""
+    text = content.strip()
+    if taken is None or not suggestions:
+        return {"kind": "human", "suggestions": list(suggestions), "taken": None, "edit_ratio": None}
+    kind = "suggested" if text == taken.strip() else "edited"
+    ratio = 0.0 if kind == "suggested" else 1 - _likeness(taken.strip(), text)
+    return {"kind": kind, "suggestions": list(suggestions), "taken": taken, "edit_ratio": round(ratio, 3)}
+
+
+def _likeness(before: str, after: str) -> float:
+    """From 0 to 1, by words: comparing letters of long texts takes seconds."""
+    return SequenceMatcher(
+        None, before.split()[:MAX_COMPARED], after.split()[:MAX_COMPARED], autojunk=False
+    ).ratio()
+
+
+def _turn(message: dict[str, Any]) -> dict[str, Any]:
+    """A stored message as the page's script wants it."""
+    kept = message.get("provenance") or {}
+    return {
+        "role": message["role"],
+        "content": message["content"],
+        "suggestions": kept.get("suggestions", []),
+        "taken": kept.get("taken"),
+        "seconds": kept.get("seconds", 0),
+    }
+
+
+def _version(registry: Registry) -> str | None:
+    try:
+        return registry.resolve("stable").name
+    except NotFound:
+        return None

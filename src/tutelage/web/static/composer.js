@@ -1,0 +1,18 @@
+// @ts-check
+/** Text areas in which Enter sends. */
+
+/**
+ * Enter sends, Shift+Enter breaks the line, and an Enter that confirms an input method does neither:
+ * `isComposing` says so, except in Safari, where the confirming key comes after the composition as 229.
+ * @param {KeyboardEvent} event
+ */
+export function sends(event) {
+  return event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229;
+}
+
+/** Let a text area grow with its text where the style sheet's field-sizing is not known. @param {HTMLTextAreaElement} area */
+export function grow(area) {
+  if (CSS.supports("field-sizing", "content")) return;
+  area.style.height = "auto";
+  area.style.height = `${area.scrollHeight}px`;
+}

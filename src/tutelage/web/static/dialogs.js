@@ -1,0 +1,68 @@
+// @ts-check
+/** Dialogs, toasts and the quiet voice for screen readers. */
+
+import { Problem } from "./http.js";
+
+/** @param {string} id @returns {any} the element; it must be there */
+export const byId = (id) => document.getElementById(id);
+
+/**
+ * Open a <dialog> and wait for its end.
+ * @param {HTMLDialogElement} dialog
+ * @returns {Promise<{choice: string, data: FormData}>} the button's value (empty after Escape) and the form
+ */
+export function ask(dialog) {
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener(
+      "close",
+      () => resolve({ choice: dialog.returnValue, data: new FormData(/** @type {any} */ (dialog.querySelector("form"))) }),
+      { once: true },
+    );
+  });
+}
+
+/** @param {{title: string, text: string, ok: string}} texts @returns {Promise<boolean>} */
+export async function confirmed({ title, text, ok }) {
+  byId("confirm-title").textContent = title;
+  byId("confirm-text").textContent = text;
+  byId("confirm-ok").textContent = ok;
+  return (await ask(byId("confirm"))).choice === "ok";
+}
+
+/** Say something to screen readers without showing it. @param {string} text */
+export function announce(text) {
+  byId("announcer").textContent = text;
+}
+
+/** Show a short line for a few seconds. @param {string} text */
+export function toast(text) {
+  document.querySelector(".toast")?.remove();
+  const element = document.createElement("div");
+  element.className = "toast";
+  element.setAttribute("role", "status");
+  element.textContent = text;
+  (document.querySelector("dialog[open]") ?? document.body).append(element);
+  setTimeout(() => element.remove(), 4000);
+}
+
+/** Run an action; a problem becomes a toast. @template T @param {() => Promise<T>} action @returns {Promise<T | undefined>} */
+export async function attempt(action) {
+  try {
+    return await action();
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    toast([error.message, error.hint].filter(Boolean).join(" "));
+    return undefined;
+  }
+}
+
+/** One listener for all [data-action] buttons of a page. @param {Record<string, (target: any, event: MouseEvent) => void>} actions */
+export function onActions(actions) {
+  document.addEventListener("click", (event) => {
+    const target = /** @type {Element} */ (event.target).closest("[data-action]");
+    const action = target instanceof HTMLElement && actions[target.dataset.action ?? ""];
+    if (action) action(target, event);
+  });
+}

@@ -1,0 +1,71 @@
+// @ts-check
+/**
+ * Forms that are sent as JSON.
+ *
+ *   <form data-method="POST" data-path="/api/sign-in" data-then="/">
+ *
+ * `data-then` is where to go afterwards; empty means this page again; `show` puts the answer's `secret` into the
+ * form's <output>; `say` says that it is saved. A checkbox is a boolean, or a list when it has `data-list`.
+ * `data-confirm` asks before sending.
+ */
+
+import { t } from "./catalogue.js";
+import { confirmed, toast } from "./dialogs.js";
+import { Problem, call } from "./http.js";
+
+/** @param {HTMLFormElement} form @returns {Record<string, unknown>} */
+function values(form) {
+  /** @type {Record<string, any>} */
+  const body = {};
+  for (const field of /** @type {Iterable<any>} */ (form.elements)) {
+    if (!field.name || field.disabled || (field.type === "radio" && !field.checked)) continue;
+    if (field.type !== "checkbox") body[field.name] = field.value;
+    else if (!("list" in field.dataset)) body[field.name] = field.checked;
+    else body[field.name] = [...(body[field.name] ?? []), ...(field.checked ? [field.value] : [])];
+  }
+  return body;
+}
+
+/** @param {HTMLFormElement} form */
+async function submit(form) {
+  const { method = "POST", path = "", then, confirm } = form.dataset;
+  if (confirm && !(await confirmed({ title: confirm, text: form.dataset.confirmText ?? "", ok: form.dataset.confirmOk ?? t("Yes") }))) return;
+  const buttons = form.querySelectorAll("button");
+  const problem = form.querySelector("[data-error]");
+  buttons.forEach((button) => (button.disabled = true));
+  if (problem) problem.textContent = "";
+  try {
+    const answer = await call(method, path, values(form));
+    if (then === "show") show(form, answer.secret);
+    else if (then === "say") toast(t("Saved."));
+    else if (then) location.assign(then);
+    else location.reload();
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    if (problem) problem.textContent = error.message;
+    else toast(error.message);
+  } finally {
+    buttons.forEach((button) => (button.disabled = false));
+  }
+}
+
+/** @param {HTMLFormElement} form @param {string} secret */
+function show(form, secret) {
+  const place = /** @type {HTMLElement} */ (form.querySelector("[data-secret]"));
+  const output = /** @type {HTMLOutputElement} */ (place.querySelector("output"));
+  output.value = secret;
+  place.hidden = false;
+  output.focus();
+}
+
+document.addEventListener("submit", (event) => {
+  const form = /** @type {HTMLFormElement} */ (event.target);
+  if (!form.dataset.path) return;
+  event.preventDefault();
+  submit(form);
+});
+
+document.addEventListener("change", (event) => {
+  const form = /** @type {any} */ (event.target).form;
+  if (form && "sendOnChange" in form.dataset) form.requestSubmit();
+});

@@ -1,0 +1,66 @@
+// @ts-check
+/** Requests to this server: JSON in and out, fragments of pages, and errors that can be shown to people. */
+
+import { t } from "./catalogue.js";
+
+/** An error with a way out. */
+export class Problem extends Error {
+  /** @param {string} message @param {string} hint @param {number} status */
+  constructor(message, hint = "", status = 0) {
+    super(message);
+    this.hint = hint;
+    this.status = status;
+  }
+}
+
+/** @type {{createHTML(text: string): any}} */
+const policy = /** @type {any} */ (window).trustedTypes?.createPolicy("tutelage", {
+  createHTML: (/** @type {string} */ text) => text,
+}) ?? { createHTML: (text) => text };
+
+/**
+ * @param {string} method @param {string} path @param {unknown} [body]
+ * @returns {Promise<any>} the answer's JSON, or null when it has none
+ */
+export async function call(method, path, body) {
+  const response = await reach(path, {
+    method,
+    headers: { accept: "application/json", ...(body === undefined ? {} : { "content-type": "application/json" }) },
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
+  return response.status === 204 ? null : response.json();
+}
+
+/**
+ * A piece of a page rendered by the server. The only place where text becomes HTML.
+ * @param {string} path @returns {Promise<DocumentFragment>}
+ */
+export async function fragment(path) {
+  const response = await reach(path, { headers: { accept: "text/html", "x-fragment": "1" } });
+  const template = document.createElement("template");
+  template.innerHTML = policy.createHTML(await response.text());
+  return template.content;
+}
+
+/** @param {string} path @param {RequestInit} options @returns {Promise<Response>} */
+async function reach(path, options) {
+  const response = await fetch(path, { credentials: "same-origin", ...options }).catch(() => {
+    throw new Problem(t("The server cannot be reached."), t("Check the connection and try again."));
+  });
+  if (response.ok) return response;
+  const error = (await response.json().catch(() => null))?.error ?? {};
+  throw new Problem(error.message ?? response.statusText, "", response.status);
+}
+
+/** An answer's text as it comes. @param {string} method @param {string} path @param {unknown} [body] @param {AbortSignal} [signal] */
+export async function* pieces(method, path, body, signal) {
+  const headers = { "content-type": "application/json" };
+  const response = await reach(path, { method, headers, body: JSON.stringify(body ?? {}), signal });
+  const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
+  const decoder = new TextDecoder();
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    yield decoder.decode(value, { stream: true });
+  }
+}

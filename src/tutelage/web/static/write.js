@@ -1,0 +1,199 @@
+// @ts-check
+/** Writing a dialogue from both sides. At the assistant's turn the model suggests; the text stays the writer's. */
+
+import { t } from "./catalogue.js";
+import { grow } from "./composer.js";
+import { attempt, byId, confirmed, onActions, toast } from "./dialogs.js";
+import { Problem, call, pieces } from "./http.js";
+
+/** @typedef {{role: string, content: string, suggestions: string[], taken: string | null, seconds: number}} Turn */
+
+const SAVE_AFTER = 800;
+const LONGEST_PAUSE = 30_000;
+const list = byId("turns");
+/** @type {Turn[]} */
+const turns = JSON.parse(list.dataset.turns);
+let draft = list.dataset.draft || null;
+let saving = Promise.resolve();
+let timer = 0;
+let touched = 0;
+/** @type {AbortController | null} */
+let suggesting = null;
+
+/** @param {number} index @returns {any} */
+const item = (index) => list.children[index];
+/** @param {Element} target @returns {number} */
+const indexOf = (target) => [...list.children].indexOf(/** @type {Element} */ (target.closest(".turn")));
+const nextRole = () => (turns.at(-1)?.role === "user" ? "assistant" : "user");
+
+/** @param {Turn} turn */
+function kind(turn) {
+  if (turn.taken === null) return "human";
+  return turn.taken.trim() === turn.content.trim() ? "suggested" : "edited";
+}
+
+/** @param {number} index */
+function paint(index) {
+  const tag = item(index).querySelector("[data-provenance]");
+  tag.textContent = tag.dataset[kind(turns[index])];
+  tag.hidden = turns[index].role === "user" || !turns[index].content.trim();
+  const whole = turns.every((turn) => turn.content.trim());
+  byId("add").disabled = !whole;
+  byId("submit").disabled = !whole || turns.length === 0 || turns.at(-1)?.role !== "assistant";
+  const label = byId("add-text");
+  label.textContent = nextRole() === "user" ? label.dataset.user : label.dataset.assistant;
+}
+
+/** @param {Turn} turn @param {number} index */
+function append(turn, index) {
+  const element = byId("turn").content.firstElementChild.cloneNode(true);
+  const area = element.querySelector("textarea");
+  const label = element.querySelector("label");
+  element.dataset.role = turn.role;
+  area.id = `turn-${index}`;
+  label.htmlFor = area.id;
+  label.textContent = area.dataset[turn.role];
+  area.value = turn.content;
+  area.addEventListener("input", () => edit(indexOf(area), area.value));
+  list.append(element);
+  grow(area);
+  paint(index);
+  return area;
+}
+
+/** @param {number} index @param {string} content */
+function edit(index, content) {
+  const turn = turns[index];
+  turn.seconds += Math.min(Date.now() - touched, LONGEST_PAUSE) / 1000;
+  touched = Date.now();
+  turn.content = content;
+  if (!content.trim()) turn.taken = null;
+  grow(item(index).querySelector("textarea"));
+  paint(index);
+  save();
+}
+
+function add() {
+  if (byId("add").disabled) return;
+  const turn = { role: nextRole(), content: "", suggestions: [], taken: null, seconds: 0 };
+  turns.push(turn);
+  touched = Date.now();
+  append(turn, turns.length - 1).focus();
+  item(turns.length - 1).scrollIntoView({ block: "nearest" });
+  if (turn.role === "assistant") suggest(turns.length - 1);
+}
+
+/** @param {number} index */
+async function suggest(index) {
+  suggesting?.abort();
+  suggesting = new AbortController();
+  const { signal } = suggesting;
+  const panel = item(index).querySelector(".suggestion");
+  const text = panel.querySelector(".text");
+  panel.hidden = false;
+  panel.querySelector(".dots").hidden = false;
+  text.textContent = "";
+  panel.querySelector("[data-action='take']").disabled = true;
+  try {
+    for await (const piece of pieces("POST", "/write/suggest", { messages: turns.slice(0, index) }, signal)) text.append(piece);
+    if (text.textContent.trim()) turns[index].suggestions.push(text.textContent);
+    panel.querySelector("[data-action='take']").disabled = !text.textContent.trim();
+    save();
+  } catch (error) {
+    if (signal.aborted) return;
+    text.textContent = error instanceof Problem ? error.message : t("The suggestion broke off.");
+  }
+  panel.querySelector(".dots").hidden = true;
+}
+
+/** @param {number} index */
+function take(index) {
+  const panel = item(index).querySelector(".suggestion");
+  const area = item(index).querySelector("textarea");
+  turns[index].taken = panel.querySelector(".text").textContent;
+  area.value = turns[index].taken;
+  panel.hidden = true;
+  edit(index, area.value);
+  area.focus();
+}
+
+/** @param {number} index */
+function ignore(index) {
+  suggesting?.abort();
+  item(index).querySelector(".suggestion").hidden = true;
+  item(index).querySelector("textarea").focus();
+}
+
+/** @param {number} index */
+async function remove(index) {
+  const written = turns.slice(index).some((turn) => turn.content.trim());
+  const texts = { title: t("Remove this turn?"), text: t("The turns after it go with it."), ok: t("Remove") };
+  if (written && !(await confirmed(texts))) return;
+  suggesting?.abort();
+  turns.length = index;
+  while (list.children.length > index) list.lastElementChild.remove();
+  if (turns.length === 0) add();
+  else paint(turns.length - 1);
+  save();
+}
+
+/** Save a moment after the last change, one request at a time. */
+function save() {
+  clearTimeout(timer);
+  byId("saved").textContent = "";
+  timer = setTimeout(() => {
+    saving = saving.then(store);
+  }, SAVE_AFTER);
+}
+
+async function store() {
+  if (!turns.some((turn) => turn.content.trim())) return;
+  const saved = await attempt(() => call("PUT", "/write/draft", { id: draft, messages: turns }));
+  if (!saved) return;
+  if (draft !== saved.id) history.replaceState(null, "", `/write?draft=${saved.id}`);
+  draft = saved.id;
+  byId("saved").textContent = t("Draft saved");
+}
+
+async function submit() {
+  clearTimeout(timer);
+  await saving;
+  const done = await attempt(() => call("POST", "/write/submit", { id: draft, messages: turns }));
+  if (done === undefined) return;
+  toast(t("Thank you. The dialogue is handed in."));
+  draft = null;
+  turns.length = 0;
+  list.replaceChildren();
+  history.replaceState(null, "", "/write");
+  byId("saved").textContent = "";
+  add();
+}
+
+async function discard() {
+  const texts = { title: t("Discard this dialogue?"), text: t("The draft will be deleted."), ok: t("Discard") };
+  if (!(await confirmed(texts))) return;
+  clearTimeout(timer);
+  await saving;
+  if (draft) await attempt(() => call("DELETE", `/write/draft/${draft}`));
+  location.assign("/write");
+}
+
+list.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing) {
+    event.preventDefault();
+    add();
+  }
+});
+
+onActions({
+  add,
+  submit,
+  discard,
+  take: (button) => take(indexOf(button)),
+  again: (button) => suggest(indexOf(button)),
+  ignore: (button) => ignore(indexOf(button)),
+  remove: (button) => remove(indexOf(button)),
+});
+
+turns.forEach(append);
+if (turns.length === 0) add();

@@ -1,0 +1,111 @@
+"""Rows as the templates want them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from tutelage.store.tables import Message, Rating
+from tutelage.web import markdown
+
+
+@dataclass(frozen=True, slots=True)
+class MessageView:
+    """One message of a thread.
+
+    `branches` are the ids of its siblings and itself, oldest first; `dropped` is how many old messages
+    the model could not read any more when it answered.
+    """
+
+    id: str
+    parent_id: str | None
+    role: str
+    content: str
+    html: Markup
+    status: str
+    finish_reason: str | None
+    model_version: str | None
+    branches: Sequence[str]
+    verdict: Mapping[str, Any]
+    dropped: int
+    rating: dict[str, Any] | None
+
+    @property
+    def hidden(self) -> bool:
+        """Whether the filter keeps this text from being shown. People always see their own words."""
+        return self.role == "assistant" and self.verdict_state == "blocked"
+
+    @property
+    def verdict_state(self) -> str:
+        if self.status == "blocked":
+            return "blocked"
+        return str(self.verdict.get("state", "unchecked"))
+
+    @property
+    def categories(self) -> list[str]:
+        return list(self.verdict.get("categories", ()))
+
+    @property
+    def help(self) -> str | None:
+        """A text for somebody who may be about to hurt themselves."""
+        return self.verdict.get("help")
+
+    @property
+    def rated(self) -> str | None:
+        return self.rating["verdict"] if self.rating else None
+
+    @property
+    def place(self) -> int:
+        """Which of the branches this is, from 1."""
+        return self.branches.index(self.id) + 1
+
+    @property
+    def previous(self) -> str | None:
+        return self.branches[self.place - 2] if self.place > 1 else None
+
+    @property
+    def next(self) -> str | None:
+        return self.branches[self.place] if self.place < len(self.branches) else None
+
+
+def message_views(
+    thread: Iterable[tuple[Message, Sequence[str]]], ratings: Mapping[str, Rating]
+) -> list[MessageView]:
+    """A thread for the page; system messages are not part of it."""
+    return [
+        message_view(message, branches, ratings.get(message.id))
+        for message, branches in thread
+        if message.role != "system"
+    ]
+
+
+def message_view(message: Message, branches: Sequence[str], rating: Rating | None) -> MessageView:
+    """One message for the page, its Markdown rendered. What a reader wrote is shown as they wrote it."""
+    done = message.role == "assistant" and message.status != "running"
+    return MessageView(
+        id=message.id,
+        parent_id=message.parent_id,
+        role=message.role,
+        content=message.content,
+        html=Markup(markdown.render(message.content)) if done else Markup(),
+        status=message.status,
+        finish_reason=message.finish_reason,
+        model_version=message.model_version,
+        branches=branches,
+        verdict=message.filter_verdict or {},
+        dropped=(message.provenance or {}).get("dropped_messages", 0),
+        rating=None if rating is None else rating_dict(rating),
+    )
+
+
+def rating_dict(rating: Rating) -> dict[str, Any]:
+    """A rating for the feedback dialog."""
+    return {
+        "verdict": rating.verdict,
+        "reasons": rating.reasons,
+        "note": rating.note,
+        "ideal": rating.ideal,
+    }

@@ -1,0 +1,215 @@
+"""A real server with a scripted model on 127.0.0.1, and a real browser."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tutelage.dialogue import Message
+from tutelage.engine.pool import EnginePool
+from tutelage.engine.scripted_engine import ScriptedEngine
+from tutelage.models import tiny
+from tutelage.moderation.gate import Gate
+from tutelage.moderation.policy import Policy
+from tutelage.registry import Registry
+from tutelage.rendering import Renderer, load_renderer
+from tutelage.store import Store, accounts, dialogues
+from tutelage.web.app import create_app
+
+CHROMIUM = os.environ.get("TUTELAGE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+LONG_ANSWER = "A long answer. " + "It has many words, one after the other. " * 40
+
+
+class KeywordClassifier:
+    """Finds `forbidden` hateful and `doubtful` a little hateful."""
+
+    def score(self, texts: Sequence[str], contexts: Sequence[str] | None = None) -> list[dict[str, float]]:
+        return [{"hate": 0.999 if "forbidden" in text else 0.0, "self-harm/intent": _sad(text)} for text in texts]
+
+
+def _sad(text: str) -> float:
+    return 0.999 if "hopeless" in text else 0.0
+
+
+@dataclass
+class Site:
+    """A running server, and the parts that a test looks into."""
+
+    url: str
+    store: Store
+    registry: Registry
+    say: Callable[..., None]
+
+    def session(self, role: str, *, consent: bool = True) -> str:
+        """A session token of a new user of this role."""
+        with self.store.write() as tx:
+            user = accounts.create_user(
+                tx, name=f"{role}-{random.randrange(10**9)}", password_hash="", role=role, consent=consent
+            )
+            return accounts.open_session(tx, user.id, days=1)
+
+    def client(self, role: str | None) -> httpx.Client:
+        """An HTTP client signed in as a new user of this role; None is nobody."""
+        cookies = {} if role is None else {"tutelage": self.session(role)}
+        return httpx.Client(base_url=self.url, cookies=cookies, headers={"accept": "text/html"})
+
+    def conversation(self, *texts: str) -> str:
+        """A dialogue of a consenting stranger: question, answer, question, answer, … Returns its id."""
+        with self.store.write() as tx:
+            owner = accounts.create_guest(tx, consent=True)
+            row = dialogues.create_dialogue(tx, owner.id, title=texts[0])
+            parent = None
+            for index, text in enumerate(texts):
+                role, kind = ("assistant", "model") if index % 2 else ("user", "human")
+                parent = dialogues.add_message(
+                    tx, row.id, parent_id=parent, role=role, content=text, author_kind=kind, model_version="v1"
+                ).id
+            return row.id
+
+
+@pytest.fixture(scope="session")
+def renderer(tmp_path_factory: pytest.TempPathFactory) -> Renderer:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tiny.write_text_files(folder)
+    return load_renderer(folder)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, renderer: Renderer) -> Iterator[Site]:
+    """One server for the session. `site.say(…)` sets what the model answers from then on."""
+    home = tmp_path_factory.mktemp("home")
+    with running_site(home, renderer) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def running_site(home: Path, renderer: Renderer, *, port: int = 0) -> Iterator[Site]:
+    """The whole application in a thread."""
+    store, registry = Store.open(home / "tutelage.db"), Registry(home)
+    for notes in ("The base model as it came.", "Tuned on what people wrote."):
+        registry.publish(kind="chat", model="tiny", notes=notes, parents=[each.name for each in registry.list()][-1:])
+    registry.promote("v1")
+    engine = ScriptedEngine(["Hello there."], renderer=renderer, version="v1", context_length=100_000)
+
+    def say(*answers: str, delay: float = 0.0) -> None:
+        engine._answers = [renderer.completion(answer) for answer in answers]
+        engine._delay = delay
+
+    app = create_app(
+        store=store,
+        engines=EnginePool(registry, lambda version: engine),
+        gate=Gate(Policy.load(None), KeywordClassifier()),
+        registry=registry,
+        home=home,
+    )
+    listening = socket.create_server(("127.0.0.1", port))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+        assert thread.is_alive(), "the server did not start"
+    yield Site(f"http://127.0.0.1:{listening.getsockname()[1]}", store, registry, say)
+    server.should_exit = True
+    thread.join(timeout=20)
+    store.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for the session. Without one, tests are skipped, unless TUTELAGE_REQUIRE_BROWSER is 1."""
+    if CHROMIUM is None:
+        if os.environ.get("TUTELAGE_REQUIRE_BROWSER") == "1":
+            pytest.fail("there is no Chromium, and TUTELAGE_REQUIRE_BROWSER asks for one")
+        pytest.skip("there is no Chromium: set TUTELAGE_CHROMIUM to one, or install it")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@dataclass
+class Visitor:
+    """Somebody's browser: a page that fails the test when a script fails or something outside is asked for."""
+
+    page: Page
+    context: BrowserContext
+    problems: list[str]
+
+
+@pytest.fixture
+def visit(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
+    """Open a fresh browser context as a user of a role (None: a guest) and go to a path."""
+    contexts: list[BrowserContext] = []
+    problems: list[str] = []
+
+    def open_page(path: str = "/", *, role: str | None = None, width: int = 1280, **options: Any) -> Page:
+        context = browser.new_context(
+            base_url=site.url, viewport={"width": width, "height": 800}, reduced_motion="reduce", **options
+        )
+        contexts.append(context)
+        if role is not None:
+            cookie = {"name": "tutelage", "value": site.session(role), "url": site.url}
+            context.add_cookies([{**cookie, "httpOnly": True, "sameSite": "Lax"}])
+        page = context.new_page()
+        page.set_default_timeout(8000)
+        page.on("pageerror", lambda error: problems.append(f"script: {error}"))
+        page.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
+        page.on("console", lambda message: _note_violations(message.text, problems))
+        page.on("request", lambda request: _note_outside(request.url, site.url, problems))
+        page.goto(path)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def _note_violations(text: str, problems: list[str]) -> None:
+    if "Content Security Policy" in text or "TrustedHTML" in text:
+        problems.append(f"policy: {text}")
+
+
+def _note_outside(url: str, own: str, problems: list[str]) -> None:
+    if not url.startswith((own, "data:", "about:", "blob:")):
+        problems.append(f"outside request: {url}")
+
+
+@pytest.fixture(autouse=True)
+def _quick_model(request: pytest.FixtureRequest) -> None:
+    """Each test begins with a model that greets at once."""
+    if "site" in request.fixturenames:
+        request.getfixturevalue("site").say("Hello there.")
+
+
+def ask(page: Page, text: str) -> None:
+    """Type a message and send it with Enter."""
+    page.get_by_role("textbox", name="Your message").fill(text)
+    page.keyboard.press("Enter")
+
+
+__all__ = ["LONG_ANSWER", "Message", "Site", "ask", "running_site"]
