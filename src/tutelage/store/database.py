@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from tutelage.errors import DataError, TutelageError, Unavailable
+from tutelage.errors import Conflict, DataError, TutelageError, Unavailable
 from tutelage.store import migrations
 
 BUSY_SECONDS = 15.0
@@ -156,6 +156,8 @@ def _explained(error: BaseException | None, path: Path) -> TutelageError | None:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Unavailable("The database is busy.", hint="Try again in a moment.")
+    if code == sqlite3.SQLITE_CONSTRAINT:
+        return Conflict("Something this belongs to has just been changed or deleted.", hint="Load it again.")
     if code == sqlite3.SQLITE_FULL:
         return Unavailable("The disk is full.", hint=f"Free some space beside {path}.")
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):

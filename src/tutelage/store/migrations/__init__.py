@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 HEAD = "0001"
-_VERSIONS = Path(__file__).parent / "versions"
+FOLDER = Path(__file__).parent
 
 
 def current(path: Path) -> str | None:
@@ -30,7 +30,7 @@ def current(path: Path) -> str | None:
         if "alembic_version" not in tables:
             raise DataError("This database belongs to another program.", path=path, hint="Name another file.")
         row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    if row is None or not any(_VERSIONS.glob(f"{row[0]}_*.py")):
+    if row is None or not any((FOLDER / "versions").glob(f"{row[0]}_*.py")):
         raise DataError(
             "This database was written by a newer tutelage.",
             path=path,
@@ -45,5 +45,5 @@ def upgrade(connection: Connection) -> None:
     from alembic.config import Config
 
     config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     command.upgrade(config, HEAD)

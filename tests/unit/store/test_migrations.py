@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from tutelage.dialogue import Dialogue, Message
+from tutelage.errors import DataError
+from tutelage.store import Store, imports, migrations
+from tutelage.store.database import connect
+from tutelage.store.tables import Base
+
+NEXT_STEP = """
+    import sqlalchemy as sa
+    from alembic import op
+
+    revision = "0002"
+    down_revision = "0001"
+
+
+    def upgrade():
+        with op.batch_alter_table("dialogues", recreate="always") as table:
+            table.add_column(sa.Column("mood", sa.Text(), server_default="calm"))
+"""
+
+
+@pytest.fixture
+def future(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The program one step on: a schema that rebuilds a table on which others hang."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(migrations.FOLDER, folder)
+    (folder / "versions" / "0002_next.py").write_text(dedent(NEXT_STEP))
+    monkeypatch.setattr(migrations, "FOLDER", folder)
+    monkeypatch.setattr(migrations, "HEAD", "0002")
+    return folder
+
+
+def test_head_is_the_last_step() -> None:
+    assert ScriptDirectory(str(migrations.FOLDER)).get_heads() == [migrations.HEAD]
+
+
+def test_the_steps_lead_to_the_tables(store: Store) -> None:
+    engine = connect(store.path)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": False})
+        assert compare_metadata(context, Base.metadata) == []
+    engine.dispose()
+
+
+def test_many_may_open_a_new_database_at_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        for store in pool.map(lambda _: Store.open(tmp_path / "tutelage.db"), range(8)):
+            store.close()
+    assert not [*tmp_path.glob("*.bak")]
+
+
+def test_an_older_database_is_copied_then_migrated_and_keeps_its_rows(
+    store: Store, request: pytest.FixtureRequest
+) -> None:
+    with store.write() as tx:
+        imports.import_dialogue(tx, Dialogue((Message("user", "a"), Message("assistant", "b")), source="s"))
+    store.close()
+    request.getfixturevalue("future")
+    Store.open(store.path).close()
+    with closing(sqlite3.connect(store.path)) as connection:
+        assert connection.execute("SELECT mood FROM dialogues").fetchall() == [("calm",)]
+        assert connection.execute("SELECT count(*) FROM messages").fetchone() == (2,)
+    [copy] = store.path.parent.glob("*.bak")
+    with closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+        assert connection.execute("SELECT count(*) FROM messages").fetchone() == (2,)
+
+
+def test_a_step_that_fails_changes_nothing(store: Store, future: Path) -> None:
+    store.close()
+    with (future / "versions" / "0002_next.py").open("a") as step:
+        step.write("    raise ZeroDivisionError\n")
+    with pytest.raises(ZeroDivisionError):
+        Store.open(store.path)
+    with closing(sqlite3.connect(store.path)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+        assert "mood" not in str(connection.execute("SELECT sql FROM sqlite_master").fetchall())
+
+
+def test_a_newer_database_is_refused(store: Store) -> None:
+    store.close()
+    with closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(DataError, match="newer") as caught:
+        Store.open(store.path)
+    assert "Upgrade" in caught.value.hint
