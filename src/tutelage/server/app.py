@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -12,7 +13,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from tutelage.engine.pool import Engines
-from tutelage.errors import Unavailable
+from tutelage.errors import TutelageError, Unavailable
 from tutelage.moderation.gate import Gate
 from tutelage.registry import Registry
 from tutelage.server import accounts, api, errors, middleware
@@ -21,6 +22,8 @@ from tutelage.server.passwords import SignInLimits
 from tutelage.server.services import Access, Services
 from tutelage.server.turn import DEAD_AFTER, Turns
 from tutelage.store import Store
+
+log = logging.getLogger(__name__)
 
 
 def create_app(
@@ -34,8 +37,8 @@ def create_app(
 ) -> FastAPI:
     """The server without pages. Its parts are in `app.state.services`; see `server.services`.
 
-    While it runs it marks answers whose writer has died; when it ends it lets open answers finish and frees
-    the models. The store stays open: it belongs to the caller.
+    When it starts it begins to load the model; while it runs it marks answers whose writer has died; when it
+    ends it lets open answers finish and frees the models. The store stays open: it belongs to the caller.
     """
     access = access or Access()
     app = FastAPI(
@@ -73,11 +76,12 @@ def create_app(
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Services = app.state.services
     await parts.turns.reap(older_than=timedelta(0))
-    reaper = asyncio.create_task(_reap(parts.turns))
+    beside = [asyncio.create_task(_reap(parts.turns)), asyncio.create_task(_warm_up(parts.engines))]
     try:
         yield
     finally:
-        reaper.cancel()
+        for task in beside:
+            task.cancel()
         await parts.turns.close()
         await parts.engines.close()
 
@@ -90,3 +94,11 @@ async def _reap(turns: Turns) -> None:
             await turns.reap()
         except Unavailable:
             continue
+
+
+async def _warm_up(engines: Engines) -> None:
+    """Load what will answer, so that the first question does not wait for all of it."""
+    try:
+        await engines.get()
+    except TutelageError as error:
+        log.warning("no model to begin with: %s", error)

@@ -7,7 +7,7 @@ Roles rise: guest < user < trainer < operator.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Literal
+from typing import Literal, get_args
 
 from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection, Request
@@ -22,6 +22,8 @@ from tutelage.store.tables import ApiKey, User
 Role = Literal["guest", "user", "trainer", "operator"]
 RANKS: dict[str, int] = {"guest": 0, "user": 1, "trainer": 2, "operator": 3}
 SESSION_DAYS = 30
+Scope = Literal["chat", "moderations"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
 async def optional_user(request: Request) -> User | None:
@@ -76,7 +78,7 @@ def allows(user: User | None, role: Role) -> bool:
     return user is not None and RANKS[user.role] >= RANKS[role]
 
 
-def api_key(scope: str) -> Callable[[Request], Awaitable[ApiKey]]:
+def api_key(scope: Scope) -> Callable[[Request], Awaitable[ApiKey]]:
     """A dependency that gives the key of `Authorization: Bearer tut-…` when it has the scope.
 
     Raises Unauthenticated for a missing, malformed, unknown or revoked key, Denied without the scope.

@@ -109,7 +109,7 @@ class ChatRequest(BaseModel):
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else max(self.top_p, 1e-6),
             max_tokens=self.max_completion_tokens or self.max_tokens,
-            seed=None if self.seed is None else self.seed + choice,
+            seed=None if self.seed is None else (self.seed + choice) % 2**63,
         )
 
     def dialogue(self) -> list[Message]:

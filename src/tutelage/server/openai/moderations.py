@@ -52,7 +52,7 @@ class ModerationRequest(BaseModel):
 
 @router.post("/moderations")
 async def create_moderation(
-    request: Request, body: ModerationRequest, key: Annotated[ApiKey, Depends(api_key("moderation"))]
+    request: Request, body: ModerationRequest, key: Annotated[ApiKey, Depends(api_key("moderations"))]
 ) -> dict[str, Any]:
     """One result a text, by the policy for what people write."""
     gate, texts = services(request).gate, body.texts()

@@ -1,0 +1,172 @@
+"""`tutelage serve`: the pages, the API and the model, in one process."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tutelage.errors import ConfigError, Conflict, InvalidRequest
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from tutelage.engine.interface import Engine
+    from tutelage.registry import ModelVersion, Registry
+    from tutelage.server.services import Access
+    from tutelage.store import Store
+
+DRAIN_SECONDS = 30
+LONGEST_HEADERS = 32 * 1024
+MOST_CONNECTIONS = 1000
+
+HostOption = Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 is this machine alone.")]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+ModelOption = Annotated[
+    str, typer.Option(help="Base model of the first version: builtin, tiny, a folder or a Hugging Face id.")
+]
+GuestsOption = Annotated[
+    bool | None,
+    typer.Option("--allow-guests/--no-allow-guests", help="Whether people may chat without signing in."),
+]
+NameOption = Annotated[
+    list[str],
+    typer.Option("--public-name", help="Host name under which a proxy serves this; may be repeated."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command("serve")(serve)
+
+
+def serve(
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8000,
+    model: ModelOption = "builtin",
+    allow_guests: GuestsOption = None,
+    public_name: NameOption = [],  # noqa: B006 - typer reads it, nobody changes it
+) -> None:
+    """Serve the chat page, the trainers' pages and the API."""
+    access = _access(host, allow_guests, public_name)
+    with _listen(host, port) as listener:
+        _run(listener, access, model)
+
+
+def _access(host: str, allow_guests: bool | None, public_names: list[str]) -> Access:
+    """Who may come in. Guests may where nobody but the owner of this machine can reach it.
+
+    Raises ConfigError when others can reach it and nobody has said whether guests may come in.
+    """
+    from tutelage.server.services import LOOPBACK, Access
+
+    if _is_loopback(host) and not public_names:
+        return Access(guests=allow_guests is not False)
+    if allow_guests is None:
+        raise ConfigError(
+            "other machines can reach this server, and nobody has said whether strangers may chat",
+            hint="add --no-allow-guests (people sign in first) or --allow-guests (anybody may chat)",
+        )
+    hosts = LOOPBACK | {name.lower() for name in public_names} if public_names else frozenset[str]()
+    return Access(guests=allow_guests, hosts=hosts)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The server's socket. Raises Conflict when the port is taken, InvalidRequest for an impossible address."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=256)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            hint = f"stop what is listening there, or choose another: --port {port + 1}"
+            raise Conflict(f"port {port} is in use", hint=hint) from None
+        if error.errno == errno.EACCES:
+            raise Conflict(
+                f"port {port} may not be used by this user", hint="choose one above 1023"
+            ) from None
+        raise InvalidRequest(
+            f"cannot listen on {host}: {error.strerror}", hint="try --host 127.0.0.1"
+        ) from None
+
+
+def _run(listener: socket.socket, access: Access, model: str) -> None:
+    import uvicorn
+
+    from tutelage import config
+    from tutelage.engine.pool import EnginePool
+    from tutelage.moderation.gate import default_gate
+    from tutelage.registry import Registry
+    from tutelage.store import Store
+    from tutelage.web.app import create_app
+
+    home = config.home()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    registry, gate = Registry(home), default_gate(home)
+    _publish_first(registry, model)
+    store = Store.open(home / "tutelage.db")
+    try:
+        engines = EnginePool(registry, lambda version: _load(version, home))
+        app = create_app(store=store, engines=engines, gate=gate, registry=registry, home=home, access=access)
+        _greet(store, listener)
+        settings = uvicorn.Config(
+            app,
+            access_log=False,  # addresses hold one-time tokens
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+            h11_max_incomplete_event_size=LONGEST_HEADERS,
+            limit_concurrency=MOST_CONNECTIONS,
+        )
+        uvicorn.Server(settings).run(sockets=[listener])
+    finally:
+        store.close()
+
+
+def _load(version: ModelVersion, home: Path) -> Engine:
+    from tutelage.engine.torch_engine import load
+
+    return load(version, home)
+
+
+def _publish_first(registry: Registry, model: str) -> None:
+    """Where nothing is `stable` yet, make the base model the first version and let it serve."""
+    if "stable" in registry.aliases():
+        return
+    base = str(Path(model).resolve()) if Path(model).is_dir() else model
+    version = registry.publish(kind="chat", model=base, notes="The base model, before any training.")
+    registry.promote(version.name)
+
+
+def _greet(store: Store, listener: socket.socket) -> None:
+    """Print where the server is, and, as long as no operator can sign in, a link that makes one."""
+    from tutelage.store import accounts
+
+    host, port = listener.getsockname()[:2]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    print(f"tutelage is at {address}  (Ctrl+C ends it)", flush=True)
+    with store.write() as tx:
+        if not _has_operator(tx):
+            token = accounts.make_operator_link(tx)
+            print(f"Become its operator, once, within an hour: {address}/operator-link/{token}", flush=True)
+
+
+def _has_operator(tx: Session) -> bool:
+    """Whether some operator has a password to sign in with."""
+    from sqlalchemy import select
+
+    from tutelage.store.tables import User
+
+    able = (User.role == "operator") & User.password_hash.is_not(None)
+    return tx.scalar(select(User.id).where(able).limit(1)) is not None

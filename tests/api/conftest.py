@@ -1,0 +1,155 @@
+"""A whole server over a temporary home: real store, registry, filter gate and renderer; a scripted model."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from starlette.testclient import TestClient
+
+from tutelage.engine.pool import EnginePool
+from tutelage.engine.scripted_engine import ScriptedEngine
+from tutelage.models import tiny
+from tutelage.moderation.gate import Gate
+from tutelage.moderation.policy import Policy
+from tutelage.registry import ModelVersion, Registry
+from tutelage.rendering import Renderer, load_renderer
+from tutelage.server.app import create_app
+from tutelage.server.permissions import SCOPES
+from tutelage.server.services import Access
+from tutelage.store import Store, accounts
+from tutelage.store.tables import UserRole
+
+BASE = "http://127.0.0.1"
+
+
+class WordFilter:
+    """A classifier that knows two words: `murder` is to be blocked, `brawl` to be warned of."""
+
+    def score(self, texts: Sequence[str], contexts: Sequence[str] | None = None) -> list[dict[str, float]]:
+        return [{"violence": 0.99 if "murder" in text else 0.0, "illicit": 0.0} for text in texts]
+
+
+@dataclass
+class Site:
+    """A server under test and everything behind it. `answers`, `delay` and `context_length` shape its engines."""
+
+    home: Path
+    renderer: Renderer
+    access: Access = field(default_factory=Access)
+    answers: Sequence[str] = ("Hello there. How can I help?",)
+    delay: float = 0.0
+    context_length: int = 1024
+    engines: dict[str, ScriptedEngine] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.store = Store.open(self.home / "tutelage.db")
+        self.registry = Registry(self.home)
+        self.registry.publish(kind="chat", model="tiny")
+        self.registry.promote("v1")
+        self.gate = Gate(Policy.load(), WordFilter())
+
+    def load(self, version: ModelVersion) -> ScriptedEngine:
+        engine = ScriptedEngine(
+            self.answers,
+            renderer=self.renderer,
+            delay=self.delay,
+            version=version.name,
+            context_length=self.context_length,
+        )
+        self.engines[version.name] = engine
+        return engine
+
+    def app(self) -> Any:
+        return create_app(
+            store=self.store,
+            engines=EnginePool(self.registry, self.load),
+            gate=self.gate,
+            registry=self.registry,
+            home=self.home,
+            access=self.access,
+        )
+
+    @contextmanager
+    def client(self) -> Iterator[TestClient]:
+        """The server in this process, running (with its background tasks) while the block runs."""
+        with TestClient(self.app(), base_url=BASE, raise_server_exceptions=False) as client:
+            yield client
+
+    @contextmanager
+    def listening(self) -> Iterator[str]:
+        """The server on a real socket; gives its address."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            config = uvicorn.Config(self.app(), log_level="warning", timeout_graceful_shutdown=5)
+            server = uvicorn.Server(config)
+            thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+            thread.start()
+            try:
+                address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+                wait_until(lambda: server.started)
+                yield address
+            finally:
+                server.should_exit = True
+                thread.join(20)
+
+    def key(self, *scopes: str) -> str:
+        with self.store.write() as tx:
+            return accounts.create_key(tx, name="test", scopes=scopes or SCOPES)[1]
+
+    def bearer(self, *scopes: str) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.key(*scopes)}"}
+
+    def session(self, role: UserRole) -> dict[str, str]:
+        """The cookie of a new user with this role."""
+        with self.store.write() as tx:
+            user = accounts.create_guest(tx)
+            accounts.set_role(tx, user.id, role)
+            return {"cookie": f"tutelage={accounts.open_session(tx, user.id, days=1)}"}
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = threading.Event()
+    for _ in range(int(seconds / 0.01)):
+        if holds():
+            return
+        deadline.wait(0.01)
+    raise AssertionError("this should have come about by now")
+
+
+def events_of(response: httpx.Response) -> list[tuple[str, str, str]]:
+    """The (id, event, data) of a finished event stream; comments are left out."""
+    events = []
+    for block in response.text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if fields:
+            events.append((fields.get("id", ""), fields.get("event", ""), fields["data"]))
+    return events
+
+
+@pytest.fixture(scope="session")
+def renderer(tmp_path_factory: pytest.TempPathFactory) -> Renderer:
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny.write_text_files(folder)
+    return load_renderer(folder)
+
+
+@pytest.fixture
+def site(tmp_path: Path, renderer: Renderer) -> Iterator[Site]:
+    made = Site(tmp_path, renderer)
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def client(site: Site) -> Iterator[TestClient]:
+    with site.client() as running:
+        yield running
