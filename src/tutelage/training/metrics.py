@@ -1,0 +1,120 @@
+"""A run's folder: settings, metrics as JSONL, checkpoints, and what the run made.
+
+runs/NAME/config.json          the settings of the run
+runs/NAME/metrics.jsonl        one line a step
+runs/NAME/checkpoint-000040/   the newest state to go on from
+runs/NAME/adapter/             what the run made, in PEFT's format
+runs/NAME/manifest.json        written last: with it, the run is finished and can be published
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tutelage.errors import Conflict, NotFound
+
+Progress = Callable[[str, int, int, dict[str, float]], None]
+"""Called with the stage's name, steps done, steps in all, and the newest metrics."""
+
+
+def no_progress(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
+    """For runs that nobody watches."""
+
+
+@dataclass(slots=True)
+class Run:
+    """One training run's folder. `stage` names it in progress bars."""
+
+    folder: Path
+    stage: str
+    progress: Progress = no_progress
+    _started: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        stage: str,
+        settings: dict[str, Any],
+        *,
+        resume: bool,
+        progress: Progress = no_progress,
+    ) -> Run:
+        """Make a run's folder, or take up the one that is there.
+
+        Raises Conflict when the folder belongs to a run with other settings, or to one that was not to be
+        resumed; NotFound when there is nothing to resume.
+        """
+        config = folder / "config.json"
+        if config.exists():
+            if not resume:
+                raise Conflict(
+                    "this run exists already",
+                    hint=f"go on with --resume, or choose another name than {folder.name}",
+                )
+            if json.loads(config.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
+                raise Conflict(
+                    "the recipe has changed since this run began",
+                    hint="start a new run, or restore the recipe",
+                )
+        elif resume and folder.exists():
+            raise NotFound("there is no run to resume", hint=f"{folder} holds no config.json")
+        folder.mkdir(parents=True, exist_ok=True)
+        if not config.exists():
+            write_json(config, settings)
+        return cls(folder, stage, progress)
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "manifest.json").exists()
+
+    def manifest(self) -> dict[str, Any]:
+        """What a finished run wrote about itself."""
+        content: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+        return content
+
+    def rewind(self, step: int) -> None:
+        """Forget metrics of steps from `step` on: they are about to be made again."""
+        file = self.folder / "metrics.jsonl"
+        if not file.exists():
+            return
+        kept = []
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] < step:
+                    kept.append(line + "\n")
+            except ValueError:
+                break  # a line that was being written when the run was killed
+        partial = file.with_suffix(".partial")
+        partial.write_text("".join(kept), encoding="utf-8")
+        os.replace(partial, file)
+
+    def log(self, step: int, total: int, metrics: dict[str, float]) -> None:
+        """Append one step's metrics and move the progress bar."""
+        record = {"step": step, "seconds": round(time.monotonic() - self._started, 3), **metrics}
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        self.progress(self.stage, step + 1, total, metrics)
+
+    def finish(self, manifest: dict[str, Any]) -> None:
+        """Write the manifest, which makes the run publishable, and drop its checkpoints."""
+        write_json(self.folder / "manifest.json", manifest)
+        for checkpoint in self.folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replace a JSON file at once: a reader, or a crash, sees the old one or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(content, file, ensure_ascii=False, indent=2, default=str)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

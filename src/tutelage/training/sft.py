@@ -1,0 +1,208 @@
+"""Supervised fine-tuning: the model learns to write the assistant's turns of people's demonstrations.
+
+Read it top to bottom. Loss on the assistant's tokens only, each turn's end token included; dialogues stand one
+after the other in a flat batch and do not see each other; logits exist only at scored places. An adapter trains,
+the base stays frozen. Left out: dropout, weight decay and prompt loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from tutelage.config import Settings
+from tutelage.datasets.batching import epoch_batches, fill
+from tutelage.datasets.sft import Examples, mix, render_examples
+from tutelage.datasets.splits import split
+from tutelage.dialogue import Dialogue
+from tutelage.errors import DataError
+from tutelage.models.adapters import AdapterShape, load_adapter, save_adapter
+from tutelage.models.loading import load_model
+from tutelage.models.logprobs import token_scores
+from tutelage.models.transformer import Transformer
+from tutelage.rendering import Rendered, Renderer
+from tutelage.training.checkpoints import (
+    State,
+    load_newest,
+    pack_optimizer,
+    prefixed,
+    save,
+    section,
+    unpack_optimizer,
+)
+from tutelage.training.flat import flatten
+from tutelage.training.metrics import Run
+from tutelage.training.optimizer import adamw, cosine, set_rate, update
+
+ADAPTER = "sft"
+
+
+class SFTConfig(Settings):
+    """Settings of supervised fine-tuning. `shares` mixes sources by name; empty takes everything."""
+
+    model: str = "builtin"
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=32, ge=1)
+    shares: dict[str, float] = Field(default_factory=dict)
+    max_tokens: int = Field(default=1024, ge=16)
+    held_out: float = Field(default=0.1, ge=0, lt=1)
+    epochs: int = Field(default=2, ge=1)
+    max_steps: int | None = Field(default=None, ge=1)
+    batch_tokens: int = Field(default=4096, ge=16)
+    micro_tokens: int = Field(default=2048, ge=16)
+    learning_rate: float = Field(default=3e-4, gt=0)
+    warmup_steps: int = Field(default=5, ge=0)
+    max_norm: float = Field(default=1.0, gt=0)
+    checkpoint_every: int = Field(default=20, ge=1)
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SFTData:
+    """Rendered demonstrations on both sides of the split, and the batches of every step."""
+
+    train: Examples
+    held_out: Examples
+    steps: list[list[int]]
+
+    def summary(self) -> dict[str, Any]:
+        """What would be trained on, in numbers."""
+        tokens = [len(example.token_ids) for example in self.train.rendered]
+        return {
+            "dialogues": len(tokens),
+            "held_out": len(self.held_out.rendered),
+            "tokens": sum(tokens),
+            "scored_tokens": sum(sum(example.completion_mask) for example in self.train.rendered),
+            "shortened": self.train.shortened,
+            "left_out": self.train.left_out + self.held_out.left_out,
+            "steps": len(self.steps),
+        }
+
+
+def prepare_sft(config: SFTConfig, dialogues: Sequence[Dialogue], renderer: Renderer) -> SFTData:
+    """Mix, split by the first user message, render, and lay out every step. Raises DataError when nothing is left."""
+    chosen = mix(dialogues, config.shares, seed=config.seed)
+    train, held_out = (
+        render_examples(side, renderer, max_tokens=config.max_tokens)
+        for side in split(chosen, config.held_out, lambda dialogue: dialogue.messages)
+    )
+    if not train.rendered:
+        raise DataError(
+            f"no demonstration of at most {config.max_tokens} tokens to learn from ({len(chosen)} in all)",
+            hint="import some (`tutelage import messages FILE`), write some at /write, or raise max_tokens",
+        )
+    lengths = [len(example.token_ids) for example in train.rendered]
+    steps = [
+        batch
+        for epoch in range(config.epochs)
+        for batch in epoch_batches(lengths, config.batch_tokens, seed=config.seed, epoch=epoch)
+    ]
+    return SFTData(train, held_out, steps[: config.max_steps])
+
+
+def train_sft(
+    config: SFTConfig,
+    dialogues: Sequence[Dialogue],
+    run: Run,
+    home: Path,
+    *,
+    start: Path | None = None,
+    lineage: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train an adapter and write the run's manifest, which is returned; a finished run returns at once.
+
+    `start` is an adapter to go on from. Raises DataError, ModelError or TrainingError.
+    """
+    if run.finished:
+        return run.manifest()
+    loaded = load_model(config.model, home)
+    model = loaded.model
+    data = prepare_sft(config, dialogues, loaded.renderer)
+    if start is None:
+        model.add_adapter(ADAPTER, AdapterShape(config.rank, config.alpha), seed=config.seed)
+    else:
+        load_adapter(model, ADAPTER, start)
+    optimizer = adamw([(model.adapter_parameters(ADAPTER), config.learning_rate)])
+    total = len(data.steps)
+
+    state = load_newest(run.folder)
+    if state is None:
+        first = 0
+        loss_before = held_out_loss(model, data.held_out.rendered, config.micro_tokens)
+    else:
+        first, loss_before = state.step, state.scalars["held_out_loss_before"]
+        model.set_adapter_tensors(ADAPTER, section("adapter", state.tensors))
+        unpack_optimizer(optimizer, section("optimizer", state.tensors))
+    run.rewind(first)
+
+    for step in range(first, total):
+        set_rate(optimizer, cosine(step, total, warmup=config.warmup_steps))
+        examples = [data.train.rendered[index] for index in data.steps[step]]
+        loss, scored = accumulate_gradients(model, examples, config.micro_tokens)
+        norm = update(optimizer, loss, max_norm=config.max_norm, where=f"SFT step {step}")
+        metrics = {"loss": loss, "gradient_norm": norm, "scored_tokens": scored}
+        run.log(step, total, metrics | {"learning_rate": optimizer.param_groups[0]["lr"]})
+        if (step + 1) % config.checkpoint_every == 0 and step + 1 < total:
+            tensors = prefixed("adapter", model.adapter_tensors(ADAPTER)) | prefixed(
+                "optimizer", pack_optimizer(optimizer)
+            )
+            save(run.folder, State(step + 1, tensors, {"held_out_loss_before": loss_before}))
+
+    loss_after = held_out_loss(model, data.held_out.rendered, config.micro_tokens)
+    save_adapter(model, ADAPTER, run.folder / "adapter", base=config.model)
+    manifest = {
+        "kind": "chat",
+        "model": config.model,
+        "config": config.model_dump(),
+        "evaluation": {"held_out_loss_before": loss_before, "held_out_loss": loss_after, **data.summary()},
+        **(lineage or {}),
+    }
+    run.finish(manifest)
+    return manifest
+
+
+def accumulate_gradients(
+    model: Transformer, examples: Sequence[Rendered], micro_tokens: int
+) -> tuple[float, int]:
+    """Add the gradient of the mean loss over all scored tokens of `examples`; returns that loss and their number.
+
+    However the examples are cut into micro-batches, the gradient is the same.
+    """
+    total = sum(sum(example.completion_mask[1:]) for example in examples)
+    loss = 0.0
+    for group in micro_batches(examples, micro_tokens):
+        batch = flatten(group, model.device)
+        with model.using(ADAPTER):
+            hidden = model.hidden(batch.token_ids, batch.layout)
+            part = -token_scores(hidden[batch.scored], model.head, batch.targets).logprobs.sum() / total
+            part.backward()  # type: ignore[no-untyped-call]
+        loss += part.item()
+    return loss, total
+
+
+@torch.inference_mode()
+def held_out_loss(model: Transformer, examples: Sequence[Rendered], micro_tokens: int) -> float | None:
+    """Mean negative log-probability of a scored token, in nats; None when nothing is held out."""
+    total = sum(sum(example.completion_mask[1:]) for example in examples)
+    if not total:
+        return None
+    loss = 0.0
+    for group in micro_batches(examples, micro_tokens):
+        batch = flatten(group, model.device)
+        with model.using(ADAPTER):
+            hidden = model.hidden(batch.token_ids, batch.layout)
+            loss -= token_scores(hidden[batch.scored], model.head, batch.targets).logprobs.sum().item()
+    return loss / total
+
+
+def micro_batches(examples: Sequence[Rendered], micro_tokens: int) -> list[list[Rendered]]:
+    """Cut examples into groups of at most `micro_tokens` tokens."""
+    lengths = [len(example.token_ids) for example in examples]
+    return [
+        [examples[index] for index in group] for group in fill(range(len(examples)), lengths, micro_tokens)
+    ]
