@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tutelage.datasets.sources import Parser
     from tutelage.store import Store
 
-SHOWN_PROBLEMS = 10
 COUNTS = {
     "demonstrations": "demonstrations",
     "prompts": "prompts",
@@ -193,6 +192,8 @@ def _numbers(report: Report) -> dict[str, Any]:
 
 def _text(report: Report) -> str:
     """The counts, one a line, then what was left out and why, then the first rows that could not be read."""
+    from tutelage.datasets.importing import SHOWN_PROBLEMS
+
     lines = [f"{label:<16}{getattr(report, name):>9,}" for name, label in COUNTS.items()]
     lines.append(f"{'left out':<16}{report.skipped.total():>9,}")
     lines += [f"{count:>9,}  {reason}" for reason, count in report.skipped.most_common()]

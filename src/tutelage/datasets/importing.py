@@ -13,6 +13,8 @@ from tutelage.dialogue import Comparison, Dialogue
 from tutelage.errors import DataError
 from tutelage.store import Store, imports
 
+SHOWN_PROBLEMS = 10
+
 
 @dataclass(slots=True)
 class Report:
@@ -74,9 +76,13 @@ def _import(tx: Session, item: Item) -> bool:
 
 
 def _refusal(problems: list[Problem], *, strict: bool) -> DataError:
-    first, others = problems[0], len(problems) - 1
-    message = f"{first.reason} (and {others:,} more bad rows)" if others else first.reason
+    """The first bad row as the error's place, some more below it, and how many there are beyond those."""
+    first = problems[0]
+    lines = [first.reason, *(f"  {problem}" for problem in problems[1:SHOWN_PROBLEMS])]
+    if len(problems) > SHOWN_PROBLEMS:
+        lines.append(f"  … and {len(problems) - SHOWN_PROBLEMS:,} more")
     way_out = (
         "Mend the rows, or leave out --strict to import the others." if strict else "Is it another format?"
     )
-    return DataError(message, path=first.path, line=first.line, hint=f"Nothing was imported. {way_out}")
+    hint = f"Nothing was imported. {way_out}"
+    return DataError("\n".join(lines), path=first.path, line=first.line, hint=hint)

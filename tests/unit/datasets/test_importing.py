@@ -16,7 +16,7 @@ from tutelage.store import Store, export
 
 ASK, REPLY = Message("user", "Tea?"), Message("assistant", "Yes.")
 DEMONSTRATION = Dialogue((ASK, REPLY), source="kitchen")
-PROMPT = Dialogue((Message("user", "Cake?"),), source="kitchen")
+PROMPT = Dialogue((ASK, Message("assistant", "No."), Message("user", "Cake?")), source="kitchen")
 COMPARISON = Comparison.from_ranking([ASK], ["a", "b", "c"], [[2], [0, 1]], source="kitchen", author="me")
 PROBLEM = Problem(Path("rows.jsonl"), 7, "message 1 is empty")
 
@@ -37,7 +37,7 @@ def test_everything_is_stored_and_counted(store: Store) -> None:
     found: list[Found] = [DEMONSTRATION, Skipped("cut"), PROMPT, COMPARISON, PROBLEM, Skipped("cut", 3)]
     report = load(store, found)
     assert (report.demonstrations, report.prompts, report.comparisons) == (1, 1, 1)
-    assert (report.pairs, report.ties, report.messages) == (2, 1, 2 + 1 + 4)
+    assert (report.pairs, report.ties, report.messages) == (2, 1, 2 + 3 + 4)
     assert (report.skipped, report.problems, report.already_there) == ({"cut": 4}, [PROBLEM], 0)
     (demonstrations, comparisons) = kept(store)
     assert [(one.messages, one.source) for one in demonstrations] == [((ASK, REPLY), "kitchen")]
@@ -51,14 +51,18 @@ def test_a_second_import_adds_nothing(store: Store) -> None:
     before = kept(store)
     report = load(store, [DEMONSTRATION, PROMPT, COMPARISON])
     assert (report.demonstrations, report.comparisons, report.prompts) == (0, 0, 1)
-    assert (report.already_there, report.messages) == (2, 1)
+    assert (report.already_there, report.messages) == (2, 3)
     assert kept(store) == before
 
 
 def test_strict_imports_nothing_when_a_row_is_bad(store: Store) -> None:
-    with pytest.raises(DataError, match=r"message 1 is empty \(and 1 more bad rows\)") as caught:
-        load(store, [DEMONSTRATION, PROBLEM, PROBLEM], strict=True)
+    with pytest.raises(DataError) as caught:
+        load(store, [DEMONSTRATION, *[PROBLEM] * 12], strict=True)
     assert caught.value.where == "rows.jsonl:7"
+    first, *others, last = caught.value.message.splitlines()
+    assert first == "message 1 is empty"
+    assert others == ["  rows.jsonl:7: message 1 is empty"] * 9
+    assert last == "  … and 2 more"
     assert "--strict" in caught.value.hint
     assert kept(store) == ([], [])
 

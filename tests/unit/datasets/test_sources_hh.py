@@ -38,6 +38,11 @@ def test_messages_in_a_row_by_one_speaker_become_one(read_rows: Any) -> None:
     assert read_rows(hh.parse, texts).items == [pair(prompt, "A\n\nB", "A")]
 
 
+def test_an_empty_message_beside_another_of_the_same_speaker_adds_nothing(read_rows: Any) -> None:
+    texts = row(f"{OPENING}\n\nAssistant:\n\nAssistant: B", f"{OPENING}\n\nAssistant: A")
+    assert read_rows(hh.parse, texts).items == [pair(PROMPT, "B", "A")]
+
+
 def test_speakers_are_found_only_at_the_head_of_a_paragraph(read_rows: Any) -> None:
     opening = "Human: Who said 'Human: hello'?\nAssistant: is a word."
     texts = row(f"{opening}\n\nAssistant: I.", f"{opening}\n\nAssistant: You.")

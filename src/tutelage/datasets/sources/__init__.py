@@ -53,7 +53,9 @@ def read(path: Path, parse: Parser, *, source: str | None, default_source: str) 
                 yield Skipped(REPEATED) if item in seen else item
                 seen.add(item)
     if empty:
-        raise DataError("there are no rows", path=path, hint="An empty file was given; nothing was imported.")
+        raise DataError(
+            "there are no rows", path=path, hint="Is it the file you meant? Nothing was imported."
+        )
 
 
 def _parse(row: RawRow, parse: Parser) -> list[Item | Skipped] | list[Problem]:

@@ -42,12 +42,16 @@ def files(path: Path) -> list[Path]:
         raise DataError(
             "this is neither a file nor a folder", path=path, hint="Save its content to a file first."
         )
-    found = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES) and file.is_file())
+    found = sorted(file for file in path.iterdir() if _is_data(file))
     if not found:
         raise DataError(
             "the folder holds no data files", path=path, hint=f"Looked for {', '.join(SUFFIXES)}."
         )
     return found
+
+
+def _is_data(file: Path) -> bool:
+    return file.name.endswith(SUFFIXES) and not file.name.startswith(".") and file.is_file()
 
 
 def read_rows(path: Path) -> Iterator[RawRow | Problem]:
