@@ -112,7 +112,8 @@ def _run(listener: socket.socket, access: Access, model: str) -> None:
     from tutelage.web.app import create_app
 
     home = config.home()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("tutelage").setLevel(logging.INFO)
     registry, gate = Registry(home), default_gate(home)
     _publish_first(registry, model)
     store = Store.open(home / "tutelage.db")

@@ -161,17 +161,23 @@ class EnginePool:
             self._wanted.clear()
             self._failed.clear()
         if name not in self._wanted:
-            try:
-                version = await anyio.to_thread.run_sync(self._registry.resolve, name)
-            except TutelageError:
-                if name not in self._serving:
-                    raise
-                log.exception("the alias %s cannot be followed; %s keeps serving", name, self._serving[name])
-                return self._serving[name]
-            if version.kind != "chat":
-                raise NotFound(f"{name} is a {version.kind} model and cannot chat")
-            self._wanted[name] = version.name
+            self._wanted[name] = await self._look_up(name)
         return self._wanted[name]
+
+    async def _look_up(self, name: str) -> str:
+        """Raises NotFound and ModelError, unless some version serves under this name: then that one stays."""
+        try:
+            version = await anyio.to_thread.run_sync(self._registry.resolve, name)
+        except TutelageError as error:
+            if name not in self._serving:
+                raise
+            log.error(
+                "the alias %s cannot be followed, %s keeps serving: %s", name, self._serving[name], error
+            )
+            return self._serving[name]
+        if version.kind != "chat":
+            raise NotFound(f"{name} is a {version.kind} model and cannot chat")
+        return version.name
 
     def _start_loading(self, version: str, *, retry: bool) -> None:
         """Load a version in the background, unless that is under way or has just failed."""
