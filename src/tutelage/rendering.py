@@ -44,12 +44,18 @@ class Rendered:
 class _Scaffold:
     """What a template writes around the contents: `around[i]` before content i, the last one at the end.
 
-    `trimmed[i]` says that the template strips content i.
+    `trimmed[i]` says whether the template strips the left and the right side of content i.
     """
 
     around: tuple[tuple[int, ...], ...]
     texts: tuple[str, ...]
-    trimmed: tuple[bool, ...]
+    trimmed: tuple[tuple[bool, bool], ...]
+
+    def content(self, index: int, text: str) -> str:
+        """The content as the template writes it."""
+        left, right = self.trimmed[index]
+        text = text.lstrip() if left else text
+        return text.rstrip() if right else text
 
 
 class Renderer:
@@ -102,8 +108,7 @@ class Renderer:
         mask = [False] * len(token_ids)
         for index, message in enumerate(messages):
             spoken = message.role == "assistant"
-            text = message.content.strip() if scaffold.trimmed[index] else message.content
-            content = self.tokenizer.encode(text, special=False)
+            content = self.tokenizer.encode(scaffold.content(index, message.content), special=False)
             after = scaffold.around[index + 1]
             end = self._end_of_turn(after) + 1 if spoken else 0
             token_ids += content
@@ -153,7 +158,7 @@ class Renderer:
         edges = [0, *(edge for match in found for edge in match.span()), len(text)]
         texts = tuple(text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True))
         around = tuple(tuple(self.tokenizer.encode(piece, special=True)) for piece in texts)
-        return _Scaffold(around, texts, tuple(match[1] == "" for match in found))
+        return _Scaffold(around, texts, tuple((not match[1], not match[3]) for match in found))
 
 
 class StreamDecoder:
@@ -200,4 +205,7 @@ def _compile(chat_template: str) -> jinja2.Template:
     try:
         return environment.from_string(chat_template)
     except jinja2.TemplateSyntaxError as error:
-        raise ModelError(f"the chat template cannot be parsed: {error}") from error
+        raise ModelError(
+            f"the chat template cannot be parsed: {error}",
+            hint="fetch the model again, or put a working chat_template.jinja into its folder",
+        ) from error
