@@ -31,9 +31,25 @@ class AdapterShape:
     rank: int = 16
     alpha: int = 32
 
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"the rank of an adapter is at least 1, not {self.rank}")
+
     @property
     def scale(self) -> float:
         return self.alpha / self.rank
+
+
+# Settings of PEFT that change what an adapter computes, and the value that changes nothing.
+_PLAIN: dict[str, object] = {
+    "peft_type": "LORA",
+    "use_rslora": False,
+    "use_dora": False,
+    "bias": "none",
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "modules_to_save": [],
+}
 
 
 class AdapterSwitch:
@@ -145,6 +161,12 @@ class AdapterHost(nn.Module):
             ):
                 new.copy_(old)
 
+    def drop_adapter(self, name: str) -> None:
+        """Forget an adapter."""
+        for layer in self.adapted_layers():
+            del layer.adapters[name]
+        del self.switch.shapes[name]
+
     def adapter_parameters(self, name: str) -> list[nn.Parameter]:
         """Trainable tensors of an adapter, in a fixed order."""
         return [p for layer in self.adapted_layers() for p in layer.adapters[name].parameters()]
@@ -210,12 +232,25 @@ def load_adapter(model: AdapterHost, name: str, folder: Path) -> None:
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         shape = AdapterShape(int(config["r"]), int(config["lora_alpha"]))
+        odd = {
+            key: config[key] for key, plain in _PLAIN.items() if config.get(key, plain) not in (plain, None)
+        }
         tensors = load_file(folder / "adapter_model.safetensors")
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ModelError(
             f"the adapter cannot be read: {error}",
             where=str(folder),
             hint="publish the run again, or roll back",
         ) from error
+    if odd:
+        raise ModelError(
+            f"the adapter is not plain LoRA: {', '.join(f'{key} is {value!r}' for key, value in odd.items())}",
+            where=str(folder),
+            hint="only one rank and one alpha for all linear layers are read; merge it into its base instead",
+        )
     model.add_adapter(name, shape, seed=0)
-    model.set_adapter_tensors(name, tensors)
+    try:
+        model.set_adapter_tensors(name, tensors)
+    except ModelError as error:
+        model.drop_adapter(name)
+        raise ModelError(error.message, where=str(folder), hint=error.hint) from error

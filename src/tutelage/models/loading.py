@@ -40,13 +40,7 @@ def load_model(name: str, home: Path, *, dtype: str = "auto") -> LoadedModel:
             where=str(folder),
             hint="choose a model of that family",
         )
-    tensors = read_tensors(folder, wanted, device)
-    try:
-        model = Transformer(shape, tensors)
-    except KeyError as error:
-        raise ModelError(
-            f"the weights lack the tensor {error}", where=str(folder), hint="fetch them again"
-        ) from error
+    model = Transformer(shape, read_tensors(folder, wanted, device))
     return LoadedModel(name, model.to(device), renderer)
 
 

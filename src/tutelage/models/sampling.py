@@ -64,5 +64,7 @@ def _draw_nucleus(shares: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
     if bool((best.sum(dim=-1) < top_p).any()):
         best, index = shares.sort(dim=-1, descending=True)
     before = best.cumsum(dim=-1) - best
-    kept = best.masked_fill(before >= top_p[:, None], 0.0)
+    beyond = before >= top_p[:, None]
+    beyond[:, 0] = False  # the best token stays, whatever top_p
+    kept = best.masked_fill(beyond, 0.0)
     return index.gather(1, _look_up(kept, uniform)[:, None])[:, 0]

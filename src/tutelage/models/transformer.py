@@ -68,28 +68,32 @@ class Block(nn.Module):
         self.shape = shape
         at = f"model.layers.{index}."
 
-        def fused(*names: str) -> AdaptedLinear:
-            weights = [tensors.pop(f"{at}{name}.weight") for name in names]
-            biases = [tensors.pop(f"{at}{name}.bias", None) for name in names]
-            parts = [(at + name, len(weight)) for name, weight in zip(names, weights, strict=True)]
+        def fused(inputs: int, outputs: dict[str, int]) -> AdaptedLinear:
+            parts = [(at + name, size) for name, size in outputs.items()]
+            weights = [take(tensors, f"{part}.weight", size, inputs) for part, size in parts]
+            biases = [tensors.pop(f"{part}.bias", None) for part, _ in parts]
             given = [bias for bias in biases if bias is not None]
-            bias = torch.cat(given) if len(given) == len(names) else None
+            bias = torch.cat(given) if len(given) == len(parts) else None
             return AdaptedLinear(torch.cat(weights), bias, parts, switch)
 
-        self.register_buffer("norm_in", tensors.pop(at + "input_layernorm.weight"), persistent=False)
-        self.register_buffer(
-            "norm_out", tensors.pop(at + "post_attention_layernorm.weight"), persistent=False
-        )
+        width, inner = shape.width, shape.inner
+        queries, keys = shape.heads * shape.head_width, shape.key_heads * shape.head_width
+        norm_in = take(tensors, at + "input_layernorm.weight", width)
+        norm_out = take(tensors, at + "post_attention_layernorm.weight", width)
+        self.register_buffer("norm_in", norm_in, persistent=False)
+        self.register_buffer("norm_out", norm_out, persistent=False)
         self.register_buffer("norm_q", tensors.pop(at + "self_attn.q_norm.weight", None), persistent=False)
         self.register_buffer("norm_k", tensors.pop(at + "self_attn.k_norm.weight", None), persistent=False)
         self.norm_in: Tensor
         self.norm_out: Tensor
         self.norm_q: Tensor | None
         self.norm_k: Tensor | None
-        self.qkv = fused("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-        self.attention_out = fused("self_attn.o_proj")
-        self.gate_up = fused("mlp.gate_proj", "mlp.up_proj")
-        self.down = fused("mlp.down_proj")
+        self.qkv = fused(
+            width, {"self_attn.q_proj": queries, "self_attn.k_proj": keys, "self_attn.v_proj": keys}
+        )
+        self.attention_out = fused(queries, {"self_attn.o_proj": width})
+        self.gate_up = fused(width, {"mlp.gate_proj": inner, "mlp.up_proj": inner})
+        self.down = fused(inner, {"mlp.down_proj": width})
 
     def normalise(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, (x.shape[-1],), weight, self.shape.norm_epsilon)
@@ -167,14 +171,17 @@ class Transformer(AdapterHost):
     def __init__(self, shape: Architecture, tensors: dict[str, Tensor]) -> None:
         super().__init__()
         self.shape = shape
-        self.register_buffer("embedding", tensors.pop("model.embed_tokens.weight"), persistent=False)
-        self.register_buffer("norm", tensors.pop("model.norm.weight"), persistent=False)
+        embedding = take(tensors, "model.embed_tokens.weight", shape.vocabulary, shape.width)
+        self.register_buffer("embedding", embedding, persistent=False)
+        self.register_buffer("norm", take(tensors, "model.norm.weight", shape.width), persistent=False)
         self.embedding: Tensor
         self.norm: Tensor
-        head = tensors.pop("lm_head.weight", None)
-        self.register_buffer(
-            "head", self.embedding if shape.tied_head or head is None else head, persistent=False
+        head = (
+            self.embedding
+            if shape.tied_head
+            else take(tensors, "lm_head.weight", shape.vocabulary, shape.width)
         )
+        self.register_buffer("head", head, persistent=False)
         self.head: Tensor
         self.blocks = nn.ModuleList(Block(i, shape, tensors, self.switch) for i in range(shape.layers))
         cos, sin = rotary_tables(shape)
@@ -237,6 +244,19 @@ class Transformer(AdapterHost):
         return F.rms_norm(x, (self.shape.width,), self.norm, self.shape.norm_epsilon)
 
 
+def take(tensors: dict[str, Tensor], name: str, *size: int) -> Tensor:
+    """Remove a tensor from `tensors`. Raises ModelError when it is missing or of another size."""
+    if name not in tensors:
+        raise ModelError(f"the weights lack the tensor {name}", hint="fetch the model again")
+    found = tensors.pop(name)
+    if found.shape != size:
+        raise ModelError(
+            f"the tensor {name} has the size {tuple(found.shape)}, and the model's config says {size}",
+            hint="fetch the model again: its config and its weights do not belong together",
+        )
+    return found
+
+
 def rotary_tables(shape: Architecture) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the rotary positions: (context_length, head_width) each, fp32.
 
@@ -287,16 +307,18 @@ def read_architecture(folder: Path) -> Architecture | None:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"the model's config cannot be read: {error!r}", where=str(folder / "config.json")
+            f"the model's config cannot be read: {error!r}",
+            where=str(folder / "config.json"),
+            hint="fetch the model again",
         ) from error
 
 
 def read_tensors(folder: Path, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-    """All tensors of a folder's safetensors files. Raises ModelError when there are none or one is broken."""
-    files = sorted(folder.glob("*.safetensors"))
+    """All tensors of a folder's model*.safetensors. Raises ModelError when there are none or one is broken."""
+    files = sorted(folder.glob("model*.safetensors"))
     if not files:
         raise ModelError(
-            "the model folder has no .safetensors file",
+            "the model folder has no model.safetensors",
             where=str(folder),
             hint="save the model with save_pretrained(safe_serialization=True); pickled weights are never loaded",
         )
