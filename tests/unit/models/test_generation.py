@@ -1,0 +1,237 @@
+"""Continuous batching: whatever shares the batch, each completion is the one it would be alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from tutelage.errors import ContextTooLong
+from tutelage.models import generation
+from tutelage.models.generation import Batch, Completion, Request, Token, complete
+from tutelage.models.layout import sequences
+from tutelage.models.loading import LoadedModel, load_model
+from tutelage.models.transformer import Transformer
+
+ENDS = frozenset({2, 40, 41, 42})  # several, so that a random model comes to an end
+
+
+@pytest.fixture(scope="session")
+def exact(home: Any) -> Transformer:
+    """`tiny` in fp64: how a batch is composed cannot change a draw through rounding."""
+    model = load_model("tiny", home, dtype="float32").model
+    return model.double()
+
+
+def request(length: int = 5, **settings: Any) -> Request:
+    """A prompt that differs by its length and seed."""
+    seed = settings.setdefault("seed", 0)
+    prompt = [3 + (7 * seed + 13 * place) % 250 for place in range(length)]
+    return Request(prompt_ids=tuple(prompt), **{"max_tokens": 12, **settings})
+
+
+@pytest.mark.parametrize("family", ["llama 3 rope", "qwen3"])
+def test_greedy_completions_equal_transformers_generate(pair: Callable[[str], Any], family: str) -> None:
+    both = pair(family)
+    prompts = [[5, 9, 33, 7], [88, 14, 3], [60] * 9]
+    requests = [Request(prompt_ids=p, max_tokens=24, seed=0, temperature=0.0) for p in prompts]
+    for prompt, ours in zip(prompts, complete(both.ours, frozenset({2, 11}), requests), strict=True):
+        theirs = both.theirs.generate(
+            torch.tensor([prompt]), do_sample=False, max_new_tokens=24, eos_token_id=[2, 11]
+        )
+        assert list(ours.token_ids) == theirs[0, len(prompt) :].tolist()
+
+
+REQUESTS = st.builds(
+    request,
+    st.integers(1, 12),
+    seed=st.integers(0, 20),
+    max_tokens=st.integers(1, 12),
+    temperature=st.sampled_from([0.0, 0.7, 1.0, 1.5]),
+    top_p=st.sampled_from([0.5, 0.9, 1.0]),
+)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    arrivals=st.lists(st.tuples(REQUESTS, st.integers(0, 8)), min_size=1, max_size=7),
+    slots=st.integers(1, 4),
+    cancels=st.dictionaries(st.integers(0, 6), st.integers(0, 8), max_size=3),
+)
+def test_a_completion_does_not_depend_on_its_company(
+    exact: Transformer,
+    arrivals: list[tuple[Request, int]],
+    slots: int,
+    cancels: dict[int, int],
+) -> None:
+    """arrivals: requests and the step each comes at; cancels: the step at which the n-th is given up."""
+    batch = Batch(exact, ENDS, slots=slots)
+    keys: dict[int, int] = {}
+    drawn: dict[int, list[Token]] = {}
+    step = 0
+    while batch.busy or len(keys) < len(arrivals):
+        for index, (each, arrival) in enumerate(arrivals):
+            if arrival == step:
+                keys[index] = batch.add(each)
+        for index, at in cancels.items():
+            if at == step and index in keys:
+                batch.cancel(keys[index])
+        for token in batch.step():
+            drawn.setdefault(token.key, []).append(token)
+        step += 1
+    for index, (each, _) in enumerate(arrivals):
+        expected = alone(exact, each)
+        tokens = drawn.get(keys[index], [])
+        ids = tuple(token.token_id for token in tokens)
+        assert ids == expected.token_ids[: len(ids)]
+        if index not in cancels:
+            assert len(ids) == len(expected.token_ids)
+            assert tokens[-1].finish_reason == expected.finish_reason
+
+
+@lru_cache(maxsize=1000)
+def alone(model: Transformer, each: Request) -> Completion:
+    return complete(model, ENDS, [each], slots=1)[0]
+
+
+def test_a_seed_repeats_a_completion_and_another_seed_does_not(tiny: LoadedModel) -> None:
+    prompt = (5, 6, 7)
+    seeds = (1, 1, 2)
+    requests = [Request(prompt_ids=prompt, max_tokens=10, seed=seed) for seed in seeds]
+    first, again, other = complete(tiny.model, frozenset(), requests)
+    assert first.token_ids == again.token_ids != other.token_ids
+
+
+def test_logprobs_are_those_of_one_pass_over_the_whole(tiny: LoadedModel) -> None:
+    requests = [
+        request(9, seed=s, temperature=t, top_p=p) for s, t, p in ((0, 1, 1), (1, 0.5, 0.9), (2, 0, 1))
+    ]
+    for each, completion in zip(requests, complete(tiny.model, ENDS, requests), strict=True):
+        token_ids = torch.tensor([*each.prompt_ids, *completion.token_ids])
+        hidden = tiny.model.hidden(token_ids, sequences([len(token_ids)]))
+        logs = tiny.model.logits(hidden).log_softmax(dim=-1)
+        expected = logs[:-1].gather(1, token_ids[1:, None])[-len(completion.token_ids) :, 0]
+        assert_close(torch.tensor(completion.logprobs), expected, atol=1e-4, rtol=0)
+
+
+def test_any_of_the_end_tokens_ends_a_completion(tiny: LoadedModel) -> None:
+    free = complete(tiny.model, frozenset(), [request(max_tokens=20)])[0].token_ids
+    for place in (3, 7, 0):
+        ends = frozenset({free[place], 263})
+        ended = complete(tiny.model, ends, [request(max_tokens=20)])[0]
+        assert ended.token_ids == free[: free.index(free[place]) + 1]
+        assert ended.finish_reason == "stop"
+
+
+def test_max_tokens_cuts_a_completion(tiny: LoadedModel) -> None:
+    for limit in (1, 2, 9):
+        completion = complete(tiny.model, frozenset(), [request(max_tokens=limit)])[0]
+        assert len(completion.token_ids) == len(completion.logprobs) == limit
+        assert completion.finish_reason == "length"
+
+
+def test_an_end_token_at_the_limit_is_still_a_stop(tiny: LoadedModel) -> None:
+    last = complete(tiny.model, frozenset(), [request(max_tokens=1)])[0].token_ids[0]
+    assert complete(tiny.model, frozenset({last}), [request(max_tokens=1)])[0].finish_reason == "stop"
+
+
+def test_the_end_of_the_context_cuts_a_completion(tiny: LoadedModel) -> None:
+    batch = Batch(tiny.model, frozenset(), slots=2, context_length=16)
+    long, short = batch.add(request(15, max_tokens=50)), batch.add(request(4, max_tokens=50))
+    drawn = run(batch)
+    assert [len(drawn[key]) for key in (long, short)] == [1, 12]
+    assert all(tokens[-1].finish_reason == "length" for tokens in drawn.values())
+
+
+def test_a_prompt_that_fills_the_context_is_refused(tiny: LoadedModel) -> None:
+    batch = Batch(tiny.model, frozenset(), slots=2, context_length=16)
+    with pytest.raises(ContextTooLong, match="16 tokens") as caught:
+        batch.add(request(16))
+    assert caught.value.code == "context_length_exceeded"
+    assert not batch.busy
+
+
+def test_the_models_own_context_is_the_longest(tiny: LoadedModel) -> None:
+    assert Batch(tiny.model, frozenset(), slots=1).context_length == 1024
+    assert Batch(tiny.model, frozenset(), slots=1, context_length=5000).context_length == 1024
+
+
+def run(batch: Batch) -> dict[int, list[Token]]:
+    drawn: dict[int, list[Token]] = {}
+    while batch.busy:
+        for token in batch.step():
+            drawn.setdefault(token.key, []).append(token)
+    return drawn
+
+
+def keys_of(tokens: Sequence[Token]) -> set[int]:
+    return {token.key for token in tokens}
+
+
+def test_a_free_slot_is_taken_at_the_next_step(tiny: LoadedModel) -> None:
+    batch = Batch(tiny.model, frozenset(), slots=2)
+    a, b, c = (batch.add(request(max_tokens=limit)) for limit in (3, 9, 2))
+    assert [keys_of(batch.step()) for _ in range(4)] == [{a, b}, {a, b}, {b, c}, {b}]
+
+
+def test_a_cancelled_completion_gives_up_its_slot_at_once(tiny: LoadedModel) -> None:
+    batch = Batch(tiny.model, frozenset(), slots=1)
+    running, waiting, next_one = (batch.add(request(max_tokens=9)) for _ in range(3))
+    assert keys_of(batch.step()) == {running}
+    batch.cancel(running)
+    batch.cancel(waiting)
+    batch.cancel(999)
+    assert keys_of(batch.step()) == {next_one}
+    batch.cancel(next_one)
+    assert not batch.busy
+    assert batch.step() == []
+
+
+def test_prompts_are_read_in_portions_and_a_long_one_alone(
+    monkeypatch: pytest.MonkeyPatch, tiny: LoadedModel
+) -> None:
+    """Completions under way wait for no more than PREFILL_TOKENS of others' prompts."""
+    monkeypatch.setattr(generation, "PREFILL_TOKENS", 10)
+    batch = Batch(tiny.model, frozenset(), slots=8)
+    a, b, c, d = (batch.add(request(length, max_tokens=9)) for length in (5, 5, 40, 1))
+    seen = [keys_of(batch.step()) for _ in range(3)]
+    assert seen == [{a, b}, {a, b, c}, {a, b, c, d}]
+
+
+def test_a_cache_that_grows_loses_nothing(monkeypatch: pytest.MonkeyPatch, exact: Transformer) -> None:
+    requests = [request(length, seed=length, max_tokens=40) for length in (3, 20, 9)]
+    expected = complete(exact, frozenset(), requests)
+    monkeypatch.setattr(generation, "_CACHE_STEP", 4)
+    assert [each.token_ids for each in complete(exact, frozenset(), requests, slots=2)] == [
+        each.token_ids for each in expected
+    ]
+
+
+def test_completions_stand_in_the_order_of_the_requests(exact: Transformer) -> None:
+    requests = [request(seed=seed, max_tokens=12 - seed) for seed in range(6)]
+    finished: list[int] = []
+    found = complete(exact, ENDS, requests, slots=2, progress=finished.append)
+    assert [each.token_ids for each in found] == [alone(exact, each).token_ids for each in requests]
+    assert sum(finished) == 6
+    assert 0 not in finished
+    assert complete(exact, ENDS, []) == []
+
+
+def test_the_active_adapter_generates(own_tiny: LoadedModel) -> None:
+    from tutelage.models.adapters import AdapterShape
+
+    model = own_tiny.model
+    model.add_adapter("policy", AdapterShape(rank=2, alpha=4), seed=0)
+    bare = complete(model, frozenset(), [request()])
+    with model.using("policy"):
+        assert complete(model, frozenset(), [request()]) == bare
+        with torch.no_grad():
+            for parameter in model.adapter_parameters("policy"):
+                parameter.add_(0.3)
+        assert complete(model, frozenset(), [request()]) != bare
