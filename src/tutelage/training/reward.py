@@ -32,7 +32,7 @@ from tutelage.models.heads import ScalarHead
 from tutelage.models.loading import load_model
 from tutelage.models.transformer import Transformer
 from tutelage.rendering import Renderer
-from tutelage.training.agreement import Accuracy, pair_accuracy
+from tutelage.training.agreement import pair_accuracy
 from tutelage.training.checkpoints import (
     State,
     load_newest,
@@ -259,7 +259,7 @@ def micro_batches(examples: Sequence[PreferenceExample], micro_tokens: int) -> l
 
 
 def report(examples: Sequence[PreferenceExample], scores: Sequence[Tensor], *, seed: int) -> dict[str, Any]:
-    """Held-out accuracy over all pairs with its interval, by source and by rank gap, beside the longer-is-better rule."""
+    """Held-out accuracy over all pairs with its interval, by source and rank gap, beside the longer-is-better rule."""
 
     def accuracy(of: Sequence[Tensor], source: str | None = None, gap: int | None = None) -> dict[str, Any]:
         return pair_accuracy(examples, of, seed=seed, source=source, gap=gap).as_dict()
