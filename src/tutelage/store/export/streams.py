@@ -57,13 +57,14 @@ def comparisons(tx: Session, *, sources: Collection[str] | None = None) -> Itera
 
 
 def prompts(tx: Session, *, sources: Collection[str] | None = None) -> Iterator[Dialogue]:
-    """Dialogues that end with a user's message, each text once."""
+    """Dialogues that end with a user's message, each text once, under the first of its sources by name."""
     wanted = _filter(sources)
-    seen: set[tuple[Message, ...]] = set()
+    found: dict[tuple[Message, ...], Dialogue] = {}
     for prompt in _all_prompts(tx):
-        if wanted(prompt.source) and prompt.messages not in seen:
-            seen.add(prompt.messages)
-            yield prompt
+        if wanted(prompt.source):
+            known = found.setdefault(prompt.messages, prompt)
+            found[prompt.messages] = min(known, prompt, key=lambda each: (each.source, each.author or ""))
+    yield from found.values()
 
 
 def _filter(sources: Collection[str] | None) -> Callable[[str], bool]:

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from tutelage.cli import versions
+from tutelage.cli.output import fail
+from tutelage.errors import TutelageError
+from tutelage.registry import Registry
+from tutelage.store import Store, accounts
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TUTELAGE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def run(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command with --json; its object on success, the error's when it failed."""
+
+    def call(*arguments: str) -> Any:
+        monkeypatch.setattr(sys, "argv", ["tutelage", *arguments, "--json"])
+        app = typer.Typer(pretty_exceptions_enable=False)
+        versions.register(app)
+        try:
+            app([*arguments, "--json"], standalone_mode=False)
+        except TutelageError as error:
+            fail(error)
+        out, err = capsys.readouterr()
+        return json.loads(out or err)
+
+    return call
+
+
+@pytest.fixture
+def finished_run(tmp_path: Path) -> Path:
+    folder = tmp_path / "sft-0001"
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "adapter" / "adapter_config.json").write_text("{}")
+    (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+    (folder / "manifest.json").write_text('{"kind": "chat", "model": "tiny", "snapshot": "abc"}')
+    return folder
+
+
+def test_versions_from_run_to_roll_back(home: Path, run: Run, finished_run: Path) -> None:
+    assert run("versions", "list") == {"versions": [], "aliases": {}}
+    assert run("versions", "publish", str(finished_run), "--notes", "first")["name"] == "v1"
+    assert run("versions", "publish", str(finished_run))["name"] == "v2"
+    assert run("versions", "promote", "v1") == {"alias": "stable", "version": "v1"}
+    assert run("versions", "promote", "v2") == {"alias": "stable", "version": "v2"}
+    assert run("versions", "promote", "v2", "--alias", "candidate")["alias"] == "candidate"
+    assert run("versions", "rollback") == {"alias": "stable", "version": "v1"}
+    listed = run("versions", "list")
+    assert [version["name"] for version in listed["versions"]] == ["v1", "v2"]
+    assert listed["aliases"] == {"stable": "v1", "candidate": "v2"}
+    shown = run("versions", "show", "stable")
+    assert (shown["name"], shown["aliases"], shown["lineage"]) == ("v1", ["stable"], ["v1"])
+    assert (shown["notes"], shown["run"], shown["snapshot"]) == ("first", "sft-0001", "abc")
+    assert Registry(home).resolve("stable").name == "v1"
+
+
+def test_errors_come_with_a_way_out(run: Run, tmp_path: Path) -> None:
+    assert "publish" in run("versions", "show", "v1")["error"]["hint"]
+    assert "promote" in run("versions", "rollback")["error"]["hint"]
+    assert run("versions", "publish", str(tmp_path / "none"))["error"]["where"]
+    assert "keys list" in run("keys", "revoke", "none")["error"]["hint"]
+
+
+def test_keys_from_creation_to_revocation(home: Path, run: Run) -> None:
+    made = run("keys", "create", "--name", "script", "--scope", "chat")
+    assert made["key"].startswith("tut-")
+    assert made["scopes"] == ["chat"]
+    other = run("keys", "create", "--name", "other")
+    listed = run("keys", "list")["keys"]
+    assert [key["name"] for key in listed] == ["other", "script"]
+    assert made["key"] not in json.dumps(listed)
+    store = Store.open(home / "tutelage.db")
+    with store.read() as tx:
+        found = accounts.key_by_secret(tx, made["key"])
+    assert found is not None
+    assert found.id == made["id"]
+    assert run("keys", "revoke", made["prefix"])["revoked"]
+    assert run("keys", "revoke", other["id"])["revoked"]
+    with store.read() as tx:
+        assert accounts.key_by_secret(tx, made["key"]) is None
+    store.close()
+
+
+def test_a_backup_can_be_opened(run: Run, tmp_path: Path) -> None:
+    run("keys", "create", "--name", "script")
+    target = tmp_path / "copy.db"
+    assert run("backup", str(target)) == {"path": str(target), "bytes": target.stat().st_size}
+    with closing(sqlite3.connect(target)) as connection:
+        assert connection.execute("SELECT name FROM api_keys").fetchall() == [("script",)]
+    assert run("backup", str(target))["error"]["where"] == str(target)
+
+
+def test_text_for_people(
+    home: Path, finished_run: Path, capsys: pytest.CaptureFixture[str], run: Run
+) -> None:
+    versions.list_versions()
+    versions.list_keys()
+    versions.publish(finished_run, notes="[bold]as it is[/bold]")
+    versions.promote("v1")
+    versions.list_versions()
+    versions.show("stable")
+    versions.create_key("a [red]key", versions.SCOPES)
+    versions.list_keys()
+    out = capsys.readouterr().out
+    for part in (
+        "No version yet",
+        "Published v1",
+        "stable is now v1",
+        "[bold]as it is[/bold]",
+        "tut-",
+        "[red]key",
+    ):
+        assert part in out

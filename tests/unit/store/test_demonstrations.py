@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tutelage.errors import Conflict, InvalidRequest, NotFound
+from tutelage.store import Store, labelling
+from tutelage.store.tables import Message
+
+QUESTION = {"role": "user", "content": "q"}
+ANSWER = {"role": "assistant", "content": "a", "provenance": {"kind": "edited", "seconds": 12}}
+
+
+def test_a_draft_grows_until_it_is_handed_in(store: Store, cast: SimpleNamespace) -> None:
+    with store.write() as tx:
+        draft = labelling.save_demonstration(tx, author_id=cast.trainer, messages=[], status="draft")
+        save: dict[str, Any] = {"author_id": cast.trainer, "demonstration_id": draft.id}
+        labelling.save_demonstration(tx, messages=[QUESTION], status="draft", **save)
+        assert [row.id for row in labelling.drafts(tx, cast.trainer)] == [draft.id]
+        assert labelling.drafts(tx, cast.second) == []
+        done = labelling.save_demonstration(tx, messages=[QUESTION, ANSWER], status="submitted", **save)
+        assert (done.id, done.status, done.consent) == (draft.id, "submitted", True)
+        assert done.messages[1] == ANSWER
+        assert done.messages[0] == QUESTION | {"provenance": None}
+        assert labelling.drafts(tx, cast.trainer) == []
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        [QUESTION],
+        [ANSWER],
+        [QUESTION, QUESTION, ANSWER],
+        [QUESTION, {"role": "assistant", "content": "  "}],
+        [{"role": "robot", "content": "x"}],
+        [{"content": "x"}],
+        [QUESTION, {"role": "assistant", "content": None}],
+    ],
+)
+def test_what_is_no_dialogue_cannot_be_handed_in(
+    store: Store, cast: SimpleNamespace, messages: list[dict[str, Any]]
+) -> None:
+    with store.write() as tx, pytest.raises(InvalidRequest):
+        labelling.save_demonstration(tx, author_id=cast.trainer, messages=messages, status="submitted")
+
+
+def test_a_demonstration_is_its_authors(store: Store, cast: SimpleNamespace) -> None:
+    with store.write() as tx:
+        row = labelling.save_demonstration(tx, author_id=cast.trainer, messages=[QUESTION], status="draft")
+        mine: dict[str, Any] = {"demonstration_id": row.id, "author_id": cast.second}
+        with pytest.raises(NotFound):
+            labelling.save_demonstration(tx, messages=[], status="draft", **mine)
+        with pytest.raises(NotFound):
+            labelling.get_demonstration(tx, row.id, author_id=cast.second)
+        with pytest.raises(NotFound):
+            labelling.delete_draft(tx, row.id, author_id=cast.second)
+        labelling.delete_draft(tx, row.id, author_id=cast.trainer)
+        assert labelling.drafts(tx, cast.trainer) == []
+
+
+def test_review(store: Store, cast: SimpleNamespace) -> None:
+    both = [QUESTION, ANSWER]
+    with store.write() as tx:
+        row = labelling.save_demonstration(tx, author_id=cast.trainer, messages=both, status="draft")
+        save: dict[str, Any] = {"author_id": cast.trainer, "messages": both, "demonstration_id": row.id}
+        review: dict[str, Any] = {"by": cast.second}
+        with pytest.raises(Conflict):
+            labelling.review_demonstration(tx, row.id, decision="accepted", **review)
+        labelling.save_demonstration(tx, status="submitted", **save)
+        with pytest.raises(Conflict):
+            labelling.delete_draft(tx, row.id, author_id=cast.trainer)
+        labelling.review_demonstration(tx, row.id, decision="sent_back", note="too short", **review)
+        [again] = labelling.drafts(tx, cast.trainer)
+        assert (again.review_note, again.reviewer_id) == ("too short", cast.second)
+        labelling.save_demonstration(tx, status="submitted", **save)
+        assert [found.id for found in labelling.list_demonstrations(tx, status="submitted")] == [row.id]
+        labelling.review_demonstration(tx, row.id, decision="accepted", **review)
+        with pytest.raises(Conflict):
+            labelling.save_demonstration(tx, status="draft", **save)
+        wrong: Any = "maybe"
+        with pytest.raises(InvalidRequest):
+            labelling.review_demonstration(tx, row.id, decision=wrong, **review)
+        with pytest.raises(InvalidRequest):
+            labelling.list_demonstrations(tx, status=wrong)
+        with pytest.raises(InvalidRequest):
+            labelling.save_demonstration(tx, author_id=cast.trainer, messages=both, status=wrong)
+        with pytest.raises(NotFound):
+            labelling.review_demonstration(tx, "none", decision="accepted", **review)
+
+
+def test_a_better_ending_hangs_on_the_message_it_improves(
+    store: Store, cast: SimpleNamespace, chat: Callable[..., list[Message]]
+) -> None:
+    message = chat(cast.reader, "q", "a")[1]
+    save: dict[str, Any] = {"author_id": cast.trainer, "messages": [QUESTION, ANSWER], "status": "submitted"}
+    with store.write() as tx:
+        assert labelling.save_demonstration(tx, message_id=message.id, **save).message_id == message.id
+        with pytest.raises(NotFound):
+            labelling.save_demonstration(tx, message_id="none", **save)
