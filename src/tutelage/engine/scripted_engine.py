@@ -14,7 +14,8 @@ from tutelage.rendering import Renderer
 class ScriptedEngine:
     """Gives the answers in turn, over and over; a seed picks one, so the same seed gives the same answer.
 
-    `delay` is in seconds a token. `prompts` holds what it was asked, `running` how many answers are under way.
+    `delay` is in seconds a token, and may be changed at any time. `prompts` holds what was asked, `running` how
+    many answers are under way.
     """
 
     def __init__(
@@ -32,11 +33,15 @@ class ScriptedEngine:
         self.prompts: list[list[int]] = []
         self.running = 0
         self.closed = False
-        self._answers = [renderer.completion(answer) for answer in answers]
-        self._delay = delay
-        self._turns = count()
+        self.delay = delay
         self._idle = asyncio.Event()
         self._idle.set()
+        self.script(answers)
+
+    def script(self, answers: Sequence[str]) -> None:
+        """Give these answers from now on, beginning with the first."""
+        self._answers = [self.renderer.completion(answer) for answer in answers]
+        self._turns = count()
 
     async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> AsyncIterator[TokenChunk]:
         """Stream the next answer a token at a time. Raises ContextTooLong and Unavailable as engines do."""
@@ -66,7 +71,7 @@ class ScriptedEngine:
         answer = self._answers[turn % len(self._answers)]
         limit = min(room, len(answer) if sampling.max_tokens is None else sampling.max_tokens)
         for token in answer[:limit]:
-            await asyncio.sleep(self._delay)
+            await asyncio.sleep(self.delay)
             yield TokenChunk((token,), (0.0,))
         reason: FinishReason = "length" if limit < len(answer) else "stop"
         yield TokenChunk((), (), finish_reason=reason)

@@ -1,0 +1,237 @@
+"""/api/answers/{id}/events and /stop: streaming, coming back, stopping, dying."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from starlette.testclient import TestClient
+
+from tutelage.server import streaming
+from tutelage.store import dialogues, tables
+
+STORY = "".join(f"Sentence number {n} of a long story. " for n in range(40))[:510]
+
+
+def read(lines: Any, *, until: int | None = None) -> list[tuple[int, str, dict[str, Any]]]:
+    """Events of a stream that is being read; stops after the first delta that reaches position `until`."""
+    events, fields = [], {}
+    for line in lines:
+        if line and not line.startswith(":"):
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        elif fields:
+            events.append((int(fields["id"]), fields["event"], json.loads(fields["data"])))
+            fields = {}
+            if until is not None and events[-1][0] >= until:
+                break
+    return events
+
+
+def text_of(events: list[tuple[int, str, dict[str, Any]]]) -> str:
+    return "".join(data["text"] for _, kind, data in events if kind == "delta")
+
+
+def test_an_answer_streams_while_it_is_written_and_can_be_read_again_from_anywhere(site: Any) -> None:
+    site.answers, site.delay = [STORY[:500]], 0.001
+    with site.listening() as address, httpx.Client(base_url=address) as client:
+        turn = client.post("/api/dialogues", json={"text": "Tell"}).json()
+        path = f"/api/answers/{turn['answer_id']}/events"
+        with client.stream("GET", path) as response:
+            assert response.headers["content-type"].startswith("text/event-stream")
+            first = read(response.iter_lines(), until=100)
+        assert "done" not in [kind for _, kind, _ in first]
+        with client.stream("GET", path, headers={"last-event-id": str(first[-1][0])}) as response:
+            rest = read(response.iter_lines())
+        assert text_of(first) + text_of(rest) == STORY[:500]
+        assert [kind for _, kind, _ in rest][-2:] == ["verdict", "done"]
+        for after in (0, 37, 500, 501):
+            with client.stream("GET", path, params={"after": after}) as response:
+                again = read(response.iter_lines())
+            assert text_of(again) == STORY[after:500]
+            assert again[-1] == rest[-1]
+
+
+def test_an_answer_is_written_to_its_end_without_a_reader(site: Any) -> None:
+    site.answers, site.delay = [STORY[:300]], 0.001
+    with site.client() as client:
+        turn = client.post("/api/dialogues", json={"text": "Tell"}).json()
+        row = wait_for_status(site, turn["answer_id"], "complete")
+        assert (row.content, row.prompt_tokens, row.completion_tokens) == (STORY[:300], 23, 300)
+
+
+def test_the_row_is_there_from_the_beginning_and_follows_the_text(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutelage.server.turn.FLUSH_SECONDS", 0.05)
+    site.answers, site.delay = [STORY], 0.004
+    with site.client() as client:
+        turn = client.post("/api/dialogues", json={"text": "Tell"}).json()
+        row = message(site, turn["answer_id"])
+        assert (row.status, row.model_version) == ("running", "v1")
+        assert row.sampling["temperature"] == 0.7
+        time.sleep(0.6)
+        row = message(site, turn["answer_id"])
+        assert row.status == "running"
+        assert 0 < len(row.content) < len(STORY)
+        assert STORY.startswith(row.content)
+        client.post(f"/api/answers/{turn['answer_id']}/stop")
+
+
+def test_stopping_keeps_what_was_written_and_frees_the_slot(site: Any) -> None:
+    site.answers, site.delay = [STORY], 0.005
+    with site.client() as client:
+        turn = client.post("/api/dialogues", json={"text": "Tell"}).json()
+        time.sleep(0.3)
+        assert client.post(f"/api/answers/{turn['answer_id']}/stop").status_code == 204
+        events = client.get(f"/api/answers/{turn['answer_id']}/events").text
+        assert '"status":"interrupted"' in events
+        row = message(site, turn["answer_id"])
+        assert (row.status, row.finish_reason) == ("interrupted", None)
+        assert row.content
+        assert STORY.startswith(row.content)
+        assert site.engines["v1"].running == 0
+        assert client.post(f"/api/answers/{turn['answer_id']}/stop").status_code == 204
+        assert message(site, turn["answer_id"]).content == row.content
+
+
+def test_a_question_is_no_answer(client: TestClient) -> None:
+    turn = client.post("/api/dialogues", json={"text": "Hi"}).json()
+    assert client.get(f"/api/answers/{turn['user_message_id']}/events").status_code == 400
+    assert client.post(f"/api/answers/{turn['user_message_id']}/stop").status_code == 400
+
+
+def test_after_a_crash_the_answer_is_interrupted_and_nothing_is_lost(site: Any) -> None:
+    with site.store.write() as tx:
+        from tutelage.store import accounts
+
+        user = accounts.create_guest(tx)
+        cookie = {"cookie": f"tutelage={accounts.open_session(tx, user.id, days=1)}"}
+        dialogue = dialogues.create_dialogue(tx, user.id)
+        question = dialogues.add_message(
+            tx, dialogue.id, parent_id=None, role="user", content="Tell", author_kind="human"
+        )
+        answer = dialogues.start_answer(
+            tx, dialogue.id, parent_id=question.id, model_version="v1", sampling={}
+        )
+        dialogues.flush_answer(tx, answer.id, content="Once upon")
+    with site.client() as client:
+        events = client.get(f"/api/answers/{answer.id}/events", headers=cookie).text
+        assert '"text":"Once upon"' in events
+        assert '"status":"interrupted"' in events
+        more = client.post(f"/api/dialogues/{dialogue.id}/messages", json={"text": "Go on"}, headers=cookie)
+        assert more.status_code == 201
+
+
+def test_an_answer_that_another_process_writes_is_followed_by_its_row(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutelage.server.turn.FLUSH_SECONDS", 0.05)
+    with site.listening() as address:
+        headers = site.session("guest")
+        with httpx.Client(base_url=address, headers=headers) as client:
+            dialogue_id = client.post("/api/dialogues", json={"text": "Hi"}).json()["dialogue_id"]
+            time.sleep(0.3)
+            with site.store.write() as tx:
+                question = dialogues.add_message(
+                    tx, dialogue_id, parent_id=None, role="user", content="Tell", author_kind="human"
+                )
+                answer = dialogues.start_answer(
+                    tx, dialogue_id, parent_id=question.id, model_version="v1", sampling={}
+                )
+            with client.stream("GET", f"/api/answers/{answer.id}/events") as response:
+                lines = response.iter_lines()
+                with site.store.write() as tx:
+                    dialogues.flush_answer(tx, answer.id, content="Once")
+                first = read(lines, until=4)
+                with site.store.write() as tx:
+                    dialogues.finish_answer(
+                        tx, answer.id, content="Once more", status="complete", finish_reason="stop"
+                    )
+                rest = read(lines)
+    assert (text_of(first), text_of(rest)) == ("Once", " more")
+    assert rest[-1][1] == "done"
+
+
+def test_a_model_that_fails_interrupts_the_answer_and_says_so(site: Any) -> None:
+    with site.client() as client:
+        client.get("/api/model")
+
+        async def fail(prompt_ids: Any, sampling: Any) -> Any:
+            raise RuntimeError("secret words of the user")
+            yield
+
+        wait_until_loaded(site)
+        site.engines["v1"].generate = fail
+        turn = client.post("/api/dialogues", json={"text": "Tell"}).json()
+        events = client.get(f"/api/answers/{turn['answer_id']}/events").text
+        assert "event: error" in events or '"status":"interrupted"' in events
+        assert "secret" not in events
+        assert wait_for_status(site, turn["answer_id"], "interrupted").content == ""
+
+
+def test_silence_is_filled_with_comments(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "HEARTBEAT_SECONDS", 0.05)
+    site.answers, site.delay = ["Hi."], 0.2
+    with site.client() as client:
+        turn = client.post("/api/dialogues", json={"text": "Tell"}).json()
+        stream = client.get(f"/api/answers/{turn['answer_id']}/events").text
+        assert stream.count(": still here") >= 3
+        assert stream.rstrip().splitlines()[-2] == "event: done"
+
+
+def test_answers_whose_writer_has_died_are_reaped_while_the_server_runs(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutelage.server.app.DEAD_AFTER", timedelta(seconds=0.1))
+    monkeypatch.setattr("tutelage.server.turn.Turns.reap.__kwdefaults__", {"older_than": timedelta(0)})
+    with site.client() as client:
+        turn = client.post("/api/dialogues", json={"text": "Hi"}).json()
+        wait_for_status(site, turn["answer_id"], "complete")
+        with site.store.write() as tx:
+            left = dialogues.start_answer(
+                tx,
+                turn["dialogue_id"],
+                parent_id=turn["user_message_id"],
+                model_version="v1",
+                sampling={},
+            )
+        wait_for_status(site, left.id, "interrupted")
+
+
+def test_ending_the_server_interrupts_what_does_not_end_by_itself(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutelage.server.turn.Turns.close.__kwdefaults__", {"grace": 0.2})
+    site.answers, site.delay = [STORY], 0.005
+    with site.client() as client:
+        turn = client.post("/api/dialogues", json={"text": "Tell"}).json()
+    row = message(site, turn["answer_id"])
+    assert row.status == "interrupted"
+    assert STORY.startswith(row.content)
+
+
+def message(site: Any, message_id: str) -> tables.Message:
+    with site.store.read() as tx:
+        row = tx.get(tables.Message, message_id)
+        assert row is not None
+        return row
+
+
+def wait_for_status(site: Any, message_id: str, status: str) -> tables.Message:
+    deadline = time.monotonic() + 10
+    while (row := message(site, message_id)).status != status:
+        assert time.monotonic() < deadline, row.status
+        time.sleep(0.02)
+    return row
+
+
+def wait_until_loaded(site: Any) -> None:
+    deadline = time.monotonic() + 10
+    while "v1" not in site.engines:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
