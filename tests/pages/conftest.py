@@ -9,7 +9,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tutelage.dialogue import Message
+from tutelage.engine.interface import Sampling, TokenChunk
 from tutelage.engine.pool import EnginePool
 from tutelage.engine.scripted_engine import ScriptedEngine
 from tutelage.models import tiny
@@ -40,18 +40,41 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-LONG_ANSWER = "A long answer. " + "It has many words, one after the other. " * 40
 
 
 class KeywordClassifier:
     """Finds `forbidden` hateful and `doubtful` a little hateful."""
 
     def score(self, texts: Sequence[str], contexts: Sequence[str] | None = None) -> list[dict[str, float]]:
-        return [{"hate": 0.999 if "forbidden" in text else 0.0, "self-harm/intent": _sad(text)} for text in texts]
+        return [
+            {"hate": 0.999 if "forbidden" in text else 0.0, "self-harm/intent": _sad(text)} for text in texts
+        ]
 
 
 def _sad(text: str) -> float:
     return 0.999 if "hopeless" in text else 0.0
+
+
+class Actor:
+    """An engine whose script can be changed between two answers."""
+
+    version = "v1"
+    context_length = 100_000
+
+    def __init__(self, renderer: Renderer) -> None:
+        self.renderer = renderer
+        self.learn("Hello there.")
+
+    def learn(self, *answers: str, delay: float = 0.0) -> None:
+        self._script = ScriptedEngine(
+            answers, renderer=self.renderer, delay=delay, context_length=self.context_length
+        )
+
+    def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> AsyncIterator[TokenChunk]:
+        return self._script.generate(prompt_ids, sampling)
+
+    async def close(self) -> None:
+        await self._script.close()
 
 
 @dataclass
@@ -85,7 +108,13 @@ class Site:
             for index, text in enumerate(texts):
                 role, kind = ("assistant", "model") if index % 2 else ("user", "human")
                 parent = dialogues.add_message(
-                    tx, row.id, parent_id=parent, role=role, content=text, author_kind=kind, model_version="v1"
+                    tx,
+                    row.id,
+                    parent_id=parent,
+                    role=role,
+                    content=text,
+                    author_kind=kind,
+                    model_version="v1",
                 ).id
             return row.id
 
@@ -110,14 +139,11 @@ def running_site(home: Path, renderer: Renderer, *, port: int = 0) -> Iterator[S
     """The whole application in a thread."""
     store, registry = Store.open(home / "tutelage.db"), Registry(home)
     for notes in ("The base model as it came.", "Tuned on what people wrote."):
-        registry.publish(kind="chat", model="tiny", notes=notes, parents=[each.name for each in registry.list()][-1:])
+        registry.publish(
+            kind="chat", model="tiny", notes=notes, parents=[each.name for each in registry.list()][-1:]
+        )
     registry.promote("v1")
-    engine = ScriptedEngine(["Hello there."], renderer=renderer, version="v1", context_length=100_000)
-
-    def say(*answers: str, delay: float = 0.0) -> None:
-        engine._answers = [renderer.completion(answer) for answer in answers]
-        engine._delay = delay
-
+    engine = Actor(renderer)
     app = create_app(
         store=store,
         engines=EnginePool(registry, lambda version: engine),
@@ -132,7 +158,7 @@ def running_site(home: Path, renderer: Renderer, *, port: int = 0) -> Iterator[S
     while not server.started:
         time.sleep(0.01)
         assert thread.is_alive(), "the server did not start"
-    yield Site(f"http://127.0.0.1:{listening.getsockname()[1]}", store, registry, say)
+    yield Site(f"http://127.0.0.1:{listening.getsockname()[1]}", store, registry, engine.learn)
     server.should_exit = True
     thread.join(timeout=20)
     store.close()
@@ -151,24 +177,17 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@dataclass
-class Visitor:
-    """Somebody's browser: a page that fails the test when a script fails or something outside is asked for."""
-
-    page: Page
-    context: BrowserContext
-    problems: list[str]
-
-
 @pytest.fixture
 def visit(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
     """Open a fresh browser context as a user of a role (None: a guest) and go to a path."""
     contexts: list[BrowserContext] = []
     problems: list[str] = []
 
-    def open_page(path: str = "/", *, role: str | None = None, width: int = 1280, **options: Any) -> Page:
+    def open_page(
+        path: str = "/", *, role: str | None = None, width: int = 1280, height: int = 800, **options: Any
+    ) -> Page:
         context = browser.new_context(
-            base_url=site.url, viewport={"width": width, "height": 800}, reduced_motion="reduce", **options
+            base_url=site.url, viewport={"width": width, "height": height}, reduced_motion="reduce", **options
         )
         contexts.append(context)
         if role is not None:
@@ -204,12 +223,3 @@ def _quick_model(request: pytest.FixtureRequest) -> None:
     """Each test begins with a model that greets at once."""
     if "site" in request.fixturenames:
         request.getfixturevalue("site").say("Hello there.")
-
-
-def ask(page: Page, text: str) -> None:
-    """Type a message and send it with Enter."""
-    page.get_by_role("textbox", name="Your message").fill(text)
-    page.keyboard.press("Enter")
-
-
-__all__ = ["LONG_ANSWER", "Message", "Site", "ask", "running_site"]

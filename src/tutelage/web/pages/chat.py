@@ -11,18 +11,26 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import HTMLResponse, Response
+from pydantic import BaseModel, Field
 
 from tutelage.engine.pool import PoolState
 from tutelage.errors import NotFound
 from tutelage.moderation.categories import CATEGORIES
 from tutelage.registry import Registry
 from tutelage.store import dialogues, feedback
+from tutelage.web import markdown
 from tutelage.web.catalogue import Translate
 from tutelage.web.pages.parts import Anybody, Parts, Templates
 from tutelage.web.views import message_views
 
 router = APIRouter(include_in_schema=False)
+
+
+class Blocks(BaseModel):
+    """A piece of an answer."""
+
+    text: str = Field(max_length=100_000)
 
 
 @router.get("/")
@@ -86,6 +94,12 @@ def message_fragment(
 def dialogues_fragment(request: Request, user: Anybody, pages: Templates, current: str = "") -> Response:
     """The list of chats."""
     return pages.page(request, "_dialogues.html", user=user, dialogue_id=current)
+
+
+@router.post("/fragments/markdown")
+def markdown_fragment(body: Blocks, user: Anybody) -> Response:
+    """Markdown as answers show it."""
+    return HTMLResponse(markdown.render(body.text))
 
 
 def examples(t: Translate) -> list[str]:

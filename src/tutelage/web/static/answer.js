@@ -1,33 +1,28 @@
 // @ts-check
 /** Follows one answer while it comes, and survives a lost network: the browser re-attaches by Last-Event-ID. */
 
-import { Problem } from "./http.js";
 import { t } from "./catalogue.js";
+import { dressCode } from "./copy.js";
+import { Problem, fragment } from "./http.js";
 
 /**
- * Stream an answer's text into its element. Text only ever becomes textContent.
+ * Stream an answer's text into its element.
  * @param {HTMLElement} element a running message
  * @param {string} id
  * @returns {Promise<void>} when the answer has ended, however it ended; rejects with a Problem when it failed
  */
 export function follow(element, id) {
-  const waiting = /** @type {HTMLElement} */ (element.querySelector(".waiting"));
-  const streaming = /** @type {HTMLElement} */ (element.querySelector(".streaming"));
-  const text = document.createTextNode("");
-  streaming.append(text);
+  const text = new StreamedText(element);
   return new Promise((resolve, reject) => {
     const source = new EventSource(`/api/answers/${id}/events`);
     const end = (/** @type {() => void} */ settle) => {
       source.close();
+      text.close();
       settle();
     };
-    source.addEventListener("delta", (event) => {
-      waiting.hidden = true;
-      streaming.hidden = false;
-      text.appendData(JSON.parse(event.data).text);
-    });
+    source.addEventListener("delta", (event) => text.push(JSON.parse(event.data).text));
     source.addEventListener("verdict", (event) => {
-      if (JSON.parse(event.data).state === "blocked") text.data = "";
+      if (JSON.parse(event.data).state === "blocked") text.hide();
     });
     source.addEventListener("done", () => end(resolve));
     source.addEventListener("error", (event) => {
@@ -39,4 +34,66 @@ export function follow(element, id) {
       }
     });
   });
+}
+
+/** Text as it comes: plain while its block is open, rendered by the server once the block is closed. */
+class StreamedText {
+  /** @param {HTMLElement} element a running message */
+  constructor(element) {
+    this.waiting = /** @type {HTMLElement} */ (element.querySelector(".waiting"));
+    this.blocks = /** @type {HTMLElement} */ (element.querySelector(".blocks"));
+    this.streaming = /** @type {HTMLElement} */ (element.querySelector(".streaming"));
+    this.open = document.createTextNode("");
+    this.streaming.append(this.open);
+    this.rendering = false;
+    this.closed = false;
+  }
+
+  /** @param {string} text */
+  push(text) {
+    this.waiting.hidden = true;
+    this.streaming.hidden = false;
+    this.open.appendData(text);
+    this.render();
+  }
+
+  /** The filter has blocked the answer: take away what was shown. */
+  hide() {
+    this.close();
+    this.blocks.replaceChildren();
+    this.streaming.hidden = true;
+  }
+
+  close() {
+    this.closed = true;
+  }
+
+  /** Have the closed blocks rendered, one request at a time; what fails stays plain until the end. */
+  async render() {
+    const length = closedLength(this.open.data);
+    if (!length || this.rendering || this.closed) return;
+    this.rendering = true;
+    const html = await fragment("/fragments/markdown", { text: this.open.data.slice(0, length) }).catch(() => null);
+    if (!html || this.closed) return;
+    dressCode(html);
+    this.blocks.append(html);
+    this.open.deleteData(0, length);
+    this.rendering = false;
+    this.render();
+  }
+}
+
+/** How much of a Markdown text is closed: up to its last blank line that is not inside a block of code. @param {string} text */
+export function closedLength(text) {
+  let closed = 0;
+  let place = 0;
+  let fence = "";
+  for (const line of text.split("\n").slice(0, -1)) {
+    place += line.length + 1;
+    const mark = /^ {0,3}(`{3,}|~{3,})/.exec(line)?.[1] ?? "";
+    if (!fence) fence = mark;
+    else if (mark[0] === fence[0] && mark.length >= fence.length && line.trim() === mark) fence = "";
+    if (!fence && (line.trim() === "" || mark)) closed = place;
+  }
+  return closed;
 }

@@ -97,7 +97,7 @@ async function ask(content, parent, key = crypto.randomUUID()) {
     await settle(question, started.user_message_id);
     await finish(answer, started.answer_id);
   }, retry);
-  refreshDialogues();
+  refreshTitle();
 }
 
 /** A new dialogue has got its address. @param {string} id */
@@ -105,7 +105,15 @@ function enter(id) {
   if (main.dataset.dialogue === id) return;
   main.dataset.dialogue = id;
   history.replaceState(null, "", `/c/${id}`);
-  attempt(refreshDialogues);
+  refreshTitle();
+}
+
+/** Show the list of chats as it is now, and the title of this one. */
+async function refreshTitle() {
+  await attempt(refreshDialogues);
+  const title = document.querySelector("#dialogues [aria-current]")?.textContent?.trim() ?? "";
+  byId("title").textContent = title;
+  if (title) document.title = `${title} · tutelage`;
 }
 
 /** @param {Element} message */
@@ -207,7 +215,7 @@ onActions({
 });
 
 dressCode(thread);
-toEnd();
+if (thread.firstElementChild) toEnd();
 update();
 if (matchMedia("(hover: hover)").matches) text.focus();
 const open = thread.querySelector(".message[data-status='running']");

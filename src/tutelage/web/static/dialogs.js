@@ -58,6 +58,11 @@ export async function attempt(action) {
   }
 }
 
+document.addEventListener("click", (event) => {
+  const button = /** @type {Element} */ (event.target).closest("[data-action='close-dialog']");
+  button?.closest("dialog")?.close("");
+});
+
 /** One listener for all [data-action] buttons of a page. @param {Record<string, (target: any, event: MouseEvent) => void>} actions */
 export function onActions(actions) {
   document.addEventListener("click", (event) => {

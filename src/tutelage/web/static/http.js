@@ -33,10 +33,13 @@ export async function call(method, path, body) {
 
 /**
  * A piece of a page rendered by the server. The only place where text becomes HTML.
- * @param {string} path @returns {Promise<DocumentFragment>}
+ * @param {string} path @param {unknown} [body] what to render, sent as JSON
+ * @returns {Promise<DocumentFragment>}
  */
-export async function fragment(path) {
-  const response = await reach(path, { headers: { accept: "text/html", "x-fragment": "1" } });
+export async function fragment(path, body) {
+  const sent = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) };
+  const headers = { accept: "text/html", "content-type": "application/json" };
+  const response = await reach(path, { headers, ...sent });
   const template = document.createElement("template");
   template.innerHTML = policy.createHTML(await response.text());
   return template.content;

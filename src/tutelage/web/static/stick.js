@@ -15,7 +15,7 @@ export function stick(scroller, content, button) {
     stuck = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR;
     button.hidden = stuck;
   }, { passive: true });
-  new ResizeObserver(() => stuck && toEnd()).observe(content);
+  new ResizeObserver(() => stuck && content.firstElementChild && toEnd()).observe(content);
   button.addEventListener("click", toEnd);
   return toEnd;
 }

@@ -1,0 +1,178 @@
+"""Chatting: nothing that was said is lost, and nothing is sent that was not meant to be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+pytestmark = pytest.mark.browser
+Visit = Callable[..., Page]
+LONG = "A long answer. " + "It has many words, one after the other. " * 10
+
+
+def composer(page: Page) -> Locator:
+    return page.get_by_role("textbox", name="Your message")
+
+
+def ask(page: Page, text: str) -> None:
+    composer(page).fill(text)
+    page.keyboard.press("Enter")
+
+
+def answers(page: Page) -> Locator:
+    return page.locator(".message.assistant[data-status='complete']")
+
+
+def test_an_answer_streams_is_rendered_and_is_there_after_a_reload(visit: Visit, site: Any) -> None:
+    site.say("Use **bold**.\n\n```python\nprint(1)\n```")
+    page = visit()
+    ask(page, "How?")
+    expect(answers(page).locator("strong")).to_have_text("bold")
+    expect(answers(page).locator(".code .k, .code .nb").first).to_have_text("print")
+    assert re.search(r"/c/[0-9a-f-]{36}$", page.url)
+    expect(page.locator("#dialogues .item")).to_have_count(1)
+    page.reload()
+    expect(answers(page).locator("strong")).to_have_text("bold")
+    expect(page.locator(".message.user .body")).to_have_text("How?")
+
+
+def test_closed_blocks_are_rendered_while_the_rest_still_comes(visit: Visit, site: Any) -> None:
+    site.say("A **first** block.\n\n" + LONG, delay=0.005)
+    page = visit()
+    ask(page, "Go")
+    expect(page.locator("[data-status='running'] .blocks strong")).to_have_text("first")
+    expect(page.locator("[data-status='running'] .streaming")).not_to_contain_text("first")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("[data-status='interrupted']")).to_be_visible()
+
+
+def test_a_reload_while_an_answer_comes_goes_on_with_it(visit: Visit, site: Any) -> None:
+    site.say(LONG, delay=0.004)
+    page = visit()
+    ask(page, "Go")
+    expect(page.locator(".streaming")).to_contain_text("A long answer")
+    page.reload()
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    expect(page.locator(".streaming")).to_contain_text("A long answer")
+    expect(answers(page)).to_contain_text(LONG.strip())
+
+
+def test_stop_keeps_what_was_written(visit: Visit, site: Any) -> None:
+    site.say(LONG, delay=0.01)
+    page = visit()
+    ask(page, "Go")
+    expect(page.locator(".streaming")).to_contain_text("A long answer")
+    page.get_by_role("button", name="Stop").click()
+    stopped = page.locator("[data-status='interrupted']")
+    expect(stopped).to_contain_text("A long answer")
+    expect(stopped).to_contain_text("stopped before its end")
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+
+
+def test_enter_that_confirms_an_input_method_does_not_send(visit: Visit) -> None:
+    page = visit()
+    composer(page).focus()
+    keyboard = page.context.new_cdp_session(page)
+    keyboard.send("Input.imeSetComposition", {"text": "ㄋㄧˇ", "selectionStart": 3, "selectionEnd": 3})
+    page.keyboard.press("Enter")
+    expect(page.locator(".message")).to_have_count(0)
+    keyboard.send("Input.insertText", {"text": "你好"})
+    confirming = {"type": "rawKeyDown", "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 229}
+    keyboard.send("Input.dispatchKeyEvent", confirming)
+    expect(composer(page)).to_have_value(re.compile("你好"))
+    expect(page.locator(".message")).to_have_count(0)
+    page.keyboard.press("Enter")
+    expect(page.locator(".message.user .body")).to_have_text("你好")
+
+
+def test_shift_and_enter_break_the_line(visit: Visit) -> None:
+    page = visit()
+    composer(page).fill("one")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("two")
+    expect(composer(page)).to_have_value("one\ntwo")
+    expect(page.locator(".message")).to_have_count(0)
+
+
+def test_another_answer_is_a_branch_and_the_first_one_stays(visit: Visit, site: Any) -> None:
+    site.say("The first.", "The second.")
+    page = visit()
+    ask(page, "Say something")
+    expect(answers(page)).to_contain_text("The first.")
+    page.get_by_role("button", name="Answer again").click()
+    expect(answers(page)).to_contain_text("The second.")
+    expect(page.locator(".branches")).to_contain_text("2/2")
+    page.get_by_role("link", name="Previous version").click()
+    expect(answers(page)).to_contain_text("The first.")
+    expect(page.locator(".branches")).to_contain_text("1/2")
+
+
+def test_an_edited_question_is_a_branch(visit: Visit) -> None:
+    page = visit()
+    ask(page, "First words")
+    expect(answers(page)).to_have_count(1)
+    page.locator(".message.user").hover()
+    page.get_by_role("button", name="Edit and ask again").click()
+    page.locator(".edit textarea").fill("Other words")
+    page.keyboard.press("Enter")
+    expect(page.locator(".message.user .body")).to_have_text("Other words")
+    expect(page.locator(".message.user .branches")).to_contain_text("2/2")
+    expect(answers(page)).to_have_count(1)
+
+
+def test_a_failed_message_is_shown_in_the_thread_and_can_be_sent_again(visit: Visit) -> None:
+    page = visit()
+    page.context.set_offline(True)
+    ask(page, "Are you there?")
+    expect(page.get_by_role("alert")).to_contain_text("cannot be reached")
+    page.context.set_offline(False)
+    page.get_by_role("button", name="Try again").click()
+    expect(answers(page)).to_contain_text("Hello there.")
+    expect(page.locator(".message.user")).to_have_count(1)
+
+
+def test_a_chat_can_be_renamed_and_deleted(visit: Visit) -> None:
+    page = visit()
+    ask(page, "To be renamed")
+    expect(answers(page)).to_have_count(1)
+    page.get_by_role("button", name="Rename or delete").click()
+    page.get_by_role("button", name="Rename", exact=True).click()
+    page.get_by_role("textbox", name="Title").fill("A better name")
+    page.keyboard.press("Enter")
+    expect(page.locator("#dialogues .item")).to_have_text("A better name")
+    expect(page.locator("#title")).to_have_text("A better name")
+    page.get_by_role("button", name="Rename or delete").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.locator("#confirm").get_by_role("button", name="Delete").click()
+    expect(page.locator("#welcome")).to_be_visible()
+    expect(page.locator("#dialogues .item")).to_have_count(0)
+
+
+def test_the_scroller_follows_only_while_the_reader_is_at_the_end(visit: Visit, site: Any) -> None:
+    page = visit(height=500)
+    site.say("A paragraph.\n\n" * 40)
+    ask(page, "First")
+    expect(answers(page)).to_have_count(1)
+    left = (
+        "const s = document.getElementById('scroller'); return s.scrollHeight - s.scrollTop - s.clientHeight"
+    )
+    at_end = f"() => {{ {left} < 60 }}"
+    page.wait_for_function(at_end)
+    site.say("Another paragraph.\n\n" * 30, delay=0.002)
+    ask(page, "Second")
+    expect(page.locator("[data-status='running'] .blocks p").first).to_be_visible()
+    page.locator("#scroller").hover()
+    page.mouse.wheel(0, -600)
+    expect(page.get_by_role("button", name="Go to the end")).to_be_visible()
+    expect(answers(page)).to_have_count(2)
+    assert not page.evaluate(at_end)
+
+
+def test_a_finished_answer_is_announced(visit: Visit) -> None:
+    page = visit()
+    ask(page, "Hello")
+    expect(page.locator("#announcer")).to_have_text("Hello there.")

@@ -1,0 +1,155 @@
+"""From a phone to a wide screen, in light and dark, every page fits and can be read."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+Visit = Callable[..., Page]
+PAGES = [
+    "/",
+    "/account",
+    "/rank",
+    "/write",
+    "/operate",
+    "/operate/demonstrations",
+    "/operate/reports",
+    "/operate/feedback",
+    "/operate/people",
+    "/operate/keys",
+    "/sign-in",
+]
+WIDE = (
+    "# Wide\n\n`"
+    + "x" * 300
+    + "`\n\n```\n"
+    + "y" * 400
+    + "\n```\n\n|"
+    + "a very wide cell |" * 12
+    + "\n|"
+    + "-|" * 12
+)
+CONTRAST = """() => {
+  const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+  const colour = (text) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data; return { rgb: [r, g, b], alpha: a / 255 }; };
+  const light = (rgb) => { const [r, g, b] = rgb.map((v) => { v /= 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const behind = (element) => { for (; element; element = element.parentElement) {
+    const { rgb, alpha } = colour(getComputedStyle(element).backgroundColor); if (alpha > 0.9) return rgb; }
+    return colour(getComputedStyle(document.documentElement).backgroundColor).rgb; };
+  const poor = [];
+  for (const element of document.querySelectorAll('body *')) {
+    const words = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    const style = getComputedStyle(element);
+    if (!words || !element.checkVisibility({ visibilityProperty: true }) || element.closest('[disabled], .visually-hidden')) continue;
+    const [a, b] = [light(colour(style.color).rgb), light(behind(element))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) poor.push(`${element.className || element.tagName}: ${ratio.toFixed(2)} ${element.textContent.trim().slice(0, 30)}`);
+  }
+  return poor;
+}"""
+UNNAMED = """() => [...document.querySelectorAll('button, a[href], input, select, textarea')]
+  .filter((each) => each.checkVisibility({ visibilityProperty: true }))
+  .filter((each) => !(each.getAttribute('aria-label') || each.textContent.trim() || each.labels?.length))
+  .map((each) => each.outerHTML.slice(0, 100))"""
+SIDEWAYS = "() => document.documentElement.scrollWidth > innerWidth"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_fits_a_phone_is_readable_and_names_its_controls(visit: Visit, scheme: str) -> None:
+    page = visit("/", role="operator", width=360, height=740, color_scheme=scheme)
+    for path in PAGES:
+        page.goto(path)
+        page.wait_for_load_state("networkidle")
+        assert not page.evaluate(SIDEWAYS), f"{path} scrolls sideways"
+        assert page.evaluate(CONTRAST) == [], path
+        assert page.evaluate(UNNAMED) == [], path
+        assert page.locator("h1, #title").count() >= 1, path
+        assert page.evaluate(
+            "[...document.querySelectorAll('[id]')].length === new Set([...document.querySelectorAll('[id]')].map(e => e.id)).size"
+        ), path
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_wide_answer_scrolls_inside_itself(visit: Visit, site: Any, scheme: str) -> None:
+    site.say(WIDE)
+    page = visit("/", width=360, height=740, color_scheme=scheme)
+    page.get_by_role("textbox", name="Your message").fill("z" * 300)
+    page.keyboard.press("Enter")
+    expect(page.locator(".message.assistant .code")).to_be_visible()
+    assert not page.evaluate(SIDEWAYS)
+    assert page.evaluate(
+        "document.querySelector('#scroller').scrollWidth <= document.querySelector('#scroller').clientWidth"
+    )
+    assert page.evaluate(CONTRAST) == []
+
+
+@pytest.mark.browser
+def test_dark_and_light_follow_the_system(visit: Visit) -> None:
+    paper = "getComputedStyle(document.documentElement).backgroundColor"
+    light = visit(color_scheme="light").evaluate(paper)
+    dark = visit(color_scheme="dark").evaluate(paper)
+    assert (light, dark) == ("rgb(255, 255, 255)", "rgb(23, 25, 26)")
+
+
+@pytest.mark.browser
+def test_the_drawer_opens_takes_the_focus_and_closes_with_escape(visit: Visit) -> None:
+    page = visit("/", width=360)
+    sidebar = page.locator("#sidebar")
+    expect(sidebar).not_to_be_visible()
+    page.get_by_role("button", name="Open side bar").click()
+    expect(sidebar).to_be_visible()
+    expect(sidebar.get_by_role("button", name="Close side bar")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(sidebar).not_to_be_visible()
+    expect(page.get_by_role("button", name="Open side bar")).to_be_focused()
+
+
+@pytest.mark.browser
+def test_a_closed_side_bar_stays_closed(visit: Visit) -> None:
+    page = visit("/")
+    page.get_by_role("button", name="Close side bar").click()
+    expect(page.locator("#sidebar")).not_to_be_visible()
+    page.reload()
+    expect(page.locator("#sidebar")).not_to_be_visible()
+    page.get_by_role("button", name="Open side bar").click()
+    expect(page.locator("#sidebar")).to_be_visible()
+
+
+@pytest.mark.browser
+def test_the_first_page_is_small_and_its_files_are_kept_for_ever(visit: Visit, site: Any) -> None:
+    page = visit("/sign-in")
+    loaded: dict[str, Any] = {}
+    page.on("response", lambda response: loaded.update({response.url: response}))
+    page.goto("/")
+    page.wait_for_load_state("networkidle")
+    total = sum(len(gzip.compress(response.body())) for response in loaded.values())
+    assert total <= 60 * 1024
+    files = [response for url, response in loaded.items() if "/static/" in url]
+    assert len(files) >= 5
+    assert all("immutable" in response.headers["cache-control"] for response in files)
+
+
+@pytest.mark.browser
+def test_a_long_chat_types_without_lag(visit: Visit, site: Any) -> None:
+    page = visit("/", role="user")
+    page.get_by_role("textbox", name="Your message").fill("Hello")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".message.assistant[data-status='complete']")
+    page.evaluate("""() => { const thread = document.getElementById('thread'); const pair = [...thread.children];
+      for (let i = 0; i < 500; i++) thread.append(...pair.map((each) => each.cloneNode(true))); }""")
+    page.get_by_role("textbox", name="Your message").focus()
+    slowest = page.evaluate("""async () => {
+      const area = document.getElementById('text'); let slowest = 0;
+      for (let i = 0; i < 20; i++) { const start = performance.now();
+        document.execCommand('insertText', false, 'a'); area.getBoundingClientRect();
+        slowest = Math.max(slowest, performance.now() - start); await new Promise(requestAnimationFrame); }
+      return slowest; }""")
+    assert slowest < 50

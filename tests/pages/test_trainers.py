@@ -1,0 +1,195 @@
+"""Trainers rank answers and write dialogues, by keyboard alone where they like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+from sqlalchemy import delete, select
+
+from tutelage.store.tables import Demonstration, Dialogue, LabellingTask, Ranking
+
+pytestmark = pytest.mark.browser
+Visit = Callable[..., Page]
+
+
+@pytest.fixture(autouse=True)
+def _one_conversation(site: Any) -> Iterator[None]:
+    """Exactly one thing to rank."""
+    with site.store.write() as tx:
+        tx.execute(delete(LabellingTask))
+        tx.execute(delete(Dialogue))
+    site.conversation("What is a leap year?", "A year with 366 days.")
+    site.say("It has a day more.", "Every fourth year.", "I do not know.")
+    yield
+
+
+@pytest.fixture
+def ranking_page(visit: Visit) -> Page:
+    page = visit("/rank", role="trainer")
+    expect(page.locator("[data-candidate]")).to_have_count(4)
+    return page
+
+
+def texts(page: Page, place: str = "#ranked") -> list[str]:
+    return page.locator(f"{place} .text").all_inner_texts()
+
+
+def latest_ranking(site: Any) -> Ranking:
+    with site.store.read() as tx:
+        return tx.scalars(select(Ranking).order_by(Ranking.id.desc()).limit(1)).one()
+
+
+def ids(page: Page) -> list[str | None]:
+    return [each.get_attribute("data-candidate") for each in page.locator("[data-candidate]").all()]
+
+
+def test_answers_are_ranked_by_keyboard_alone(ranking_page: Page, site: Any) -> None:
+    page = ranking_page
+    first, second, third, fourth = ids(page)
+    page.keyboard.press("3")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("2")
+    page.keyboard.press("=")
+    page.keyboard.press("4")
+    page.keyboard.press("0")
+    assert ids(page) == [third, first, second, fourth]
+    page.keyboard.press("1")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_text("Nothing to rank now")).to_be_visible()
+    ranking = latest_ranking(site)
+    assert (ranking.groups, ranking.unrankable) == ([[third], [first, second]], [fourth])
+
+
+def test_answers_are_ranked_by_buttons(ranking_page: Page) -> None:
+    page = ranking_page
+    before = texts(page)
+    page.locator(".candidate").nth(2).get_by_role("button", name="Better").click()
+    assert texts(page) == [before[0], before[2], before[1], before[3]]
+    page.locator(".candidate").nth(0).get_by_role("button", name="Not rankable").click()
+    assert texts(page) == [before[2], before[1], before[3]]
+    assert texts(page, "#out") == [before[0]]
+    page.locator("#undo").click()
+    assert texts(page) == [before[0], before[2], before[1], before[3]]
+
+
+def test_answers_are_ranked_by_dragging(ranking_page: Page) -> None:
+    page = ranking_page
+    before = texts(page)
+    handles = page.locator("[data-handle]")
+    start, end = handles.nth(3).bounding_box(), handles.nth(0).bounding_box()
+    assert start
+    assert end
+    page.mouse.move(start["x"] + 5, start["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(start["x"] + 5, (start["y"] + end["y"]) / 2, steps=4)
+    page.mouse.move(end["x"] + 5, end["y"] - 30, steps=4)
+    page.mouse.up()
+    assert texts(page) == [before[3], before[0], before[1], before[2]]
+
+
+def test_the_order_as_it_came_is_sent_only_when_confirmed(ranking_page: Page) -> None:
+    page = ranking_page
+    page.get_by_role("button", name="Send ranking").click()
+    dialog = page.get_by_role("dialog", name="Send the order as it came?")
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(page.locator("[data-candidate]").first).to_be_visible()
+    page.get_by_role("button", name="Send ranking").click()
+    dialog.get_by_role("button", name="Yes, send it").click()
+    expect(page.get_by_text("Nothing to rank now")).to_be_visible()
+
+
+def test_a_skipped_task_does_not_come_back_and_a_reload_keeps_the_task(ranking_page: Page) -> None:
+    page = ranking_page
+    before = ids(page)
+    page.reload()
+    expect(page.locator("[data-candidate]")).to_have_count(4)
+    assert ids(page) == before
+    page.get_by_role("button", name="Skip").click()
+    expect(page.get_by_text("Nothing to rank now")).to_be_visible()
+
+
+def test_candidates_do_not_say_who_wrote_them(ranking_page: Page) -> None:
+    html = ranking_page.locator("#task").inner_html()
+    assert "v1" not in html
+    assert "original" not in html
+
+
+def test_undo_tie_and_place_as_a_model(visit: Visit) -> None:
+    page = visit("/rank", role="trainer")
+    url = page.locator("script[src*='rank.js']").get_attribute("src")
+    assert url
+    groups = page.evaluate(
+        """async (url) => {
+          const { Ranking } = await import(url.replace("rank.js", "ranking.js"));
+          const seen = [];
+          const ranking = new Ranking(["a", "b", "c"]);
+          const note = () => seen.push(JSON.stringify([ranking.groups, ranking.state.out]));
+          ranking.tie("a"); note();
+          ranking.tie("b"); ranking.tie("c"); note();
+          ranking.move("a", 1); note();
+          ranking.drop("b"); note();
+          ranking.drop("b"); note();
+          for (let i = 0; i < 9; i++) ranking.undo();
+          note();
+          seen.push(ranking.untouched);
+          return seen;
+        }""",
+        url,
+    )
+    assert groups == [
+        '[[["a"],["b"],["c"]],[]]',
+        '[[["a","b","c"]],[]]',
+        '[[["b"],["a"],["c"]],[]]',
+        '[[["a"],["c"]],["b"]]',
+        '[[["a"],["c"],["b"]],[]]',
+        '[[["a"],["b"],["c"]],[]]',
+        True,
+    ]
+
+
+def turn(page: Page, name: str) -> Locator:
+    return page.get_by_role("textbox", name=name)
+
+
+def test_a_dialogue_is_written_with_a_suggestion_that_is_edited(visit: Visit, site: Any) -> None:
+    site.say("It has a day more.", "Feb 29.")
+    page = visit("/write", role="trainer")
+    turn(page, "The person says").fill("What is a leap year?")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".suggestion .text")).to_have_text("It has a day more.")
+    page.get_by_role("button", name="Take it").click()
+    turn(page, "The assistant answers").fill("A leap year has a day more.")
+    expect(page.locator("[data-provenance]").nth(1)).to_have_text("Suggestion, edited")
+    page.get_by_role("button", name="Continue as the person").click()
+    turn(page, "The person says").nth(1).fill("Which day?")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".suggestion .text").nth(1)).to_have_text("Feb 29.")
+    turn(page, "The assistant answers").nth(1).fill("The 29th of February.")
+    page.get_by_role("button", name="Hand in").click()
+    expect(page.get_by_text("The dialogue is handed in")).to_be_visible()
+    with site.store.read() as tx:
+        row = tx.scalars(select(Demonstration).order_by(Demonstration.id.desc()).limit(1)).one()
+    assert row.status == "submitted"
+    kept = [message["provenance"] for message in row.messages]
+    assert [each["kind"] for each in kept] == ["human", "edited", "human", "human"]
+    assert kept[1]["taken"] == "It has a day more."
+    assert 0 < kept[1]["edit_ratio"] < 1
+    assert kept[3]["suggestions"] == ["Feb 29."]
+
+
+def test_a_draft_is_saved_and_opened_again(visit: Visit) -> None:
+    page = visit("/write", role="trainer")
+    turn(page, "The person says").fill("Half a thought")
+    expect(page.get_by_text("Draft saved")).to_be_visible()
+    page.reload()
+    expect(turn(page, "The person says")).to_have_value("Half a thought")
+    page.get_by_role("button", name="Discard").click()
+    page.get_by_role("dialog").get_by_role("button", name="Discard").click()
+    expect(turn(page, "The person says")).to_have_value("")
+    expect(page.get_by_role("heading", name="Drafts")).to_have_count(0)
