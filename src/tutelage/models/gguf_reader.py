@@ -1,6 +1,7 @@
 """A GGUF file becomes a model folder in Hugging Face's layout: read and dequantised once, then cached.
 
-Left out: SentencePiece vocabularies and architectures other than Llama and Qwen2/3, whose own folders load directly.
+Left out: SentencePiece vocabularies, scaled rotary positions, and architectures other than Llama and Qwen2/3;
+the Hugging Face folders of such models load directly.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ _LLAMA3_WORDS = (
 )
 _QWEN_WORDS = _LLAMA3_WORDS.replace("{1,3}", "")
 _CONTROL, _USER_DEFINED = 3, 4
+_INSTEAD = "name the model's Hugging Face folder instead"
 
 
 def convert(source: Path, folder: Path) -> None:
@@ -53,25 +55,37 @@ def convert(source: Path, folder: Path) -> None:
     try:
         reader = gguf.GGUFReader(source)
     except (OSError, ValueError, IndexError) as error:
-        raise ModelError(f"is not a readable GGUF file: {error}", where=str(source)) from error
-    meta = {name: field.contents() for name, field in reader.fields.items()}
-    architecture = meta.get("general.architecture")
-    if architecture not in ("llama", "qwen2", "qwen3"):
         raise ModelError(
-            f"holds a model of the architecture {architecture!r}, which is not read from GGUF",
-            where=str(source),
-            hint="name the model's Hugging Face folder instead",
-        )
-    config = _config(meta, architecture)
+            f"is not a readable GGUF file: {error}", where=str(source), hint="fetch the file again"
+        ) from error
+    meta = {name: field.contents() for name, field in reader.fields.items()}
+    try:
+        _write_text_files(meta, folder)
+        _write_model(reader, meta, folder)
+    except KeyError as error:
+        raise ModelError(f"lacks the entry {error}", where=str(source), hint=_INSTEAD) from error
+    except ModelError as error:
+        raise ModelError(error.message, where=str(source), hint=error.hint) from error
+
+
+def _write_model(reader: gguf.GGUFReader, meta: dict[str, Any], folder: Path) -> None:
+    config = _config(meta)
     tensors = _tensors(reader, config)
     config["tie_word_embeddings"] = "lm_head.weight" not in tensors
     config["attention_bias"] = "model.layers.0.self_attn.q_proj.bias" in tensors
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "config.json", config)
-    _write_text_files(meta, folder, source)
 
 
-def _config(meta: dict[str, Any], architecture: str) -> dict[str, Any]:
+def _config(meta: dict[str, Any]) -> dict[str, Any]:
+    architecture = meta["general.architecture"]
+    if architecture not in ("llama", "qwen2", "qwen3"):
+        raise ModelError(
+            f"holds a model of the architecture {architecture!r}, which is not read from GGUF", hint=_INSTEAD
+        )
+    if meta.get(f"{architecture}.rope.scaling.type", "none") != "none":
+        raise ModelError("scales its rotary positions, which is not read from GGUF", hint=_INSTEAD)
+
     def value(key: str) -> Any:
         return meta[f"{architecture}.{key}"]
 
@@ -85,12 +99,12 @@ def _config(meta: dict[str, Any], architecture: str) -> dict[str, Any]:
         "intermediate_size": value("feed_forward_length"),
         "num_hidden_layers": value("block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": value("attention.head_count_kv"),
+        "num_key_value_heads": meta.get(f"{architecture}.attention.head_count_kv", heads),
         "head_dim": meta.get(f"{architecture}.attention.key_length", width // heads),
         "hidden_act": "silu",
         "max_position_embeddings": value("context_length"),
         "rms_norm_eps": round(value("attention.layer_norm_rms_epsilon"), 9),
-        "rope_theta": value("rope.freq_base"),
+        "rope_theta": meta.get(f"{architecture}.rope.freq_base", 10000.0),
         "bos_token_id": meta.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": meta["tokenizer.ggml.eos_token_id"],
         "torch_dtype": "bfloat16",
@@ -100,17 +114,15 @@ def _config(meta: dict[str, Any], architecture: str) -> dict[str, Any]:
 def _tensors(reader: gguf.GGUFReader, config: dict[str, Any]) -> dict[str, torch.Tensor]:
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
 
-    def read(tensor: gguf.ReaderTensor) -> tuple[str, torch.Tensor] | None:
+    def read(tensor: gguf.ReaderTensor) -> tuple[str, torch.Tensor]:
         name, part = _name(tensor.name)
-        if not name:
-            return None
         values = np.array(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
         if config["model_type"] == "llama" and part in heads:
             values = _unpermute(values, heads[part])
         return name, torch.from_numpy(values).to(torch.bfloat16).contiguous()
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy leaves the interpreter lock while it computes
-        return dict(filter(None, pool.map(read, reader.tensors)))
+        return dict(pool.map(read, reader.tensors))
 
 
 def _name(name: str) -> tuple[str, str]:
@@ -119,7 +131,7 @@ def _name(name: str) -> tuple[str, str]:
         return _OUTER[name], ""
     pieces = name.split(".")
     if len(pieces) != 4 or pieces[0] != "blk" or pieces[2] not in _INNER:
-        return "", ""
+        raise ModelError(f"holds the tensor {name}, which is not known here", hint=_INSTEAD)
     return f"model.layers.{pieces[1]}.{_INNER[pieces[2]]}.{pieces[3]}", pieces[2]
 
 
@@ -129,12 +141,10 @@ def _unpermute(weight: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]
     return weight.reshape(heads, shape[0] // heads // 2, 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
 
 
-def _write_text_files(meta: dict[str, Any], folder: Path, source: Path) -> None:
+def _write_text_files(meta: dict[str, Any], folder: Path) -> None:
     if "tokenizer.chat_template" not in meta:
         raise ModelError(
-            "the model has no chat template",
-            where=str(source),
-            hint="choose a chat model (often named …-Instruct)",
+            "the model has no chat template", hint="choose a chat model (often named …-Instruct)"
         )
     tokens = meta["tokenizer.ggml.tokens"]
     named = {
@@ -143,12 +153,12 @@ def _write_text_files(meta: dict[str, Any], folder: Path, source: Path) -> None:
         if f"tokenizer.ggml.{gguf_key}_token_id" in meta
     }
     ends = {meta["tokenizer.ggml.eos_token_id"], meta.get("tokenizer.ggml.eot_token_id")} - {None}
-    _write_json(folder / "tokenizer.json", _tokenizer(meta, source))
+    _write_json(folder / "tokenizer.json", _tokenizer(meta))
     _write_json(folder / "tokenizer_config.json", {**named, "chat_template": meta["tokenizer.chat_template"]})
     _write_json(folder / "generation_config.json", {"eos_token_id": sorted(ends)})
 
 
-def _tokenizer(meta: dict[str, Any], source: Path) -> dict[str, Any]:
+def _tokenizer(meta: dict[str, Any]) -> dict[str, Any]:
     family = meta.get("tokenizer.ggml.pre")
     splitters = {
         "smollm": [{"type": "Digits", "individual_digits": True}, _byte_level(use_regex=True)],
@@ -158,9 +168,7 @@ def _tokenizer(meta: dict[str, Any], source: Path) -> dict[str, Any]:
     }
     if meta.get("tokenizer.ggml.model") != "gpt2" or family not in splitters:
         raise ModelError(
-            f"has a tokenizer of the family {family!r}, which is not read from GGUF",
-            where=str(source),
-            hint="name the model's Hugging Face folder instead",
+            f"has a tokenizer of the family {family!r}, which is not read from GGUF", hint=_INSTEAD
         )
     tokens, kinds = meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.token_type"]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
@@ -173,9 +181,15 @@ def _tokenizer(meta: dict[str, Any], source: Path) -> dict[str, Any]:
     return {
         "version": "1.0",
         "added_tokens": added,
+        "normalizer": {"type": "NFC"} if family == "qwen2" else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": splitters[family]},
         "decoder": _byte_level(use_regex=True),
-        "model": {"type": "BPE", "vocab": {t: i for i, t in enumerate(tokens)}, "merges": merges},
+        "model": {
+            "type": "BPE",
+            "vocab": {token: index for index, token in enumerate(tokens)},
+            "merges": merges,
+            "ignore_merges": family == "llama-bpe",
+        },
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -80,18 +79,20 @@ def _cached(home: Path, name: str, write: Callable[[Path], None]) -> Path:
     folder = home / "models" / name
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{name}-"))
     try:
-        write(draft)
-        os.rename(draft, folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as drafts:
+            draft = Path(drafts, name)
+            draft.mkdir()
+            write(draft)
+            os.rename(draft, folder)
     except OSError as error:
         if not folder.is_dir():
             raise ModelError(
-                f"the model cannot be written to the cache: {error}", where=str(folder)
+                f"the model cannot be written to the cache: {error}",
+                where=str(folder),
+                hint="make room there, or set TUTELAGE_HOME to a folder you can write to",
             ) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return folder
 
 
