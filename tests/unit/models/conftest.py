@@ -17,7 +17,7 @@ from tutelage.models.loading import LoadedModel, load_model
 from tutelage.models.transformer import Transformer, read_architecture, read_tensors
 
 SIZES: dict[str, Any] = {
-    "vocab_size": 97,
+    "vocab_size": 264,
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 2,
