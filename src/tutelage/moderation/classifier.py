@@ -19,6 +19,7 @@ from tutelage.moderation.features import Rows, hashed, windows
 Floats = npt.NDArray[np.float32]
 
 FORMAT = 1
+_CHUNK = 256
 DEFAULT_WEIGHTS = Path(__file__).with_name("weights.npz")
 
 
@@ -53,7 +54,9 @@ class LinearClassifier:
         if not texts:
             return []
         parts = [windows(text) for text in texts]
-        logits = self.logits(hashed([window for part in parts for window in part], bits=self.bits))
+        flat = [window for part in parts for window in part]
+        chunks = (flat[start : start + _CHUNK] for start in range(0, len(flat), _CHUNK))
+        logits = np.concatenate([self.logits(hashed(chunk, bits=self.bits)) for chunk in chunks])
         starts = np.cumsum([0, *(len(part) for part in parts[:-1])])
         worst = np.maximum.reduceat(logits * self.slope + self.shift, starts, axis=0)
         return [dict(zip(self.categories, map(float, row), strict=True)) for row in sigmoid(worst)]

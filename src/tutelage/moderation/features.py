@@ -93,7 +93,7 @@ def windows(text: str) -> list[str]:
 def hashed(texts: Sequence[str], *, bits: int = BITS) -> Rows:
     """The n-grams of each text as buckets below 2 ** bits. Vectorised over all texts at once."""
     padded = [f" {normalise(text)} " for text in texts]
-    codes = np.frombuffer("".join(padded).encode("utf-32-le"), dtype="<u4").astype(np.uint64)
+    codes = np.frombuffer("".join(padded).encode("utf-32-le", "replace"), dtype="<u4").astype(np.uint64)
     row_of = np.repeat(np.arange(len(padded)), [len(text) for text in padded])
     grams = [*_characters(codes), *_words(codes, row_of)]
     rows = np.concatenate([row_of[at] for at, _ in grams]).astype(np.uint64)

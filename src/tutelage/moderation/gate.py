@@ -6,11 +6,12 @@ import math
 import queue
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tutelage.errors import Unavailable
 from tutelage.moderation.breaker import Breaker
 from tutelage.moderation.categories import Category, Scores
 from tutelage.moderation.classifier import Classifier, LinearClassifier
@@ -55,47 +56,67 @@ class Gate:
 
     def check(self, text: str, *, side: Side, context: str = "") -> Verdict:
         """The verdict on `text`; `context` is what was said before it."""
-        if not self._breaker.allows():
-            return self._failed()
-        scores = _score_within(self.classifier, text, context, self.policy.timeout_seconds)
-        self._breaker.record(success=scores is not None)
-        return self._failed() if scores is None else self.judge(scores, text, side=side)
+        try:
+            scores = self.scores([text], [context])[0]
+        except Unavailable:
+            return Verdict("unchecked" if self.policy.on_failure == "open" else "blocked", self._version)
+        return self._judge(scores, text, side)
 
-    def judge(self, scores: Scores, text: str, *, side: Side) -> Verdict:
-        """The verdict on a text whose scores are known."""
+    def scores(self, texts: Sequence[str], contexts: Sequence[str] | None = None) -> list[Scores]:
+        """The classifier's answer for many texts at once. Raises Unavailable when it fails or is too slow."""
+        if not self._breaker.allows():
+            raise Unavailable("the content filter is resting after repeated failures")
+        scores = _score_within(self.classifier, texts, contexts, self.policy.timeout_seconds)
+        self._breaker.record(success=scores is not None)
+        if scores is None:
+            raise Unavailable("the content filter does not answer", hint="Try again in a moment.")
+        return scores
+
+    def _judge(self, scores: Scores, text: str, side: Side) -> Verdict:
         warned = self.policy.warned(scores, side)
         blocked = self.policy.blocked(scores, side)
         state: State = "blocked" if blocked else "warned" if warned else "ok"
         help_text = self._help(text) if "self-harm/intent" in warned else None
         return Verdict(state, self._version, blocked or warned, scores, help_text)
 
-    def _failed(self) -> Verdict:
-        return Verdict("unchecked" if self.policy.on_failure == "open" else "blocked", self._version)
-
     def _help(self, text: str) -> str:
         return self.policy.help.chinese if _HAN.search(text) else self.policy.help.english
 
 
-def default_gate(home: Path) -> Gate:
-    """The shipped classifier under `home/policy.toml`, or under the shipped policy where there is no such file.
+def default_gate(home: Path, *, policy: Path | None = None) -> Gate:
+    """The filter of an installation: its own policy and weights where it has them, else the shipped ones.
 
-    Raises ConfigError for a policy and ModelError for weights that cannot be used.
+    `policy` names another policy file. Raises ConfigError for a policy and ModelError for weights that cannot be used.
     """
-    own = home / "policy.toml"
-    return Gate(Policy.load(own if own.exists() else None), LinearClassifier.load())
+    weights = own_weights(home)
+    classifier = LinearClassifier.load(weights if weights.exists() else None)
+    return Gate(Policy.load(policy or own_policy(home)), classifier)
 
 
-def _score_within(classifier: Classifier, text: str, context: str, seconds: float) -> Scores | None:
-    """The scores of one text, or None when the classifier fails or is too slow.
+def own_policy(home: Path) -> Path | None:
+    """An installation's own policy file, or None where it has none."""
+    path = home / "policy.toml"
+    return path if path.exists() else None
+
+
+def own_weights(home: Path) -> Path:
+    """Where an installation keeps weights that it trained itself."""
+    return home / "filter.npz"
+
+
+def _score_within(
+    classifier: Classifier, texts: Sequence[str], contexts: Sequence[str] | None, seconds: float
+) -> list[Scores] | None:
+    """The scores of the texts, or None when the classifier fails or is too slow.
 
     The classifier runs in a daemon thread: one that never returns cannot hold up the program's end.
     """
-    answers: queue.SimpleQueue[Scores | None] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[list[Scores] | None] = queue.SimpleQueue()
 
     def run() -> None:
         try:
-            answers.put(_checked(classifier.score([text], [context])[0]))
-        except Exception:  # whatever a classifier raises, the text was not checked
+            answers.put(_checked(classifier.score(texts, contexts), len(texts)))
+        except Exception:  # whatever a classifier raises, the texts were not checked
             answers.put(None)
 
     threading.Thread(target=run, daemon=True, name="moderation").start()
@@ -105,7 +126,9 @@ def _score_within(classifier: Classifier, text: str, context: str, seconds: floa
         return None
 
 
-def _checked(scores: Mapping[str, float]) -> Scores:
-    if not all(math.isfinite(score) and 0 <= score <= 1 for score in scores.values()):
+def _checked(answers: Sequence[Mapping[str, float]], expected: int) -> list[Scores]:
+    if len(answers) != expected:
+        raise ValueError(f"{len(answers)} answers for {expected} texts")
+    if not all(math.isfinite(score) and 0 <= score <= 1 for scores in answers for score in scores.values()):
         raise ValueError("a score is a probability")
-    return dict(scores)
+    return [dict(scores) for scores in answers]

@@ -8,20 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from tutelage.errors import DataError
 from tutelage.moderation.classifier import Floats, LinearClassifier, row_sums, sigmoid
-from tutelage.moderation.corpus import TRAINED, Example
+from tutelage.moderation.corpus import (
+    HELD_OUT,
+    TRAINED,
+    Example,
+    labelled_here,
+    read,
+    without_repeats,
+    written,
+)
 from tutelage.moderation.features import BITS, WINDOW, Rows, hashed, windows
+from tutelage.moderation.policy import Policy
+from tutelage.moderation.report import Report, evaluate
+from tutelage.moderation.sources import CHAT, LABELLED, UNSEEN
 
 EPOCHS = 4
 BATCH = 256
 LEARNING_RATE = 0.5
-DECAY = 2e-5
-"""Weight of the squared weights in the loss, on the buckets that a batch touches."""
+FIRST_SQUARES = 0.01
+"""What AdaGrad's sum of squared gradients begins with: larger means smaller first steps for rare n-grams."""
+FIRST_BIAS = -4.0
+"""Everything is taken for harmless at first."""
 _CHUNK = 512
 
 
@@ -32,6 +46,24 @@ class Data:
     rows: Rows
     target: Floats
     weight: Floats
+
+
+def train(
+    folder: Path, policy: Policy, *, labels: Path | None = None, say: Callable[[str], None]
+) -> tuple[LinearClassifier, Report]:
+    """Train on a folder of public sets, the package's own sentences and, if given, labels of one's own.
+
+    The report is on what was not trained on: a part of each set, two sets of ordinary text, and sentences written
+    for the purpose. Raises DataError for data that is missing or malformed.
+    """
+    own = labelled_here(labels) if labels else ()
+    public = (example for source in (*LABELLED, *CHAT) for example in read(source, folder))
+    examples = without_repeats([*own, *written(), *public])
+    unseen = [example for source in UNSEEN for example in read(source, folder)]
+    say(f"{sum(example.split == 'train' for example in examples)} texts to learn from")
+    model = fit(examples, say=say)
+    tests = [example for example in examples if example.split == "test"]
+    return model, evaluate(model, [*tests, *unseen, *written(HELD_OUT)], policy)
 
 
 def fit(
@@ -88,9 +120,9 @@ def descend(data: Data, *, seed: int, say: Callable[[str], None]) -> tuple[Float
     """Minimise the weighted logistic loss: weights (buckets, categories) and bias (categories,)."""
     rng = np.random.default_rng(seed)
     weights = np.zeros((1 << BITS, data.target.shape[1]), dtype=np.float32)
-    squares = np.full_like(weights, 1e-3)
-    bias = np.full(weights.shape[1], -4.0, dtype=np.float32)
-    bias_squares = np.full_like(bias, 1e-3)
+    squares = np.full_like(weights, FIRST_SQUARES)
+    bias = np.full(weights.shape[1], FIRST_BIAS, dtype=np.float32)
+    bias_squares = np.full_like(bias, BATCH)
     for epoch in range(EPOCHS):
         losses = []
         order = rng.permutation(len(data.rows))
@@ -98,9 +130,8 @@ def descend(data: Data, *, seed: int, say: Callable[[str], None]) -> tuple[Float
             chosen = order[start : start + BATCH]
             rows, target, weight = data.rows.take(chosen), data.target[chosen], data.weight[chosen]
             error, loss = _error(row_sums(weights, rows) + bias, target, weight)
-            losses.append(loss)
+            losses.append(loss / len(chosen))
             buckets, gradient = _gradient(rows, error)
-            gradient += DECAY * weights[buckets]
             squares[buckets] += gradient**2
             weights[buckets] -= LEARNING_RATE * gradient / np.sqrt(squares[buckets])
             total = error.sum(axis=0)
@@ -111,11 +142,11 @@ def descend(data: Data, *, seed: int, say: Callable[[str], None]) -> tuple[Float
 
 
 def _error(logits: Floats, target: Floats, weight: Floats) -> tuple[Floats, float]:
-    """The gradient of the mean loss by the logits, and that loss."""
+    """The gradient of the summed loss by the logits, and that loss."""
     probability = sigmoid(logits)
     likelihood = np.where(target > 0, probability, 1 - probability)
-    loss = -(weight * np.log(np.maximum(likelihood, 1e-7))).sum() / len(logits)
-    return (weight * (probability - target) / len(logits)).astype(np.float32), float(loss)
+    loss = -(weight * np.log(np.maximum(likelihood, 1e-7))).sum()
+    return (weight * (probability - target)).astype(np.float32), float(loss)
 
 
 def _gradient(rows: Rows, error: Floats) -> tuple[npt.NDArray[np.uint32], Floats]:
