@@ -27,9 +27,10 @@ RANKS = (
     ("config", "rendering", "registry", "store"),
     ("datasets", "models", "engine.interface"),
     ("training", "engine", "moderation"),
-    ("evaluation", "server"),
-    ("web", "improvement"),
-    ("worker", "cli"),
+    ("evaluation", "server", "pipelines"),
+    ("web", "improvement", "terminal"),
+    ("worker",),
+    ("cli",),
 )
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 
@@ -52,7 +53,7 @@ HEAVY = ("torch", "transformers", "peft", "sklearn", "gguf")
 DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc", "manager", "managers"}
 LONGEST = 400
 LONG_FOR_A_REASON = {
-    "moderation/corpus.py": "one table of the labelled sets, and beside it how each set is read",
+    "training/ppo.py": "the algorithm is one page, to be read from top to bottom",
 }
 
 # Alembic runs this file inside a migration; nobody imports it.
