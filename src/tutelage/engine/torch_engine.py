@@ -11,7 +11,7 @@ from pathlib import Path
 from random import SystemRandom
 
 from tutelage.engine.interface import Sampling, TokenChunk
-from tutelage.errors import ContextTooLong, TutelageError, Unavailable
+from tutelage.errors import ContextTooLong, InvalidRequest, TutelageError, Unavailable
 from tutelage.models.adapters import load_adapter
 from tutelage.models.generation import Batch, Request, Token
 from tutelage.models.loading import LoadedModel, load_model
@@ -60,22 +60,8 @@ class TorchEngine:
         return self._batch.context_length
 
     async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> AsyncIterator[TokenChunk]:
-        room = self.context_length - len(prompt_ids)
-        if room < 1:
-            raise ContextTooLong(
-                f"the prompt has {len(prompt_ids)} tokens, and the model's context holds {self.context_length}",
-                hint="shorten the message, or start a new dialogue",
-                code="context_length_exceeded",
-            )
         reader = _Reader(asyncio.get_running_loop(), asyncio.Queue())
-        request = Request(
-            prompt_ids=prompt_ids,
-            max_tokens=min(room, sampling.max_tokens or room),
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            seed=_random.getrandbits(63) if sampling.seed is None else sampling.seed,
-        )
-        self._submit(request, reader)
+        self._submit(self._request(prompt_ids, sampling), reader)
         finished = False
         try:
             while not finished:
@@ -94,6 +80,27 @@ class TorchEngine:
             self._closing = True
             self._wake.notify()
         await asyncio.to_thread(self._thread.join)
+
+    def _request(self, prompt_ids: Sequence[int], sampling: Sampling) -> Request:
+        room = self.context_length - len(prompt_ids)
+        wanted = room if sampling.max_tokens is None else sampling.max_tokens
+        if not prompt_ids:
+            raise InvalidRequest("the prompt is empty", hint="send at least one token")
+        if room < 1:
+            raise ContextTooLong(
+                f"the prompt has {len(prompt_ids)} tokens, and the model's context holds {self.context_length}",
+                hint="shorten the message, or start a new dialogue",
+                code="context_length_exceeded",
+            )
+        if wanted < 1:
+            raise InvalidRequest(f"max_tokens is at least 1, not {wanted}", param="max_tokens")
+        return Request(
+            prompt_ids=prompt_ids,
+            max_tokens=min(room, wanted),
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=_random.getrandbits(63) if sampling.seed is None else sampling.seed,
+        )
 
     def _submit(self, request: Request, reader: _Reader) -> None:
         with self._wake:

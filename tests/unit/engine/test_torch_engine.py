@@ -1,0 +1,313 @@
+"""One thread steps one batch for many readers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tutelage.engine import torch_engine
+from tutelage.engine.interface import Sampling, TokenChunk
+from tutelage.engine.torch_engine import TorchEngine
+from tutelage.errors import ContextTooLong, InvalidRequest, ModelError, Unavailable
+from tutelage.models.adapters import AdapterShape, save_adapter
+from tutelage.models.generation import Request, complete
+from tutelage.models.loading import LoadedModel, load_model
+from tutelage.registry import ModelVersion
+
+PROMPT = (1, 5, 6, 7)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def tiny(home: Path) -> LoadedModel:
+    return load_model("tiny", home, dtype="float32")
+
+
+class Gate:
+    """Lets the engine's model make so many steps, then holds it until more are allowed."""
+
+    def __init__(self, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.allowed = threading.Semaphore(0)
+        self.rows: list[int] = []
+        step = model.step
+
+        def held(token_ids: torch.Tensor, cache: Any, places: torch.Tensor) -> torch.Tensor:
+            assert self.allowed.acquire(timeout=20)
+            self.rows.append(len(token_ids))
+            states: torch.Tensor = step(token_ids, cache, places)
+            return states
+
+        monkeypatch.setattr(model, "step", held)
+
+    def open(self, steps: int = 10_000) -> None:
+        self.allowed.release(steps)
+
+
+@pytest.fixture
+def gate(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    gate = Gate(tiny.model, monkeypatch)
+    yield gate
+    gate.open()
+
+
+def sampling(**changes: Any) -> Sampling:
+    return Sampling(**{"temperature": 1.0, "top_p": 1.0, "max_tokens": 8, "seed": 0, **changes})
+
+
+async def read(engine: TorchEngine, prompt: tuple[int, ...] = PROMPT, **changes: Any) -> list[TokenChunk]:
+    return [chunk async for chunk in engine.generate(prompt, sampling(**changes))]
+
+
+def ids(chunks: list[TokenChunk]) -> tuple[int, ...]:
+    return tuple(token for chunk in chunks for token in chunk.token_ids)
+
+
+def with_engine(loaded: LoadedModel, use: Callable[[TorchEngine], Awaitable[None]], **options: Any) -> None:
+    async def run() -> None:
+        engine = TorchEngine("v1", loaded, **options)
+        try:
+            await asyncio.wait_for(use(engine), timeout=60)
+        finally:
+            await engine.close()
+
+    asyncio.run(run())
+
+
+def expected(loaded: LoadedModel, prompt: tuple[int, ...] = PROMPT, **changes: Any) -> tuple[int, ...]:
+    """What the batch gives for the same request, the end token left out."""
+    settings = sampling(**changes)
+    assert settings.max_tokens is not None
+    assert settings.seed is not None
+    request = Request(
+        prompt_ids=prompt,
+        max_tokens=settings.max_tokens,
+        seed=settings.seed,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+    )
+    completion = complete(loaded.model, loaded.renderer.stop_ids, [request])[0]
+    return completion.token_ids[: -1 if completion.finish_reason == "stop" else None]
+
+
+def test_an_answer_is_streamed_token_by_token(tiny: LoadedModel) -> None:
+    async def use(engine: TorchEngine) -> None:
+        chunks = await read(engine)
+        assert ids(chunks) == expected(tiny)
+        assert [len(chunk.token_ids) for chunk in chunks] == [1] * 8
+        assert all(len(chunk.logprobs) == len(chunk.token_ids) for chunk in chunks)
+        assert all(logprob < 0 for chunk in chunks for logprob in chunk.logprobs)
+        assert [chunk.finish_reason for chunk in chunks] == [None] * 7 + ["length"]
+        assert engine.version == "v1"
+        assert engine.context_length == 1024
+        assert engine.renderer is tiny.renderer
+
+    with_engine(tiny, use)
+
+
+def test_the_end_token_is_never_given_out(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = expected(tiny)
+    monkeypatch.setattr(tiny.renderer, "stop_ids", frozenset({free[5], 2}))
+
+    async def use(engine: TorchEngine) -> None:
+        chunks = await read(engine)
+        assert ids(chunks) == free[: free.index(free[5])]
+        assert chunks[-1] == TokenChunk((), (), "stop")
+
+    with_engine(tiny, use)
+
+
+def test_many_answers_share_one_batch(tiny: LoadedModel, gate: Gate) -> None:
+    async def use(engine: TorchEngine) -> None:
+        tasks = [asyncio.create_task(read(engine, seed=seed)) for seed in range(6)]
+        await asyncio.sleep(0.05)  # the first ones wait in the gate while the others come
+        gate.open()
+        found = await asyncio.gather(*tasks)
+        assert max(gate.rows) == 6
+        assert [ids(chunks) for chunks in found] == [expected(tiny, seed=seed) for seed in range(6)]
+
+    with_engine(tiny, use)
+
+
+def test_more_answers_than_slots_wait_in_line(tiny: LoadedModel, gate: Gate) -> None:
+    async def use(engine: TorchEngine) -> None:
+        gate.open()
+        found = await asyncio.gather(*(read(engine, seed=seed) for seed in range(5)))
+        assert [len(ids(chunks)) for chunks in found] == [8] * 5
+
+    with_engine(tiny, use, slots=2)
+    assert max(gate.rows) == 2
+
+
+def test_without_a_seed_answers_differ(tiny: LoadedModel) -> None:
+    async def use(engine: TorchEngine) -> None:
+        first, second = await asyncio.gather(read(engine, seed=None), read(engine, seed=None))
+        assert ids(first) != ids(second)
+
+    with_engine(tiny, use)
+
+
+def test_an_answer_may_fill_the_context(tiny: LoadedModel) -> None:
+    async def use(engine: TorchEngine) -> None:
+        prompt = PROMPT * 255
+        chunks = await read(engine, prompt, max_tokens=None)
+        assert len(ids(chunks)) == 1024 - len(prompt)
+        assert chunks[-1].finish_reason == "length"
+
+    with_engine(tiny, use)
+
+
+def test_a_prompt_without_room_for_an_answer_is_refused(tiny: LoadedModel) -> None:
+    async def use(engine: TorchEngine) -> None:
+        with pytest.raises(ContextTooLong) as caught:
+            await read(engine, PROMPT * 256)
+        assert caught.value.code == "context_length_exceeded"
+        assert len(ids(await read(engine))) == 8
+
+    with_engine(tiny, use)
+
+
+@pytest.mark.parametrize(("prompt", "max_tokens"), [((), 5), (PROMPT, 0)])
+def test_a_request_for_nothing_is_refused_and_harms_nobody(
+    tiny: LoadedModel, prompt: tuple[int, ...], max_tokens: int
+) -> None:
+    async def use(engine: TorchEngine) -> None:
+        with pytest.raises(InvalidRequest):
+            await read(engine, prompt, max_tokens=max_tokens)
+        assert len(ids(await read(engine))) == 8
+
+    with_engine(tiny, use)
+
+
+def test_leaving_early_frees_the_slot(tiny: LoadedModel, gate: Gate) -> None:
+    async def use(engine: TorchEngine) -> None:
+        stream = engine.generate(PROMPT, sampling(max_tokens=900))
+        gate.open(1)
+        await anext(stream)
+        waiting = asyncio.create_task(read(engine, seed=3))
+        gate.open(2)
+        await stream.aclose()  # type: ignore[attr-defined]
+        gate.open()
+        assert ids(await waiting) == expected(tiny, seed=3)
+        assert len(gate.rows) < 20
+
+    with_engine(tiny, use, slots=1)
+
+
+def test_a_cancelled_reader_frees_the_slot(tiny: LoadedModel, gate: Gate) -> None:
+    async def use(engine: TorchEngine) -> None:
+        tasks = [asyncio.create_task(read(engine, max_tokens=900)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        gate.open()
+        assert len(ids(await read(engine))) == 8
+        assert len(gate.rows) < 20
+
+    with_engine(tiny, use, slots=1)
+
+
+def test_closing_finishes_what_is_under_way_and_takes_no_more(tiny: LoadedModel, gate: Gate) -> None:
+    async def use(engine: TorchEngine) -> None:
+        tasks = [asyncio.create_task(read(engine, seed=seed)) for seed in range(3)]
+        await asyncio.sleep(0.05)
+        closing = asyncio.create_task(engine.close())
+        await asyncio.sleep(0.05)
+        with pytest.raises(Unavailable) as caught:
+            await read(engine)
+        assert caught.value.hint
+        assert not closing.done()
+        gate.open()
+        await closing
+        found = await asyncio.gather(*tasks)
+        assert [ids(chunks) for chunks in found] == [expected(tiny, seed=seed) for seed in range(3)]
+        await engine.close()
+
+    with_engine(tiny, use, slots=2)
+
+
+def test_a_failure_reaches_every_reader(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> torch.Tensor:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(tiny.model, "step", broken)
+
+    async def use(engine: TorchEngine) -> None:
+        found = await asyncio.gather(*(read(engine) for _ in range(4)), return_exceptions=True)
+        assert [type(each) for each in found] == [Unavailable] * 4
+        with pytest.raises(Unavailable):
+            await read(engine)
+
+    with_engine(tiny, use, slots=2)
+
+
+def test_a_reader_whose_loop_has_ended_harms_nobody(tiny: LoadedModel, gate: Gate) -> None:
+    engine = TorchEngine("v1", tiny)
+
+    async def start() -> None:
+        gate.open(1)
+        await anext(engine.generate(PROMPT, sampling(max_tokens=50)))
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(start())
+    loop.close()
+    gate.open()
+
+    async def go_on() -> None:
+        assert len(ids(await read(engine))) == 8
+        await engine.close()
+
+    asyncio.run(go_on())
+
+
+def version(home: Path, adapter: Path | None) -> ModelVersion:
+    return ModelVersion(
+        name="v7",
+        kind="chat",
+        model="tiny",
+        adapter=adapter,
+        parents=(),
+        created=datetime.now(UTC),
+        snapshot=None,
+        run=None,
+        config={},
+        code="",
+        evaluation={},
+        notes="",
+        path=home,
+    )
+
+
+def test_a_published_version_is_its_base_with_its_adapter(home: Path, tmp_path: Path) -> None:
+    adapted = load_model("tiny", home, dtype="float32")
+    adapted.model.add_adapter("sft", AdapterShape(rank=2, alpha=4), seed=0)
+    with torch.no_grad():
+        for parameter in adapted.model.adapter_parameters("sft"):
+            parameter.add_(0.2)
+    save_adapter(adapted.model, "sft", tmp_path, base="tiny")
+    adapted.model.merge_adapter("sft")
+
+    async def use() -> None:
+        for adapter, like in ((tmp_path, adapted), (None, load_model("tiny", home))):
+            engine = torch_engine.load(version(home, adapter), home)
+            assert engine.version == "v7"
+            assert ids(await read(engine, temperature=0.0)) == expected(like, temperature=0.0)
+            await engine.close()
+
+    asyncio.run(use())
+
+
+def test_a_version_that_cannot_be_loaded_says_why(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="adapter cannot be read"):
+        torch_engine.load(version(home, tmp_path / "gone"), home)
