@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from tutelage.engine.pool import EnginePool
@@ -49,6 +50,7 @@ class Site:
     answers: Sequence[str] = ("Hello there. How can I help?",)
     delay: float = 0.0
     context_length: int = 1024
+    create: Callable[..., FastAPI] = create_app
     engines: dict[str, ScriptedEngine] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -70,7 +72,7 @@ class Site:
         return engine
 
     def app(self) -> Any:
-        return create_app(
+        return self.create(
             store=self.store,
             engines=EnginePool(self.registry, self.load),
             gate=self.gate,

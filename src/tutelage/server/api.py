@@ -195,9 +195,12 @@ async def rate(request: Request, me: Me, message_id: str, body: RatingBody) -> d
 @router.delete("/messages/{message_id}/rating", status_code=204)
 async def withdraw_rating(request: Request, me: Me, message_id: str) -> Response:
     """Take a judgement back; nothing happens when there was none."""
-    await write(
-        services(request).store, lambda tx: feedback.withdraw(tx, message_id=message_id, rater_id=me.id)
-    )
+
+    def withdraw(tx: Session) -> None:
+        dialogues.get_message(tx, message_id, owner_id=me.id)
+        feedback.withdraw(tx, message_id=message_id, rater_id=me.id)
+
+    await write(services(request).store, withdraw)
     return Response(status_code=204)
 
 

@@ -1,0 +1,217 @@
+"""Every route of the whole application, and who may pass. A route that is not in the matrix fails the test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import pytest
+from fastapi.routing import iter_route_contexts
+from starlette.testclient import TestClient
+
+from tutelage.server.services import Access
+from tutelage.store import accounts, dialogues
+from tutelage.web.app import create_app
+
+Door = Literal["anybody", "session", "owner", "trainer", "operator", "chat key", "moderations key"]
+
+# anybody: also those who are not signed in, where guests may not come in. session: guests and everybody above.
+# owner: the dialogue's owner alone; for everybody else, operators too, it does not exist.
+MATRIX: dict[str, Door] = {
+    "POST /v1/chat/completions": "chat key",
+    "GET /v1/models": "chat key",
+    "GET /v1/models/{name}": "chat key",
+    "POST /v1/moderations": "moderations key",
+    "POST /api/dialogues": "session",
+    "GET /api/dialogues": "session",
+    "GET /api/dialogues/{dialogue_id}": "owner",
+    "PATCH /api/dialogues/{dialogue_id}": "owner",
+    "DELETE /api/dialogues/{dialogue_id}": "owner",
+    "POST /api/dialogues/{dialogue_id}/messages": "owner",
+    "POST /api/messages/{message_id}/regenerate": "owner",
+    "GET /api/answers/{answer_id}/events": "owner",
+    "POST /api/answers/{answer_id}/stop": "owner",
+    "PUT /api/messages/{message_id}/rating": "owner",
+    "DELETE /api/messages/{message_id}/rating": "owner",
+    "POST /api/messages/{message_id}/report": "owner",
+    "GET /api/model": "session",
+    "POST /api/sign-in": "anybody",
+    "POST /api/sign-out": "anybody",
+    "POST /api/operator-link": "anybody",
+    "PUT /api/account": "session",
+    "PUT /api/account/password": "session",
+    "GET /api/me": "anybody",
+    "GET /static/{hash}/{name}": "anybody",
+    "GET /": "session",
+    "GET /c/{dialogue_id}": "owner",
+    "GET /fragments/messages/{message_id}": "owner",
+    "GET /fragments/dialogues": "session",
+    "POST /fragments/markdown": "session",
+    "GET /write": "trainer",
+    "PUT /write/draft": "trainer",
+    "DELETE /write/draft/{draft_id}": "trainer",
+    "POST /write/submit": "trainer",
+    "POST /write/suggest": "trainer",
+    "GET /rank": "trainer",
+    "POST /rank/next": "trainer",
+    "GET /rank/tasks/{task_id}": "trainer",
+    "POST /rank/tasks/{task_id}": "trainer",
+    "POST /rank/tasks/{task_id}/renew": "trainer",
+    "POST /rank/tasks/{task_id}/skip": "trainer",
+    "GET /operate": "operator",
+    "POST /operate/versions/{name}/promote": "operator",
+    "POST /operate/rollback": "operator",
+    "GET /operate/demonstrations": "operator",
+    "POST /operate/demonstrations/{demonstration_id}": "operator",
+    "GET /operate/reports": "operator",
+    "POST /operate/reports/{report_id}": "operator",
+    "GET /operate/feedback": "operator",
+    "GET /operate/people": "operator",
+    "POST /operate/people": "operator",
+    "PUT /operate/people/{user_id}/role": "operator",
+    "GET /operate/keys": "operator",
+    "POST /operate/keys": "operator",
+    "POST /operate/keys/{key_id}/revoke": "operator",
+    "GET /sign-in": "anybody",
+    "GET /operator-link/{token}": "anybody",
+    "GET /account": "session",
+    "PUT /account/preferences": "session",
+}
+
+# Bodies of the routes where the owner's success is to be seen.
+BODIES: dict[str, Any] = {
+    "PATCH /api/dialogues/{dialogue_id}": {"title": "New"},
+    "POST /api/dialogues/{dialogue_id}/messages": {"text": "More"},
+    "PUT /api/messages/{message_id}/rating": {"verdict": "up"},
+    "POST /api/messages/{message_id}/report": {"kind": "missed"},
+}
+CAST = ("anonymous", "owner", "other", "trainer", "operator")
+ROLES = {"anonymous": -1, "owner": 0, "other": 1, "trainer": 2, "operator": 3}
+
+
+@pytest.fixture
+def strict_site(site: Any) -> Any:
+    """The whole application where guests may not come in."""
+    site.create = create_app
+    site.access = Access(guests=False)
+    return site
+
+
+@pytest.fixture
+def cast(strict_site: Any) -> dict[str, dict[str, str]]:
+    """Headers of each of the cast; `owner` is a guest whose dialogue the paths name."""
+    sessions = {"other": "user", "trainer": "trainer", "operator": "operator"}
+    headers = {name: strict_site.session(role) for name, role in sessions.items()}
+    return {"anonymous": {}, "owner": {}, **headers}
+
+
+@pytest.fixture
+def ids(strict_site: Any, cast: dict[str, dict[str, str]]) -> dict[str, str]:
+    """What the placeholders of paths stand for."""
+    with strict_site.store.write() as tx:
+        owner = accounts.create_guest(tx)
+        cast["owner"] = {"cookie": f"tutelage={accounts.open_session(tx, owner.id, days=1)}"}
+        dialogue_id = dialogues.create_dialogue(tx, owner.id).id
+        question = dialogues.add_message(
+            tx, dialogue_id, parent_id=None, role="user", content="Hi", author_kind="human"
+        )
+        answer = dialogues.add_message(
+            tx, dialogue_id, parent_id=question.id, role="assistant", content="Hello", author_kind="model"
+        )
+    return {"dialogue_id": dialogue_id, "message_id": answer.id, "answer_id": answer.id}
+
+
+@pytest.fixture
+def client(strict_site: Any) -> Iterator[TestClient]:
+    with strict_site.client() as running:
+        yield running
+
+
+def routes(app: Any) -> set[str]:
+    return {
+        f"{method} {each.path}" for each in iter_route_contexts(app.routes) for method in each.methods or ()
+    }
+
+
+def call(client: TestClient, route: str, ids: dict[str, str], headers: dict[str, str]) -> int:
+    """The status of the route for these headers."""
+    method, path = route.split()
+    for name, value in ids.items():
+        path = path.replace(f"{{{name}}}", value)
+    path = path.replace("{name}", "v1").replace("{", "").replace("}", "")
+    client.cookies.clear()
+    response = client.request(method, path, headers=headers, json=BODIES.get(route), follow_redirects=False)
+    assert response.status_code < 500, response.text
+    if response.status_code >= 400:
+        assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+    return response.status_code
+
+
+def test_the_matrix_names_every_route_and_no_other(strict_site: Any) -> None:
+    assert routes(strict_site.app()) == set(MATRIX)
+
+
+@pytest.mark.parametrize("route", [route for route, door in MATRIX.items() if door == "anybody"])
+def test_doors_for_anybody(client: TestClient, ids: Any, cast: Any, route: str) -> None:
+    for name in CAST:
+        status = call(client, route, ids, cast[name])
+        assert status not in (401, 403), name
+
+
+@pytest.mark.parametrize("route", [route for route, door in MATRIX.items() if door == "session"])
+def test_doors_for_everybody_with_a_session(client: TestClient, ids: Any, cast: Any, route: str) -> None:
+    for name in CAST:
+        status = call(client, route, ids, cast[name])
+        assert (status == 401) == (name == "anonymous"), name
+        assert status != 403
+
+
+@pytest.mark.parametrize("route", [route for route, door in MATRIX.items() if door == "owner"])
+def test_doors_for_the_owner_alone(client: TestClient, ids: Any, cast: Any, route: str) -> None:
+    for name in ("anonymous", "other", "trainer", "operator"):
+        assert call(client, route, ids, cast[name]) == (401 if name == "anonymous" else 404), name
+    assert call(client, route, ids, cast["owner"]) < 300
+
+
+@pytest.mark.parametrize(
+    ("route", "door"), [(route, door) for route, door in MATRIX.items() if door in ("trainer", "operator")]
+)
+def test_doors_for_a_role(client: TestClient, ids: Any, cast: Any, route: str, door: str) -> None:
+    for name in CAST:
+        status = call(client, route, ids, cast[name])
+        if name == "anonymous":
+            assert status == 401
+        else:
+            assert (status == 403) == (ROLES[name] < ROLES[door]), name
+            assert status != 401
+
+
+@pytest.mark.parametrize(
+    ("route", "door"), [(route, door) for route, door in MATRIX.items() if door.endswith(" key")]
+)
+def test_doors_for_keys(
+    client: TestClient, strict_site: Any, ids: Any, cast: Any, route: str, door: str
+) -> None:
+    for name in CAST:
+        assert call(client, route, ids, cast[name]) == 401, name
+    scope = door.removesuffix(" key")
+    other = "chat" if scope == "moderations" else "moderations"
+    assert call(client, route, ids, strict_site.bearer(other)) == 403
+    assert call(client, route, ids, strict_site.bearer(scope)) not in (401, 403)
+
+
+def test_where_guests_may_come_in_everybody_is_one(site: Any) -> None:
+    with site.client() as client:
+        first = client.get("/api/dialogues")
+        assert (first.status_code, len(client.cookies)) == (200, 1)
+        assert "set-cookie" not in client.get("/api/dialogues").headers
+
+
+def test_a_session_that_was_made_up_or_closed_is_none(strict_site: Any, client: TestClient) -> None:
+    cookie = strict_site.session("operator")
+    assert client.get("/api/model", headers=cookie).status_code == 200
+    client.post("/api/sign-out", headers=cookie)
+    assert client.get("/api/model", headers=cookie).status_code == 401
+    for made_up in ("x", "é", "a" * 5000, ""):
+        headers = {"cookie": f"tutelage={made_up}".encode()}
+        assert client.get("/api/model", headers=headers).status_code == 401
