@@ -1,0 +1,78 @@
+"""Reports as text for the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.markup import escape
+
+
+def plain_report(values: dict[str, Any]) -> str:
+    """One `name: value` line for each entry; nested entries are indented."""
+    return "\n".join(_lines(values, 0))
+
+
+def round_report(report: dict[str, Any]) -> str:
+    """What a round changed: figures and answers, before and after."""
+    evaluation = report["evaluation"]
+    speakers = evaluation["speakers"]
+    ppo, reward, sft = evaluation["ppo"], evaluation["reward"], evaluation["sft"]
+    rows = [
+        ("", "before", "SFT", "after"),
+        ("reward", *(_interval(speakers[name]["reward"]) for name in ("before", "sft", "after"))),
+        ("answer length", *(f"{speakers[name]['length']:.1f}" for name in ("before", "sft", "after"))),
+        ("ended by itself", *(f"{speakers[name]['ended']:.0%}" for name in ("before", "sft", "after"))),
+    ]
+    lines = [
+        f"[bold]{report['round']}[/bold]  {evaluation['prompts']} prompts that no stage has trained on",
+        "",
+    ]
+    lines += [f"  {first:<16}" + "".join(f"{cell:>26}" for cell in cells) for first, *cells in rows]
+    lines += [
+        "",
+        f"  held-out SFT loss     {_number(sft['held_out_loss_before'])} → {_number(sft['held_out_loss'])}",
+        f"  reward accuracy       {_interval(reward['held_out_accuracy'])} on {reward['held_out_accuracy']['pairs']}"
+        f" held-out pairs (longer-is-better: {_interval(reward['length_baseline'])})",
+        f"  PPO, held-out reward  {ppo['reward']['before']:.3f} → {ppo['reward']['after']:.3f},"
+        f" gain {_interval(ppo['reward_gain'])}, KL {ppo['kl']['after']:.2f} nats",
+        f"  win rate              {_interval(evaluation['win_rate_over_before'])} over the version before",
+        "",
+    ]
+    for sample in evaluation["answers"]:
+        lines.append(f"[dim]user[/dim]    {_shorten(sample['prompt'][-1]['content'])}")
+        lines += [
+            f"[dim]{name:<7}[/dim] {_shorten(each['text'])}" for name, each in sample["answers"].items()
+        ]
+        lines.append("")
+    version = report["version"]
+    lines.append(f"candidate: [bold]{version}[/bold] (reward model {report['reward_version']})")
+    lines.append(f"let people chat with it: tutelage versions promote {version}")
+    return "\n".join(lines)
+
+
+def _lines(values: dict[str, Any], depth: int) -> list[str]:
+    lines: list[str] = []
+    for key, value in values.items():
+        name = "  " * depth + key.replace("_", " ")
+        if isinstance(value, dict) and {"value", "low", "high"} <= value.keys():
+            lines.append(f"{name}: {_interval(value)}")
+        elif isinstance(value, dict):
+            lines += [f"{name}:", *_lines(value, depth + 1)]
+        else:
+            lines.append(escape(f"{name}: {_number(value) if isinstance(value, float) else value}"))
+    return lines
+
+
+def _interval(value: dict[str, Any]) -> str:
+    if value["value"] is None:
+        return "no data"
+    return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+
+
+def _number(value: float | None) -> str:
+    return "no data" if value is None else f"{value:.4g}"
+
+
+def _shorten(text: str, length: int = 160) -> str:
+    flat = " ".join(text.split())
+    return escape(flat if len(flat) <= length else flat[: length - 1] + "…") or "[dim](nothing)[/dim]"

@@ -1,0 +1,173 @@
+"""`tutelage train …`, `tutelage improve` and `tutelage worker`: from what people gave to a new version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tutelage.cli.output import JsonOption, emit
+
+if TYPE_CHECKING:
+    from tutelage.improvement import Installation, Stage
+    from tutelage.training.metrics import Progress
+
+RecipeArgument = Annotated[Path, typer.Argument(help="A recipe: a TOML file, see recipes/.")]
+SetOption = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be trained on, and stop.")]
+NameOption = Annotated[str, typer.Option("--name", help="The run's name; by default the next number.")]
+SnapshotOption = Annotated[
+    str, typer.Option("--snapshot", help="Train on this snapshot instead of a new one.")
+]
+StartOption = Annotated[str, typer.Option("--start", help="Run or version whose adapter to start from.")]
+RewardOption = Annotated[str, typer.Option("--reward", help="Run or version of the reward model.")]
+NO_OVERRIDES: list[str] = []
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    train = typer.Typer(help="Train one stage as a run of its own.", no_args_is_help=True)
+    train.command("sft")(train_sft)
+    train.command("reward")(train_reward)
+    train.command("ppo")(train_ppo)
+    app.add_typer(train, name="train")
+    app.command("improve")(improve)
+    app.command("worker")(worker)
+
+
+def train_sft(
+    recipe: RecipeArgument,
+    overrides: SetOption = NO_OVERRIDES,
+    name: NameOption = "",
+    start: StartOption = "",
+    snapshot: SnapshotOption = "",
+    resume: ResumeOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Supervised fine-tuning on demonstrations."""
+    options = {"name": name, "start": start, "snapshot": snapshot, "resume": resume}
+    _train("sft", recipe, overrides, options, dry_run=dry_run, as_json=as_json)
+
+
+def train_reward(
+    recipe: RecipeArgument,
+    overrides: SetOption = NO_OVERRIDES,
+    name: NameOption = "",
+    start: StartOption = "",
+    snapshot: SnapshotOption = "",
+    resume: ResumeOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The reward model, from comparisons."""
+    options = {"name": name, "start": start, "snapshot": snapshot, "resume": resume}
+    _train("reward", recipe, overrides, options, dry_run=dry_run, as_json=as_json)
+
+
+def train_ppo(
+    recipe: RecipeArgument,
+    overrides: SetOption = NO_OVERRIDES,
+    name: NameOption = "",
+    start: StartOption = "",
+    reward: RewardOption = "",
+    snapshot: SnapshotOption = "",
+    resume: ResumeOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """PPO against a reward model, held near the SFT model."""
+    options = {"name": name, "start": start, "reward": reward, "snapshot": snapshot, "resume": resume}
+    _train("ppo", recipe, overrides, options, dry_run=dry_run, as_json=as_json)
+
+
+def improve(recipe: RecipeArgument, overrides: SetOption = NO_OVERRIDES, as_json: JsonOption = False) -> None:
+    """One round: snapshot, SFT, reward model, PPO, evaluation, candidate. Interrupted, it goes on where it was."""
+    from tutelage.cli.reports import round_report
+    from tutelage.config import load
+    from tutelage.improvement import ImproveConfig
+    from tutelage.improvement import improve as run_round
+
+    config = load(recipe, ImproveConfig, overrides)
+    with installation() as place, progress_bars() as progress:
+        report = run_round(config, place, progress=progress)
+    emit(report, round_report(report), as_json=as_json)
+
+
+def worker(
+    once: Annotated[bool, typer.Option("--once", help="Take one request, then stop.")] = False,
+) -> None:
+    """Carry out the rounds that operators ask for in the web page."""
+    from tutelage.worker import work
+
+    with installation() as place:
+        work(place, once=once)
+
+
+@contextmanager
+def installation() -> Iterator[Installation]:
+    """The data folder with its store open."""
+    from tutelage.config import home
+    from tutelage.improvement import Installation
+    from tutelage.registry import Registry
+    from tutelage.store import Store
+
+    folder = home()
+    store = Store.open(folder / "tutelage.db")
+    try:
+        yield Installation(folder, store, Registry(folder))
+    finally:
+        store.close()
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """A bar for each stage on stderr, with the newest metrics beside it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[news]}"),
+    )
+    tasks: dict[str, Any] = {}
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+
+        def progress(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total, news="")
+            shown = ("loss", "accuracy", "reward", "kl")
+            news = "  ".join(f"{key} {metrics[key]:.3f}" for key in shown if key in metrics)
+            bars.update(tasks[stage], completed=done, total=total, news=news)
+
+        yield progress
+
+
+def _train(
+    stage: Stage, recipe: Path, overrides: list[str], options: dict[str, Any], *, dry_run: bool, as_json: bool
+) -> None:
+    from tutelage.cli.reports import plain_report
+    from tutelage.config import load
+    from tutelage.improvement import SCHEMAS, StageRequest, describe_stage, train_stage
+
+    request = StageRequest(stage, load(recipe, SCHEMAS[stage], overrides), **options)
+    with installation() as place:
+        if dry_run:
+            result = describe_stage(request, place)
+            emit(result, plain_report(result), as_json=as_json)
+            return
+        with progress_bars() as progress:
+            result = train_stage(request, place, progress=progress)
+    summary = {"run": result["run"], "folder": result["folder"], **result["evaluation"]}
+    text = plain_report(summary) + f"\npublish it with: tutelage versions publish {result['folder']}"
+    emit({**summary, "kind": result["kind"]}, text, as_json=as_json)

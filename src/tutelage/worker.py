@@ -1,0 +1,80 @@
+"""The worker: takes requests for rounds out of the store and carries them out, one at a time.
+
+A request is held by a lease that the worker renews while it works. When a worker dies, its lease runs out and
+another takes the request; the round then goes on where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tutelage.config import check
+from tutelage.errors import Conflict, TutelageError
+from tutelage.improvement import ImproveConfig, Installation, improve
+from tutelage.store import Store, runs
+from tutelage.store.tables import RunRequest
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 2.0
+
+
+def work(place: Installation, *, once: bool = False, poll_seconds: float = POLL_SECONDS) -> None:
+    """Carry out requests until interrupted; with `once`, one request or none."""
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    while True:
+        with place.store.write() as tx:
+            request = runs.take_request(tx, worker=name)
+        if request is not None:
+            _carry_out(request, place, name)
+        if once:
+            return
+        if request is None:
+            time.sleep(poll_seconds)
+
+
+def _carry_out(request: RunRequest, place: Installation, name: str) -> None:
+    """One request, to its end; what went wrong is written to its row for people to read."""
+    error = None
+    with _renewing(place.store, request.id, name):
+        try:
+            improve(check(request.config, ImproveConfig, where="the request"), place)
+        except TutelageError as problem:
+            log.warning("request %s failed: %s", request.id, problem)
+            error = str(problem)
+    try:
+        with place.store.write() as tx:
+            runs.finish_request(
+                tx, request.id, worker=name, status="failed" if error else "done", error=error
+            )
+    except Conflict:
+        log.warning("request %s was cancelled or taken over", request.id)
+
+
+@contextmanager
+def _renewing(store: Store, request_id: str, name: str) -> Iterator[None]:
+    """Renew the lease from another thread inside the block."""
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(runs.LEASE.total_seconds() / 4):
+            try:
+                with store.write() as tx:
+                    runs.renew_request(tx, request_id, worker=name)
+            except TutelageError as problem:
+                log.warning("the lease of request %s cannot be renewed: %s", request_id, problem)
+                return
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
