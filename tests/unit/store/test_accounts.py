@@ -64,6 +64,7 @@ def test_sessions_open_close_and_expire(store: Store, cast: SimpleNamespace) -> 
         assert user is not None
         assert user.id == cast.reader
         assert accounts.session_user(tx, old) is None
+        assert accounts.list_sessions(tx, cast.private) == []
         assert accounts.session_user(tx, "\ud800") is None
         accounts.close_session(tx, first)
         assert accounts.session_user(tx, first) is None

@@ -69,6 +69,8 @@ def test_text_is_cleaned(store: Store) -> None:
         imports.import_dialogue(tx, Dialogue(said("q\x00", "a\ud800"), source="s\x00"))
         assert [*tx.scalars(select(tables.Message.content))] == ["q", "a\ufffd"]
         assert not imports.import_dialogue(tx, Dialogue(said("q", "a\udfff"), source="s"))
+        imports.import_comparison(tx, Comparison(said("q\x00"), ("a\ud800", "b"), (), source="s"))
+        assert [*tx.scalars(select(tables.ComparisonRow.candidates))] == [["a\ufffd", "b"]]
 
 
 def test_thousands_of_rows_take_seconds(store: Store) -> None:
