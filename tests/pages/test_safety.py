@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 pytestmark = pytest.mark.browser
 Visit = Callable[..., Page]
@@ -50,7 +50,7 @@ def test_nothing_in_a_message_runs_or_loads(visit: Visit, site: Any, chunk: int)
     texts = [text.replace("\x00", "") for text in CORPUS[chunk::3]]
     site.say("\n\n".join(texts))
     page = visit()
-    page.evaluate("window.alert = () => { window.hit = true; }")
+    page.evaluate("() => { window.alert = () => { window.hit = true; }; }")
     page.get_by_role("textbox", name="Your message").fill("\n\n".join(texts))
     page.keyboard.press("Enter")
     message = page.locator(".message.assistant[data-status='complete']")
@@ -75,11 +75,13 @@ def test_a_hostile_title_stays_a_title(visit: Visit) -> None:
     expect(page.locator("#title")).to_contain_text("<img src=x onerror=alert(1)>")
 
 
-def test_scripts_cannot_write_html_themselves(visit: Visit) -> None:
-    page = visit("/sign-in")
+def test_scripts_cannot_write_html_themselves(browser: Browser, site: Any) -> None:
+    page = browser.new_page()
+    page.goto(f"{site.url}/sign-in")
     refused = page.evaluate(
         "() => { try { document.body.innerHTML = '<b>x</b>'; return false; } catch (error) { return true; } }"
     )
+    page.close()
     assert refused
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,14 +16,13 @@ Visit = Callable[..., Page]
 
 
 @pytest.fixture(autouse=True)
-def _one_conversation(site: Any) -> Iterator[None]:
+def _one_conversation(site: Any) -> None:
     """Exactly one thing to rank."""
     with site.store.write() as tx:
         tx.execute(delete(LabellingTask))
         tx.execute(delete(Dialogue))
     site.conversation("What is a leap year?", "A year with 366 days.")
     site.say("It has a day more.", "Every fourth year.", "I do not know.")
-    yield
 
 
 @pytest.fixture
@@ -162,14 +161,14 @@ def test_a_dialogue_is_written_with_a_suggestion_that_is_edited(visit: Visit, si
     page = visit("/write", role="trainer")
     turn(page, "The person says").fill("What is a leap year?")
     page.keyboard.press("Control+Enter")
-    expect(page.locator(".suggestion .text")).to_have_text("It has a day more.")
+    expect(page.locator(".suggestion:visible .text")).to_have_text("It has a day more.")
     page.get_by_role("button", name="Take it").click()
     turn(page, "The assistant answers").fill("A leap year has a day more.")
     expect(page.locator("[data-provenance]").nth(1)).to_have_text("Suggestion, edited")
     page.get_by_role("button", name="Continue as the person").click()
     turn(page, "The person says").nth(1).fill("Which day?")
     page.keyboard.press("Control+Enter")
-    expect(page.locator(".suggestion .text").nth(1)).to_have_text("Feb 29.")
+    expect(page.locator(".suggestion:visible .text")).to_have_text("Feb 29.")
     turn(page, "The assistant answers").nth(1).fill("The 29th of February.")
     page.get_by_role("button", name="Hand in").click()
     expect(page.get_by_text("The dialogue is handed in")).to_be_visible()

@@ -46,6 +46,6 @@ def error_page(request: Request, failure: Failure) -> Response:
     if failure.status == 401:
         return RedirectResponse(f"/sign-in?next={request.url.path}", status_code=303)
     pages: Pages = request.app.state.pages
-    response = pages.bare(request, "error.html", status=failure.status, failure=failure)
+    response = pages.bare(request, "error.html", status_code=failure.status, failure=failure)
     response.headers.update(failure.headers)
     return response

@@ -18,7 +18,8 @@ def icon(name: str, kind: str = "") -> Markup:
     """One icon, silent to screen readers. Raises KeyError for a name that is not there."""
     if name not in _names():
         raise KeyError(name)
-    return Markup(f'<svg class="icon {kind}" aria-hidden="true"><use href="#icon-{name}"/></svg>')
+    classes = f"icon {kind}".strip()
+    return Markup(f'<svg class="{classes}" aria-hidden="true"><use href="#icon-{name}"/></svg>')
 
 
 @cache

@@ -57,7 +57,7 @@ class Pages:
         )
 
     def bare(
-        self, request: Request, name: str, *, user: User | None = None, status: int = 200, **context: Any
+        self, request: Request, name: str, *, user: User | None = None, status_code: int = 200, **context: Any
     ) -> Response:
         """A page without the frame, or a fragment of a page."""
         locale = self.locale(request, user)
@@ -69,7 +69,7 @@ class Pages:
             when=lambda moment: when(moment, zone(request)),
             script_texts=self._script_texts(locale),
         )
-        return HTMLResponse(html, status_code=status, headers=HEADERS)
+        return HTMLResponse(html, status_code=status_code, headers=HEADERS)
 
     def locale(self, request: Request, user: User | None) -> str:
         """The reader's language."""

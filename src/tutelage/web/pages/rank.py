@@ -19,7 +19,7 @@ from markupsafe import Markup
 from pydantic import BaseModel, Field
 
 from tutelage.dialogue import Message
-from tutelage.errors import Unavailable
+from tutelage.errors import Conflict
 from tutelage.server.turn import Candidate, Turns
 from tutelage.store import Store, accounts, labelling
 from tutelage.store.labelling import RankingTask
@@ -29,6 +29,7 @@ from tutelage.web.pages.parts import Parts, Templates, Trainer
 
 router = APIRouter(prefix="/rank", include_in_schema=False)
 CANDIDATES = 4
+ATTEMPTS = 3
 
 
 class Order(BaseModel):
@@ -55,13 +56,14 @@ def rank(request: Request, user: Trainer, pages: Templates) -> Response:
 @router.post("/next")
 async def next_task(user: Trainer, parts: Parts) -> dict[str, str | None]:
     """Lease a task, and have the model write what there is to rank. Takes as long as the model takes."""
-    task = await run_sync(_take, parts.store, user)
-    if task is None:
-        return {"task": None}
-    if not task.candidates:
+    for _ in range(ATTEMPTS):
+        task = await run_sync(_take, parts.store, user)
+        if task is None or task.candidates:
+            return {"task": task and task.id}
         samples = await _sample(task, parts.turns)
-        await run_sync(_keep, parts.store, task, user, samples)
-    return {"task": task.id}
+        if await run_sync(_keep, parts.store, task, user, samples):
+            return {"task": task.id}
+    raise Conflict("the model gives the same answers every time", hint="try again later")
 
 
 @router.get("/tasks/{task_id}")
@@ -117,14 +119,14 @@ async def _sample(task: RankingTask, turns: Turns) -> list[Candidate]:
     return others[: task.k - 1]
 
 
-def _keep(store: Store, task: RankingTask, user: User, samples: list[Candidate]) -> None:
+def _keep(store: Store, task: RankingTask, user: User, samples: list[Candidate]) -> bool:
     """Store the samples; a task to which the model has only one answer is given back."""
     with store.write() as tx:
         if samples:
             labelling.set_candidates(tx, task.id, user.id, [dict(sample) for sample in samples])
-            return
-        labelling.release(tx, task.id, user.id, reason="the model gave the same answer every time")
-    raise Unavailable("the model gives the same answer every time", hint="try the next task")
+        else:
+            labelling.release(tx, task.id, user.id, reason="the model gave the same answer every time")
+    return bool(samples)
 
 
 def _html(text: str) -> Markup:

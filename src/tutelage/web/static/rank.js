@@ -185,7 +185,6 @@ place.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
   if (!handle || !id || !ranking) return;
   event.preventDefault();
   select(id);
-  handle.setPointerCapture(event.pointerId);
   card(id).classList.add("dragged");
   const drag = (/** @type {any} */ move) => {
     const others = [...byId("ranked").children].filter((each) => each !== card(id));
@@ -195,12 +194,13 @@ place.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
     }).length;
     if (ranking && position !== ranking.state.ranked.findIndex((each) => each.id === id)) change((order) => order.place(id, position), id);
   };
+  // On the document: a pointer captured by the handle is lost whenever its card is put into another place.
   const drop = () => {
-    handle.removeEventListener("pointermove", drag);
+    document.removeEventListener("pointermove", drag);
     card(id)?.classList.remove("dragged");
   };
-  handle.addEventListener("pointermove", drag);
-  handle.addEventListener("lostpointercapture", drop, { once: true });
+  document.addEventListener("pointermove", drag);
+  for (const end of ["pointerup", "pointercancel"]) document.addEventListener(end, drop, { once: true });
 });
 
 onActions({

@@ -44,7 +44,7 @@ export class Ranking {
     this.#change((state) => {
       this.#remove(state, id);
       state.ranked.splice(to, 0, { id, tied: false });
-      if (state.ranked[to + 1] && from > to) state.ranked[to + 1].tied = false;
+      if (state.ranked[to + 1]) state.ranked[to + 1].tied = false;
     });
   }
 
