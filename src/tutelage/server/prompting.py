@@ -10,6 +10,9 @@ from tutelage.engine.interface import Engine
 from tutelage.errors import ContextTooLong
 from tutelage.store import tables
 
+LONGEST_TOKEN = 128
+"""Characters of the longest tokens that vocabularies have: runs of spaces and of dashes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -39,6 +42,7 @@ def fit(engine: Engine, messages: Sequence[Message], *, answer_tokens: int | Non
     The system message and the last message always stay. Room for the answer is kept, up to a quarter of the context.
     Raises ContextTooLong when even those leave no room.
     """
+    refuse_endless(engine, messages[-1].content)
     head = list(messages[:1]) if messages[0].role == "system" else []
     turns = list(messages[len(head) :])
     room = engine.context_length - min(answer_tokens or engine.context_length, engine.context_length // 4)
@@ -50,6 +54,16 @@ def fit(engine: Engine, messages: Sequence[Message], *, answer_tokens: int | Non
         kept = kept[2:]
     check_room(engine, token_ids)
     return Prompt(token_ids, len(turns) - len(kept))
+
+
+def refuse_endless(engine: Engine, text: str) -> None:
+    """Raise ContextTooLong for a text so long that there is no need to count: that may take seconds."""
+    if len(text) > engine.context_length * LONGEST_TOKEN:
+        raise ContextTooLong(
+            f"this has {len(text)} characters, and the model reads at most {engine.context_length - 1} tokens",
+            param="messages",
+            hint="shorten it, or send it in parts",
+        )
 
 
 def check_room(engine: Engine, token_ids: Sequence[int]) -> None:

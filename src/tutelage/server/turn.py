@@ -51,6 +51,7 @@ from tutelage.server.permissions import demand
 from tutelage.server.prompting import Prompt, fit, readable
 from tutelage.server.transactions import read, write
 from tutelage.store import Store, dialogues, tables
+from tutelage.store.columns import clean
 from tutelage.store.tables import User
 
 __all__ = ["Candidate", "StartedTurn", "TurnEvent", "Turns"]
@@ -102,7 +103,7 @@ class Turns:
         Conflict while the parent is still being written, ContextTooLong when the message alone is too long,
         RateLimited when too many of the user's answers are under way.
         """
-        _check_text(text)
+        text = _checked_text(text)
         if idempotency_key is not None:
             known = await read(self._store, lambda tx: started_before(tx, user.id, idempotency_key))
             if known is not None:
@@ -357,11 +358,12 @@ class Turns:
         return "" if completion.finish_reason == "content_filter" else text
 
 
-def _check_text(text: str) -> None:
+def _checked_text(text: str) -> str:
+    """The text as it can be stored. Raises InvalidRequest when nothing is left of it."""
+    text = clean(text)
     if not text.strip():
         raise InvalidRequest("the message is empty", param="text", hint="write something")
-    if "\x00" in text:
-        raise InvalidRequest("the message holds a NUL character", param="text", hint="remove it")
+    return text
 
 
 def _check_order(messages: Sequence[dialogue.Message]) -> None:

@@ -25,7 +25,7 @@ from tutelage.server.openai.chat_request import ChatRequest
 from tutelage.server.openai.disconnect import unless_gone
 from tutelage.server.openai.merging import merged
 from tutelage.server.permissions import api_key
-from tutelage.server.prompting import check_room
+from tutelage.server.prompting import check_room, refuse_endless
 from tutelage.server.services import Services, services
 from tutelage.server.streaming import EventStream, sse
 from tutelage.store.tables import ApiKey
@@ -82,6 +82,8 @@ async def _accept(parts: Services, body: ChatRequest) -> _Job:
     except NotFound as error:
         raise UnknownModel(error.message, hint=error.hint) from None
     try:
+        for message in messages:
+            refuse_endless(lease.engine, message.content)
         prompt_ids = await run_sync(lease.engine.renderer.prompt, messages)
         check_room(lease.engine, prompt_ids)
     except BaseException:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tutelage.dialogue import Message, Role, check_turns
 from tutelage.engine.interface import Sampling
 from tutelage.errors import InvalidRequest
+from tutelage.store.columns import clean
 
 MOST_CHOICES = 8
 MOST_STOPS = 4
@@ -161,9 +162,7 @@ def _text(message: ChatMessage, place: str) -> str:
                 "unsupported_parameter",
             )
         parts.append(part.text)
-    text = "".join(parts)
-    if "\x00" in text:
-        raise InvalidRequest("the text holds a NUL character", param=f"{place}.content", hint="remove it")
+    text: str = clean("".join(parts))
     return text
 
 

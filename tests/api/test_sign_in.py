@@ -1,0 +1,129 @@
+"""/api/sign-in, /api/sign-out, /api/account: names, passwords, sessions."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tutelage.server.passwords import SignInLimits
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def ann(client: TestClient) -> TestClient:
+    """A client that is signed in as ann."""
+    named = client.put("/api/account", json={"name": "ann", "password": PASSWORD})
+    assert named.status_code == 200, named.text
+    return client
+
+
+def sign_in(client: TestClient, name: str = "ann", password: str = PASSWORD) -> Any:
+    return client.post("/api/sign-in", json={"name": name, "password": password})
+
+
+def test_a_guest_who_takes_a_name_keeps_their_chats(client: TestClient) -> None:
+    dialogue_id = client.post("/api/dialogues", json={"text": "Hi"}).json()["dialogue_id"]
+    user = client.put("/api/account", json={"name": "ann", "password": PASSWORD}).json()["user"]
+    assert (user["name"], user["role"]) == ("ann", "user")
+    client.cookies.clear()
+    assert sign_in(client, "Ann").json()["user"]["id"] == user["id"]
+    assert client.get(f"/api/dialogues/{dialogue_id}").status_code == 200
+
+
+def test_wrong_names_and_passwords_are_told_apart_by_nobody(ann: TestClient) -> None:
+    ann.cookies.clear()
+    wrong_password, wrong_name = sign_in(ann, password="wrong"), sign_in(ann, "bob")
+    assert wrong_password.status_code == wrong_name.status_code == 401
+    assert wrong_password.json() == wrong_name.json()
+    assert len(ann.cookies) == 0
+
+
+def test_an_unknown_name_costs_as_much_as_a_wrong_password(ann: TestClient) -> None:
+    def seconds(name: str) -> float:
+        started = time.perf_counter()
+        sign_in(ann, name, "wrong")
+        return time.perf_counter() - started
+
+    known = min(seconds("ann") for _ in range(3))
+    unknown = min(seconds("bob") for _ in range(3))
+    assert 0.4 < unknown / known < 2.5
+
+
+def test_a_session_is_new_after_signing_in_and_dead_after_signing_out(ann: TestClient) -> None:
+    before = ann.cookies["tutelage"]
+    sign_in(ann)
+    after = ann.cookies["tutelage"]
+    assert before != after
+    assert ann.get("/api/me", headers={"cookie": f"tutelage={before}"}).json()["user"] is None
+    assert ann.post("/api/sign-out").status_code == 204
+    assert "tutelage" not in ann.cookies
+    assert ann.get("/api/me", headers={"cookie": f"tutelage={after}"}).json()["user"] is None
+
+
+def test_failures_are_limited_for_each_account_whatever_its_case(ann: TestClient) -> None:
+    for n in range(SignInLimits.PER_ACCOUNT):
+        assert sign_in(ann, "ann" if n % 2 else "ANN", "wrong").status_code == 401
+    refused = sign_in(ann)
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) > 800
+    assert sign_in(ann, "bob", "wrong").status_code == 401
+
+
+def test_a_success_forgets_an_accounts_failures() -> None:
+    limits = SignInLimits()
+    for _ in range(SignInLimits.PER_ACCOUNT - 1):
+        limits.failed("ann", "10.0.0.1")
+    limits.succeeded("Ann")
+    limits.failed("ann", "10.0.0.1")
+    limits.check("ann", "10.0.0.1")
+
+
+def test_failures_are_limited_for_each_address() -> None:
+    from tutelage.errors import RateLimited
+
+    limits = SignInLimits()
+    for n in range(SignInLimits.PER_ADDRESS):
+        limits.failed(f"user{n}", "10.0.0.1")
+    limits.check("somebody", "10.0.0.2")
+    with pytest.raises(RateLimited):
+        limits.check("somebody", "10.0.0.1")
+
+
+def test_limits_end_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("tutelage.server.passwords.monotonic", lambda: now)
+    limits = SignInLimits()
+    for _ in range(SignInLimits.PER_ACCOUNT):
+        limits.failed("ann", "10.0.0.1")
+    now += SignInLimits.WINDOW_SECONDS + 1
+    limits.check("ann", "10.0.0.1")
+    assert limits._failures == {}
+
+
+def test_a_password_can_be_changed_and_ends_other_sessions(ann: TestClient) -> None:
+    other = ann.cookies["tutelage"]
+    sign_in(ann)
+    body = {"old": PASSWORD, "new": "another horse battery"}
+    assert ann.put("/api/account/password", json={**body, "old": "wrong"}).status_code == 400
+    assert ann.put("/api/account/password", json=body).status_code == 200
+    assert ann.get("/api/me").json()["user"]["name"] == "ann"
+    assert ann.get("/api/me", headers={"cookie": f"tutelage={other}"}).json()["user"] is None
+    assert sign_in(ann).status_code == 401
+    assert sign_in(ann, password="another horse battery").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "password"), [("ann", "short"), ("", PASSWORD), ("a\nb", PASSWORD), ("é" * 65, PASSWORD)]
+)
+def test_poor_names_and_passwords_are_refused(client: TestClient, name: str, password: str) -> None:
+    assert client.put("/api/account", json={"name": name, "password": password}).status_code == 400
+
+
+def test_a_name_is_given_once(ann: TestClient) -> None:
+    assert ann.put("/api/account", json={"name": "eve", "password": PASSWORD}).status_code == 409
+    ann.cookies.clear()
+    assert ann.put("/api/account", json={"name": "ANN", "password": PASSWORD}).status_code == 409

@@ -1,0 +1,185 @@
+"""`tutelage serve`: who may come in, what is printed, what is refused. And: killed at any moment, it loses nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from tutelage.cli import serve
+from tutelage.errors import ConfigError, Conflict, InvalidRequest
+from tutelage.registry import Registry
+from tutelage.store import Store, accounts, tables
+
+PROGRAM = """
+import typer
+from tutelage.cli import serve
+app = typer.Typer()
+app.callback()(lambda: None)
+serve.register(app)
+app()
+"""
+
+
+def test_on_this_machine_guests_may_come_in_unless_told_otherwise() -> None:
+    for host in ("127.0.0.1", "::1", "localhost"):
+        assert serve._access(host, None, []).guests
+        assert not serve._access(host, False, []).guests
+        assert "127.0.0.1" in serve._access(host, None, []).hosts
+
+
+@pytest.mark.parametrize(
+    ("host", "names"), [("0.0.0.0", []), ("192.168.1.5", []), ("127.0.0.1", ["chat.example"])]
+)
+def test_where_others_can_come_somebody_has_to_decide_about_guests(host: str, names: list[str]) -> None:
+    with pytest.raises(ConfigError, match="strangers"):
+        serve._access(host, None, names)
+    assert serve._access(host, True, names).guests
+    assert not serve._access(host, False, names).guests
+
+
+def test_host_names_are_checked_where_they_are_known() -> None:
+    assert serve._access("0.0.0.0", False, []).hosts == frozenset()
+    behind_a_proxy = serve._access("127.0.0.1", False, ["Chat.Example"])
+    assert {"chat.example", "127.0.0.1"} <= behind_a_proxy.hosts
+
+
+def test_a_port_in_use_is_said_with_a_way_out() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Conflict, match=f"port {port} is in use") as refused:
+            serve._listen("127.0.0.1", port)
+    assert "--port" in refused.value.hint
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="cannot listen"):
+        serve._listen("203.0.113.7", 0)
+    with pytest.raises(InvalidRequest, match="cannot listen"):
+        serve._listen("no.such.host.invalid", 0)
+
+
+def test_the_base_model_becomes_the_first_version_once(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    serve._publish_first(registry, "tiny")
+    serve._publish_first(registry, "builtin")
+    assert [version.model for version in registry.list()] == ["tiny"]
+    assert registry.aliases() == {"stable": "v1"}
+
+
+def test_a_folder_is_named_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    registry = Registry(tmp_path / "home")
+    serve._publish_first(registry, "model")
+    assert registry.get("v1").model == str(tmp_path / "model")
+
+
+def test_options_out_of_range_are_refused() -> None:
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    serve.register(app)
+    assert CliRunner().invoke(app, ["serve", "--port", "70000"]).exit_code == 2
+
+
+def test_an_operators_link_is_printed_until_an_operator_can_sign_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store.open(tmp_path / "tutelage.db")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serve._greet(store, listener)
+        address, link = capsys.readouterr().out.splitlines()
+        assert f"http://127.0.0.1:{listener.getsockname()[1]}" in address
+        token = link.rpartition("/operator-link/")[2]
+        with store.write() as tx:
+            operator = accounts.use_operator_link(tx, token, None)
+        serve._greet(store, listener)
+        assert "/operator-link/" in capsys.readouterr().out
+        with store.write() as tx:
+            accounts.promote_guest(tx, operator.id, name="ann", password_hash="x")
+        serve._greet(store, listener)
+        assert "/operator-link/" not in capsys.readouterr().out
+    store.close()
+
+
+@contextmanager
+def running(home: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A served home: the process and its address."""
+    environment = {**os.environ, "TUTELAGE_HOME": str(home)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "serve", "--model", "tiny", "--port", "0"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        printed = ""
+        while (found := re.search(r"tutelage is at (\S+)", printed)) is None:
+            line = process.stdout.readline()
+            assert line, printed
+            printed += line
+        address = found[1]
+        wait_for(address)
+        yield process, address
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def wait_for(address: str) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            httpx.get(f"{address}/api/me")
+        except httpx.TransportError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        else:
+            return
+
+
+def ask(client: httpx.Client) -> dict[str, Any]:
+    started = client.post(
+        "/api/dialogues", json={"text": "Tell me a story", "idempotency_key": "k"}, timeout=60
+    )
+    assert started.status_code == 201, started.text
+    turn: dict[str, Any] = started.json()
+    return turn
+
+
+def test_killed_in_mid_answer_nothing_is_lost_and_nothing_hangs(tmp_path: Path) -> None:
+    with running(tmp_path) as (process, address), httpx.Client(base_url=address) as client:
+        turn = ask(client)
+        cookie = f"tutelage={client.cookies['tutelage']}"
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+    with running(tmp_path) as (process, address):
+        headers = {"cookie": cookie}
+        with httpx.Client(base_url=address, headers=headers) as client:
+            question, answer = client.get(f"/api/dialogues/{turn['dialogue_id']}").json()["messages"]
+            assert question["content"] == "Tell me a story"
+            assert answer["status"] in ("interrupted", "complete")
+            assert "event: done" in client.get(f"/api/answers/{turn['answer_id']}/events").text
+            assert ask(client)["answer_id"] == turn["answer_id"]
+            again = client.post(f"/api/messages/{turn['answer_id']}/regenerate").json()["answer_id"]
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+    with Store.open(tmp_path / "tutelage.db").read() as tx:
+        drained = tx.get(tables.Message, again)
+    assert drained is not None
+    assert (drained.status, bool(drained.content)) == ("complete", True)
