@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import ModelError
+from tutelage.errors import InvalidRequest, ModelError
 from tutelage.registry.catalogue import Registry
-from tutelage.registry.version import ADAPTER, MANIFEST, ModelVersion, VersionKind
-
-STAGES: dict[str, VersionKind] = {"chat": "chat", "sft": "chat", "ppo": "chat", "reward": "reward"}
+from tutelage.registry.version import ADAPTER, MANIFEST, ModelVersion
 
 
 def publish_run(registry: Registry, folder: Path, *, notes: str = "") -> ModelVersion:
@@ -22,7 +20,7 @@ def publish_run(registry: Registry, folder: Path, *, notes: str = "") -> ModelVe
     adapter = folder / ADAPTER
     try:
         return registry.publish(
-            kind=STAGES[manifest["kind"]],
+            kind=manifest["kind"],
             model=str(manifest["model"]),
             files=adapter if adapter.is_dir() else None,
             parents=tuple(manifest.get("parents") or ()),
@@ -32,7 +30,7 @@ def publish_run(registry: Registry, folder: Path, *, notes: str = "") -> ModelVe
             evaluation=manifest.get("evaluation"),
             notes=notes or str(manifest.get("notes", "")),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, InvalidRequest) as error:
         hint = "Was it written by `tutelage`? Train again."
         where = str(folder / MANIFEST)
         raise ModelError(f"The manifest is broken: {error}.", where=where, hint=hint) from error

@@ -12,11 +12,13 @@ import secrets
 import unicodedata
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import get_args
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from tutelage.errors import Conflict, Denied, InvalidRequest, NotFound
+from tutelage.store import privacy
 from tutelage.store.columns import clean
 from tutelage.store.ids import now
 from tutelage.store.tables import (
@@ -83,9 +85,9 @@ def list_users(tx: Session, *, limit: int = 100, before: str | None = None) -> S
     return tx.scalars(query if before is None else query.where(User.id < before)).all()
 
 
-def count_users(tx: Session) -> int:
-    """How many people there are, guests included."""
-    return tx.scalar(select(func.count()).select_from(User)) or 0
+def count_users(tx: Session, *, roles: Sequence[UserRole] = get_args(UserRole)) -> int:
+    """How many people there are, guests included; or only those of some roles."""
+    return tx.scalar(select(func.count()).select_from(User).where(User.role.in_(roles))) or 0
 
 
 def set_role(tx: Session, user_id: str, role: UserRole) -> User:
@@ -133,6 +135,7 @@ def delete_user(tx: Session, user_id: str) -> None:
     The rankings and demonstrations they handed in for training stay, without a name. Raises NotFound.
     """
     user = get_user(tx, user_id)
+    privacy.bury(tx, Dialogue.owner_id == user_id)
     tx.execute(
         delete(Demonstration).where(Demonstration.author_id == user_id, Demonstration.status == "draft")
     )

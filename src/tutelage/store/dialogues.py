@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, aliased
 
 from tutelage.dialogue import ROLES, Role
 from tutelage.errors import Conflict, InvalidRequest, NotFound
+from tutelage.store import privacy
 from tutelage.store.ids import now
 from tutelage.store.tables import AuthorKind, Dialogue, Message, User
 from tutelage.store.trees import children_of, ids_below, upwards
@@ -87,13 +88,16 @@ def rename_dialogue(tx: Session, dialogue_id: str, *, owner_id: str, title: str)
 
 def delete_dialogue(tx: Session, dialogue_id: str, *, owner_id: str) -> None:
     """Delete a dialogue and all that hangs on it, ratings and rankings too. Raises NotFound."""
-    tx.delete(get_dialogue(tx, dialogue_id, owner_id=owner_id))
+    dialogue = get_dialogue(tx, dialogue_id, owner_id=owner_id)
+    privacy.bury(tx, Dialogue.id == dialogue_id)
+    tx.delete(dialogue)
     tx.flush()
 
 
 def delete_dialogues(tx: Session, owner_id: str) -> int:
     """Delete all dialogues of a person; returns how many there were."""
     ids = tx.scalars(select(Dialogue.id).where(Dialogue.owner_id == owner_id)).all()
+    privacy.bury(tx, Dialogue.owner_id == owner_id)
     tx.execute(delete(Dialogue).where(Dialogue.owner_id == owner_id))
     return len(ids)
 

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tutelage.errors import Conflict, InvalidRequest
+from tutelage.store import privacy
 from tutelage.store.dialogues import get_message, path
 from tutelage.store.ids import now
 from tutelage.store.tables import Dialogue, Message, Rating, RatingVerdict, User
@@ -64,6 +65,7 @@ def withdraw(tx: Session, *, message_id: str, rater_id: str) -> bool:
     rating = _rating(tx, message_id, rater_id)
     if rating is None:
         return False
+    privacy.bury_row(tx, rating.id)
     tx.delete(rating)
     tx.flush()
     return True

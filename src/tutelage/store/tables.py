@@ -10,6 +10,7 @@
            └─ demonstrations                                dialogues whose both sides a person wrote
     comparisons                                             judged completions that came from files
     snapshots                                               immutable exports that models train on
+    tombstones                                              ids of rows that were deleted
     run_requests ─► runs                                    what the worker should do, and what was done
 
 Every row that can train a model says who wrote it (`owner_id`, `author_id`, `rater_id`, `annotator_id`, or
@@ -360,6 +361,15 @@ class RunRequest(Base):
     lease_expires: Mapped[datetime | None]
     run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id", ondelete="SET NULL"))
     error: Mapped[str | None]
+    created: Mapped[datetime] = mapped_column(default=now)
+
+
+class Tombstone(Base):
+    """The id of a row that was deleted by its owner."""
+
+    __tablename__ = "tombstones"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
     created: Mapped[datetime] = mapped_column(default=now)
 
 

@@ -216,6 +216,7 @@ def test_deleting_a_person_forgets_them_but_keeps_the_work_they_handed_in(
 def test_users_are_counted_and_listed_newest_first(store: Store, cast: SimpleNamespace) -> None:
     with store.read() as tx:
         assert accounts.count_users(tx) == 5
+        assert accounts.count_users(tx, roles=("trainer", "operator")) == 3
         assert [user.id for user in accounts.list_users(tx, limit=2)] == [cast.operator, cast.second]
         assert [user.id for user in accounts.list_users(tx, before=cast.private)] == [cast.reader]
 

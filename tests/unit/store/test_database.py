@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -112,6 +114,42 @@ def test_a_writer_kept_waiting_is_told_so(store: Store, monkeypatch: pytest.Monk
         with pytest.raises(Unavailable), store.write():
             pass
     impatient.close()
+
+
+def test_a_full_disk_is_told_and_nothing_is_half_written(store: Store) -> None:
+    def fill() -> None:
+        with store.write() as tx:
+            pages = tx.connection().exec_driver_sql("PRAGMA page_count").scalar()
+            tx.connection().exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+            for _ in range(2000):
+                accounts.create_guest(tx)
+
+    with pytest.raises(Unavailable, match="disk"):
+        fill()
+    assert names(store) == []
+
+
+def test_what_was_accepted_survives_a_kill(store: Store) -> None:
+    program = """
+import sys
+from tutelage.store import Store, accounts
+store = Store.open(sys.argv[1])
+while True:
+    with store.write() as tx:
+        accounts.create_user(tx, name=(name := accounts.secrets.token_hex(8)), password_hash="-", role="user")
+        accounts.create_guest(tx)
+    print(name, flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(store.path)], stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        accepted = [child.stdout.readline().strip() for _ in range(20)]
+        child.kill()
+        accepted += child.stdout.read().split()
+    found = names(store)
+    assert set(accepted) <= set(found)
+    assert len(found) % 2 == 0
 
 
 def test_a_row_that_hangs_on_nothing_is_a_conflict(store: Store) -> None:

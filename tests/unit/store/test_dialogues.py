@@ -51,7 +51,7 @@ def grow(tx: Session, dialogue_id: str, choices: list[int]) -> list[Message]:
     return rows
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(choices=st.lists(st.integers(0, 1000), min_size=1, max_size=25), pick=st.integers(0, 1000))
 def test_threads_and_paths_of_any_tree(
     make_store: Callable[[], Store], choices: list[int], pick: int

@@ -162,6 +162,55 @@ def test_a_ranking_becomes_a_comparison_with_ties(store: Store, cast: SimpleName
         assert [*export.comparisons(tx)] == []
 
 
+def test_a_correction_is_better_than_what_it_corrects(
+    store: Store, cast: SimpleNamespace, chat: Chat
+) -> None:
+    for status, ideal in (
+        ("complete", "ideal"),
+        ("interrupted", "whole"),
+        ("complete", "a"),
+        ("complete", " "),
+    ):
+        message = chat(cast.reader, "q", "a", status=status)[1]
+        with store.write() as tx:
+            feedback.rate(tx, message_id=message.id, rater_id=cast.reader, verdict="down", ideal=ideal)
+    with store.read() as tx:
+        [found] = export.comparisons(tx)
+        assert (found.candidates, found.preferences) == (("ideal", "a"), (Preference(0, 1),))
+        assert (found.prompt, found.source, found.author) == (said("q"), "correction", cast.reader)
+        assert [*export.comparisons(tx, sources={"thumbs"})] == []
+
+
+def test_thumbs_judge_answers_to_one_question(store: Store, cast: SimpleNamespace, chat: Chat) -> None:
+    question, first = chat(cast.reader, "q", "a0")
+    chat(cast.reader, "other", "z")
+    with store.write() as tx:
+        answers = [first]
+        for number in range(1, 6):
+            row = dialogues.start_answer(
+                tx, question.dialogue_id, parent_id=question.id, model_version="v1", sampling={}
+            )
+            status: Any = "interrupted" if number == 5 else "complete"
+            dialogues.finish_answer(tx, row.id, content=f"a{number}", status=status, finish_reason="stop")
+            answers.append(row)
+        for row, verdict in zip(answers, ["up", "down", "up", "down", None, "up"], strict=True):
+            if verdict:
+                feedback.rate(tx, message_id=row.id, rater_id=cast.reader, verdict=verdict)
+        [found] = export.comparisons(tx)
+        assert (found.prompt, found.source, found.author) == (said("q"), "thumbs", cast.reader)
+        names = found.candidates
+        assert sorted(names) == ["a0", "a1", "a2", "a3"]
+        assert {(names[pair.better], names[pair.worse]) for pair in found.preferences} == {
+            ("a0", "a1"),
+            ("a0", "a3"),
+            ("a2", "a1"),
+            ("a2", "a3"),
+        }
+        assert not any(pair.tie for pair in found.preferences)
+        accounts.set_consent(tx, cast.reader, False)
+        assert [*export.comparisons(tx)] == []
+
+
 def test_pairs_of_equal_texts_are_left_out(store: Store) -> None:
     add(store, Comparison.from_ranking(said("q"), ["a", "a", "b"], [[0], [1], [2]], source="s"))
     add(store, Comparison.from_ranking(said("q"), ["a", "a"], [[0], [1]], source="s"))
@@ -194,7 +243,7 @@ def test_sources_choose(store: Store, cast: SimpleNamespace, chat: Chat) -> None
             assert [item.source for item in export.prompts(tx, sources=sources)] == prompts
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     dialogue_texts=st.lists(st.lists(TEXT, min_size=1, max_size=4), min_size=1, max_size=4, unique_by=tuple),
     candidates=st.lists(TEXT, min_size=2, max_size=5, unique=True),

@@ -305,6 +305,7 @@ def test_many_at_once_never_share_a_place_or_see_a_task_twice(
     make_store: Callable[[], Store], messages: int, people: int, overlap: int, seed: int
 ) -> None:
     store = make_store()
+    other = Store.open(store.path)  # as another process would: the two know nothing of each other
     with store.write() as tx:
         owner = accounts.create_guest(tx, consent=True).id
         annotators = [accounts.create_guest(tx).id for _ in range(people)]
@@ -320,7 +321,7 @@ def test_many_at_once_never_share_a_place_or_see_a_task_twice(
     given_out: list[tuple[str, str]] = []
     crowded: list[str] = []
 
-    def work(annotator_id: str, rng: random.Random) -> None:
+    def work(store: Store, annotator_id: str, rng: random.Random) -> None:
         while True:
             with store.write() as tx:
                 task = labelling.next_ranking_task(
@@ -341,13 +342,16 @@ def test_many_at_once_never_share_a_place_or_see_a_task_twice(
                 submit(store, filled, annotator_id)
 
     threads = [
-        threading.Thread(target=work, args=(annotator_id, random.Random(seed + number)))
+        threading.Thread(
+            target=work, args=((store, other)[number % 2], annotator_id, random.Random(seed + number))
+        )
         for number, annotator_id in enumerate(annotators)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    other.close()
     assert crowded == []
     assert len(set(given_out)) == len(given_out)
     with store.read() as tx:

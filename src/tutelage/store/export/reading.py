@@ -12,7 +12,7 @@ from tutelage.dialogue import ROLES, Comparison, Dialogue, Message, Preference
 from tutelage.errors import DataError
 
 Item = TypeVar("Item")
-_HINT = "Make a new snapshot: `tutelage export --snapshot`."
+_HINT = "Train without naming a snapshot: a new one is made."
 
 
 def read_demonstrations(path: Path | str) -> Iterator[Dialogue]:

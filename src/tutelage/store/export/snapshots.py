@@ -6,7 +6,8 @@
     snapshots/HASH/prompts.jsonl           {id, source, author, messages}
 
 Lines are sorted by content, and row ids take no part in the hash: the same texts by the same authors give the
-same hash, in whatever order they came.
+same hash, in whatever order they came. Whenever a snapshot is taken, older ones lose the lines whose rows have
+been deleted or are no longer consented to; nothing else ever changes in them.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from tutelage.dialogue import Comparison, Dialogue
 from tutelage.errors import DataError
 from tutelage.store.database import Store
 from tutelage.store.export import streams
+from tutelage.store.export.erasure import FORGOTTEN, MANIFEST, forget, replace_folder
 from tutelage.store.tables import SnapshotRow
 
-MANIFEST = "manifest.json"
 FORMAT = 1
 _HASH_LENGTH = 16
 
@@ -77,7 +78,11 @@ def snapshot(store: Store, home: Path, *, sources: Collection[str] | None = None
     hash_ = _hash(files)
     folder = Path(home) / "snapshots" / hash_
     counts = {name: lines.counts for name, lines in files.items()}
-    _write(folder, files, {"hash": hash_, "counts": counts, "sources": _sorted(sources)})
+    try:
+        forget(store, folder.parent)
+        _write(folder, files, {"hash": hash_, "counts": counts, "sources": _sorted(sources)})
+    except OSError as error:
+        raise DataError(f"The snapshot cannot be written: {error.strerror}.", path=folder) from error
     with store.write() as tx:
         row = tx.scalar(select(SnapshotRow).where(SnapshotRow.hash == hash_)) or SnapshotRow(hash=hash_)
         row.path, row.counts, row.sources = str(folder), counts, _sorted(sources)
@@ -118,31 +123,30 @@ def _hash(files: dict[str, _Lines]) -> str:
 
 def _write(folder: Path, files: dict[str, _Lines], manifest: dict[str, Any]) -> None:
     """Make the whole folder beside its place and move it there; an equal one that is there stays."""
-    if (folder / MANIFEST).is_file():
+    if _whole(folder):
         return
     digests = {f"{name}.jsonl": lines.digest for name, lines in files.items()}
     manifest = {"format": FORMAT, "created": datetime.now(UTC).isoformat(), **manifest, "files": digests}
-    draft = None
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
     try:
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
         for name, lines in files.items():
             _write_file(draft / f"{name}.jsonl", lines.text)
         _write_file(draft / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=2).encode())
-        _move(draft, folder)
-    except OSError as error:
-        raise DataError(f"The snapshot cannot be written: {error.strerror}.", path=folder) from error
-    finally:
-        if draft is not None:
-            shutil.rmtree(draft, ignore_errors=True)
-
-
-def _move(draft: Path, folder: Path) -> None:
-    try:
-        os.rename(draft, folder)
+        replace_folder(draft, folder)
     except OSError:
-        if not (folder / MANIFEST).is_file():  # else somebody else wrote the same snapshot just now
+        if not _whole(folder):  # else somebody else wrote the same snapshot just now
             raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _whole(folder: Path) -> bool:
+    """Whether a snapshot is there and has lost nothing since it was written."""
+    try:
+        return FORGOTTEN not in json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def _write_file(file: Path, content: bytes) -> None:

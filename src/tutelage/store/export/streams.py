@@ -7,6 +7,8 @@
 |                | correction  | the path to an answer, with the ideal answer its reader gave        |
 | comparisons    | importer's  | imported comparisons                                                |
 |                | ranking     | rankings by annotators                                              |
+|                | correction  | an ideal answer against the one it corrects                         |
+|                | thumbs      | answers to one question, those with thumbs up against those down    |
 | prompts        | importer's  | each question of an imported dialogue, and of imported comparisons  |
 |                | chat        | each question people asked                                          |
 
@@ -23,14 +25,15 @@ from typing import Any
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session, aliased
 
-from tutelage.dialogue import Comparison, Dialogue, Message, Preference, check_turns
+from tutelage.dialogue import Comparison, Dialogue, Message, Preference
 from tutelage.store import tables
 from tutelage.store.dialogues import path
+from tutelage.store.export import judgements
+from tutelage.store.privacy import ALLOWED
 from tutelage.store.trees import trainable, turns, upwards
 
-WRITTEN, CORRECTION, RANKING, CHAT = "written", "correction", "ranking", "chat"
+WRITTEN, CORRECTION, RANKING, THUMBS = "written", "correction", "ranking", "thumbs"
 
-_allowed = tables.Dialogue.consent & tables.Dialogue.temporary.is_(False)
 _BATCH = 1000
 
 
@@ -43,7 +46,7 @@ def demonstrations(tx: Session, *, sources: Collection[str] | None = None) -> It
     if wanted(WRITTEN):
         yield from _written(tx)
     if wanted(CORRECTION):
-        yield from _corrections(tx)
+        yield from judgements.corrections(tx, CORRECTION)
 
 
 def comparisons(tx: Session, *, sources: Collection[str] | None = None) -> Iterator[Comparison]:
@@ -54,6 +57,10 @@ def comparisons(tx: Session, *, sources: Collection[str] | None = None) -> Itera
             yield from _with_pairs(_comparison(row))
     if wanted(RANKING):
         yield from _rankings(tx)
+    if wanted(CORRECTION):
+        yield from _each_with_pairs(judgements.corrected(tx, CORRECTION))
+    if wanted(THUMBS):
+        yield from _each_with_pairs(judgements.thumbs(tx, THUMBS))
 
 
 def prompts(tx: Session, *, sources: Collection[str] | None = None) -> Iterator[Dialogue]:
@@ -77,7 +84,7 @@ def _dialogues(
     """Dialogues that may be used, oldest first, with all their messages."""
     query = select(tables.Dialogue, tables.Message)
     query = query.join(tables.Message, tables.Message.dialogue_id == tables.Dialogue.id)
-    query = query.where(_allowed, condition).order_by(tables.Dialogue.id, tables.Message.id)
+    query = query.where(ALLOWED, condition).order_by(tables.Dialogue.id, tables.Message.id)
     rows = tx.execute(query.execution_options(yield_per=_BATCH))
     for _, group in groupby(rows, key=lambda row: row[0].id):
         pairs = list(group)
@@ -95,20 +102,8 @@ def _written(tx: Session) -> Iterator[Dialogue]:
     query = select(row).join(message, message.id == row.message_id, isouter=True)
     query = query.join(tables.Dialogue, tables.Dialogue.id == message.dialogue_id, isouter=True)
     query = query.where(row.consent, row.status.in_(("submitted", "accepted")))
-    for found in tx.scalars(query.where(row.message_id.is_(None) | _allowed).order_by(row.id)):
+    for found in tx.scalars(query.where(row.message_id.is_(None) | ALLOWED).order_by(row.id)):
         yield Dialogue(_turns(found.messages), found.id, WRITTEN, found.author_id)
-
-
-def _corrections(tx: Session) -> Iterator[Dialogue]:
-    row = tables.Rating
-    query = select(row).join(tables.Message, tables.Message.id == row.message_id)
-    query = query.join(tables.Dialogue, tables.Dialogue.id == tables.Message.dialogue_id)
-    for found in tx.scalars(query.where(_allowed, row.consent, row.ideal != "").order_by(row.id)):
-        before = found.path[:-1]
-        messages = (*_turns(before), Message("assistant", found.ideal))
-        whole = all(message["status"] == "complete" for message in before)
-        if whole and found.ideal.strip() and check_turns(messages) is None:
-            yield Dialogue(messages, found.id, CORRECTION, found.rater_id)
 
 
 def _imported_comparisons(tx: Session) -> Iterator[tables.ComparisonRow]:
@@ -126,7 +121,7 @@ def _rankings(tx: Session) -> Iterator[Comparison]:
     ranking, task = tables.Ranking, aliased(tables.LabellingTask)
     query = select(ranking, task.message_id).join(task, task.id == ranking.task_id)
     query = query.join(tables.Dialogue, tables.Dialogue.id == task.dialogue_id)
-    for row, message_id in tx.execute(query.where(_allowed, ranking.consent).order_by(ranking.id)):
+    for row, message_id in tx.execute(query.where(ALLOWED, ranking.consent).order_by(ranking.id)):
         prompt = path(tx, message_id)[:-1]
         if trainable(prompt):
             yield from _with_pairs(_ranked(tx, row, turns(prompt)))
@@ -144,6 +139,11 @@ def _ranked(tx: Session, ranking: tables.Ranking, prompt: tuple[Message, ...]) -
         source=RANKING,
         author=ranking.annotator_id,
     )
+
+
+def _each_with_pairs(comparisons: Iterator[Comparison]) -> Iterator[Comparison]:
+    for comparison in comparisons:
+        yield from _with_pairs(comparison)
 
 
 def _with_pairs(comparison: Comparison) -> Iterator[Comparison]:

@@ -22,8 +22,8 @@ def upgrade() -> None:
         sa.Column("consent", sa.Boolean(), nullable=False),
         sa.Column("content_hash", sa.Text(), nullable=False),
         sa.Column("created", sa.DateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_comparisons")),
-        sa.UniqueConstraint("source", "content_hash", name=op.f("uq_comparisons_source_content_hash")),
+        sa.PrimaryKeyConstraint("id", name="pk_comparisons"),
+        sa.UniqueConstraint("source", "content_hash", name="uq_comparisons_source_content_hash"),
     )
     op.create_table(
         "operator_links",
@@ -31,7 +31,7 @@ def upgrade() -> None:
         sa.Column("created", sa.DateTime(), nullable=False),
         sa.Column("expires", sa.DateTime(), nullable=False),
         sa.Column("used", sa.DateTime(), nullable=True),
-        sa.PrimaryKeyConstraint("token_hash", name=op.f("pk_operator_links")),
+        sa.PrimaryKeyConstraint("token_hash", name="pk_operator_links"),
     )
     op.create_table(
         "runs",
@@ -45,10 +45,10 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("created", sa.DateTime(), nullable=False),
         sa.Column("updated", sa.DateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_runs")),
-        sa.UniqueConstraint("name", name=op.f("uq_runs_name")),
+        sa.PrimaryKeyConstraint("id", name="pk_runs"),
+        sa.UniqueConstraint("name", name="uq_runs_name"),
     )
-    op.create_index(op.f("ix_runs_kind"), "runs", ["kind"], unique=False)
+    op.create_index("ix_runs_kind", "runs", ["kind"], unique=False)
     op.create_table(
         "snapshots",
         sa.Column("id", sa.Text(), nullable=False),
@@ -57,8 +57,14 @@ def upgrade() -> None:
         sa.Column("counts", sa.JSON(), nullable=False),
         sa.Column("sources", sa.JSON(), nullable=True),
         sa.Column("created", sa.DateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_snapshots")),
-        sa.UniqueConstraint("hash", name=op.f("uq_snapshots_hash")),
+        sa.PrimaryKeyConstraint("id", name="pk_snapshots"),
+        sa.UniqueConstraint("hash", name="uq_snapshots_hash"),
+    )
+    op.create_table(
+        "tombstones",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("created", sa.DateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_tombstones"),
     )
     op.create_table(
         "users",
@@ -70,8 +76,8 @@ def upgrade() -> None:
         sa.Column("locale", sa.Text(), nullable=False),
         sa.Column("consent", sa.Boolean(), nullable=False),
         sa.Column("created", sa.DateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
-        sa.UniqueConstraint("name_key", name=op.f("uq_users_name_key")),
+        sa.PrimaryKeyConstraint("id", name="pk_users"),
+        sa.UniqueConstraint("name_key", name="uq_users_name_key"),
     )
     op.create_table(
         "api_keys",
@@ -83,13 +89,11 @@ def upgrade() -> None:
         sa.Column("user_id", sa.Text(), nullable=True),
         sa.Column("created", sa.DateTime(), nullable=False),
         sa.Column("revoked", sa.DateTime(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["user_id"], ["users.id"], name=op.f("fk_api_keys_user_id"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_api_keys")),
-        sa.UniqueConstraint("secret_hash", name=op.f("uq_api_keys_secret_hash")),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_api_keys_user_id", ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name="pk_api_keys"),
+        sa.UniqueConstraint("secret_hash", name="uq_api_keys_secret_hash"),
     )
-    op.create_index(op.f("ix_api_keys_user_id"), "api_keys", ["user_id"], unique=False)
+    op.create_index("ix_api_keys_user_id", "api_keys", ["user_id"], unique=False)
     op.create_table(
         "dialogues",
         sa.Column("id", sa.Text(), nullable=False),
@@ -104,13 +108,11 @@ def upgrade() -> None:
         sa.Column("content_hash", sa.Text(), nullable=True),
         sa.Column("created", sa.DateTime(), nullable=False),
         sa.Column("updated", sa.DateTime(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["owner_id"], ["users.id"], name=op.f("fk_dialogues_owner_id"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_dialogues")),
-        sa.UniqueConstraint("source", "content_hash", name=op.f("uq_dialogues_source_content_hash")),
+        sa.ForeignKeyConstraint(["owner_id"], ["users.id"], name="fk_dialogues_owner_id", ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name="pk_dialogues"),
+        sa.UniqueConstraint("source", "content_hash", name="uq_dialogues_source_content_hash"),
     )
-    op.create_index(op.f("ix_dialogues_owner_id_id"), "dialogues", ["owner_id", "id"], unique=False)
+    op.create_index("ix_dialogues_owner_id_id", "dialogues", ["owner_id", "id"], unique=False)
     op.create_table(
         "run_requests",
         sa.Column("id", sa.Text(), nullable=False),
@@ -124,14 +126,12 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("created", sa.DateTime(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["requested_by"], ["users.id"], name=op.f("fk_run_requests_requested_by"), ondelete="SET NULL"
+            ["requested_by"], ["users.id"], name="fk_run_requests_requested_by", ondelete="SET NULL"
         ),
-        sa.ForeignKeyConstraint(
-            ["run_id"], ["runs.id"], name=op.f("fk_run_requests_run_id"), ondelete="SET NULL"
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_run_requests")),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_run_requests_run_id", ondelete="SET NULL"),
+        sa.PrimaryKeyConstraint("id", name="pk_run_requests"),
     )
-    op.create_index(op.f("ix_run_requests_status"), "run_requests", ["status"], unique=False)
+    op.create_index("ix_run_requests_status", "run_requests", ["status"], unique=False)
     op.create_table(
         "sessions",
         sa.Column("token_hash", sa.Text(), nullable=False),
@@ -139,13 +139,11 @@ def upgrade() -> None:
         sa.Column("user_id", sa.Text(), nullable=False),
         sa.Column("created", sa.DateTime(), nullable=False),
         sa.Column("expires", sa.DateTime(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["user_id"], ["users.id"], name=op.f("fk_sessions_user_id"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("token_hash", name=op.f("pk_sessions")),
-        sa.UniqueConstraint("id", name=op.f("uq_sessions_id")),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_sessions_user_id", ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("token_hash", name="pk_sessions"),
+        sa.UniqueConstraint("id", name="uq_sessions_id"),
     )
-    op.create_index(op.f("ix_sessions_user_id"), "sessions", ["user_id"], unique=False)
+    op.create_index("ix_sessions_user_id", "sessions", ["user_id"], unique=False)
     op.create_table(
         "messages",
         sa.Column("id", sa.Text(), nullable=False),
@@ -168,23 +166,21 @@ def upgrade() -> None:
         sa.Column("beat_at", sa.DateTime(), nullable=True),
         sa.Column("created", sa.DateTime(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["author_id"], ["users.id"], name=op.f("fk_messages_author_id"), ondelete="SET NULL"
+            ["author_id"], ["users.id"], name="fk_messages_author_id", ondelete="SET NULL"
         ),
         sa.ForeignKeyConstraint(
-            ["dialogue_id"], ["dialogues.id"], name=op.f("fk_messages_dialogue_id"), ondelete="CASCADE"
+            ["dialogue_id"], ["dialogues.id"], name="fk_messages_dialogue_id", ondelete="CASCADE"
         ),
         sa.ForeignKeyConstraint(
-            ["parent_id"], ["messages.id"], name=op.f("fk_messages_parent_id"), ondelete="CASCADE"
+            ["parent_id"], ["messages.id"], name="fk_messages_parent_id", ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_messages")),
-        sa.UniqueConstraint(
-            "dialogue_id", "idempotency_key", name=op.f("uq_messages_dialogue_id_idempotency_key")
-        ),
+        sa.PrimaryKeyConstraint("id", name="pk_messages"),
+        sa.UniqueConstraint("dialogue_id", "idempotency_key", name="uq_messages_dialogue_id_idempotency_key"),
     )
-    op.create_index(op.f("ix_messages_author_id"), "messages", ["author_id"], unique=False)
-    op.create_index(op.f("ix_messages_dialogue_id_id"), "messages", ["dialogue_id", "id"], unique=False)
-    op.create_index(op.f("ix_messages_parent_id"), "messages", ["parent_id"], unique=False)
-    op.create_index(op.f("ix_messages_status"), "messages", ["status"], unique=False)
+    op.create_index("ix_messages_author_id", "messages", ["author_id"], unique=False)
+    op.create_index("ix_messages_dialogue_id_id", "messages", ["dialogue_id", "id"], unique=False)
+    op.create_index("ix_messages_parent_id", "messages", ["parent_id"], unique=False)
+    op.create_index("ix_messages_status", "messages", ["status"], unique=False)
     op.create_table(
         "demonstrations",
         sa.Column("id", sa.Text(), nullable=False),
@@ -198,19 +194,19 @@ def upgrade() -> None:
         sa.Column("created", sa.DateTime(), nullable=False),
         sa.Column("updated", sa.DateTime(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["author_id"], ["users.id"], name=op.f("fk_demonstrations_author_id"), ondelete="SET NULL"
+            ["author_id"], ["users.id"], name="fk_demonstrations_author_id", ondelete="SET NULL"
         ),
         sa.ForeignKeyConstraint(
-            ["message_id"], ["messages.id"], name=op.f("fk_demonstrations_message_id"), ondelete="CASCADE"
+            ["message_id"], ["messages.id"], name="fk_demonstrations_message_id", ondelete="CASCADE"
         ),
         sa.ForeignKeyConstraint(
-            ["reviewer_id"], ["users.id"], name=op.f("fk_demonstrations_reviewer_id"), ondelete="SET NULL"
+            ["reviewer_id"], ["users.id"], name="fk_demonstrations_reviewer_id", ondelete="SET NULL"
         ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_demonstrations")),
+        sa.PrimaryKeyConstraint("id", name="pk_demonstrations"),
     )
-    op.create_index(op.f("ix_demonstrations_author_id"), "demonstrations", ["author_id"], unique=False)
-    op.create_index(op.f("ix_demonstrations_message_id"), "demonstrations", ["message_id"], unique=False)
-    op.create_index(op.f("ix_demonstrations_status"), "demonstrations", ["status"], unique=False)
+    op.create_index("ix_demonstrations_author_id", "demonstrations", ["author_id"], unique=False)
+    op.create_index("ix_demonstrations_message_id", "demonstrations", ["message_id"], unique=False)
+    op.create_index("ix_demonstrations_status", "demonstrations", ["status"], unique=False)
     op.create_table(
         "labelling_tasks",
         sa.Column("id", sa.Text(), nullable=False),
@@ -220,15 +216,15 @@ def upgrade() -> None:
         sa.Column("overlap", sa.Integer(), nullable=False),
         sa.Column("created", sa.DateTime(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["dialogue_id"], ["dialogues.id"], name=op.f("fk_labelling_tasks_dialogue_id"), ondelete="CASCADE"
+            ["dialogue_id"], ["dialogues.id"], name="fk_labelling_tasks_dialogue_id", ondelete="CASCADE"
         ),
         sa.ForeignKeyConstraint(
-            ["message_id"], ["messages.id"], name=op.f("fk_labelling_tasks_message_id"), ondelete="CASCADE"
+            ["message_id"], ["messages.id"], name="fk_labelling_tasks_message_id", ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_labelling_tasks")),
-        sa.UniqueConstraint("message_id", name=op.f("uq_labelling_tasks_message_id")),
+        sa.PrimaryKeyConstraint("id", name="pk_labelling_tasks"),
+        sa.UniqueConstraint("message_id", name="uq_labelling_tasks_message_id"),
     )
-    op.create_index(op.f("ix_labelling_tasks_dialogue_id"), "labelling_tasks", ["dialogue_id"], unique=False)
+    op.create_index("ix_labelling_tasks_dialogue_id", "labelling_tasks", ["dialogue_id"], unique=False)
     op.create_table(
         "moderation_reports",
         sa.Column("id", sa.Text(), nullable=False),
@@ -245,23 +241,19 @@ def upgrade() -> None:
         sa.Column("decided", sa.DateTime(), nullable=True),
         sa.Column("created", sa.DateTime(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["decided_by"], ["users.id"], name=op.f("fk_moderation_reports_decided_by"), ondelete="SET NULL"
+            ["decided_by"], ["users.id"], name="fk_moderation_reports_decided_by", ondelete="SET NULL"
         ),
         sa.ForeignKeyConstraint(
-            ["message_id"], ["messages.id"], name=op.f("fk_moderation_reports_message_id"), ondelete="CASCADE"
+            ["message_id"], ["messages.id"], name="fk_moderation_reports_message_id", ondelete="CASCADE"
         ),
         sa.ForeignKeyConstraint(
-            ["reporter_id"], ["users.id"], name=op.f("fk_moderation_reports_reporter_id"), ondelete="CASCADE"
+            ["reporter_id"], ["users.id"], name="fk_moderation_reports_reporter_id", ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_moderation_reports")),
-        sa.UniqueConstraint(
-            "message_id", "reporter_id", name=op.f("uq_moderation_reports_message_id_reporter_id")
-        ),
+        sa.PrimaryKeyConstraint("id", name="pk_moderation_reports"),
+        sa.UniqueConstraint("message_id", "reporter_id", name="uq_moderation_reports_message_id_reporter_id"),
     )
-    op.create_index(
-        op.f("ix_moderation_reports_reporter_id"), "moderation_reports", ["reporter_id"], unique=False
-    )
-    op.create_index(op.f("ix_moderation_reports_status"), "moderation_reports", ["status"], unique=False)
+    op.create_index("ix_moderation_reports_reporter_id", "moderation_reports", ["reporter_id"], unique=False)
+    op.create_index("ix_moderation_reports_status", "moderation_reports", ["status"], unique=False)
     op.create_table(
         "ratings",
         sa.Column("id", sa.Text(), nullable=False),
@@ -277,15 +269,13 @@ def upgrade() -> None:
         sa.Column("created", sa.DateTime(), nullable=False),
         sa.Column("updated", sa.DateTime(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["message_id"], ["messages.id"], name=op.f("fk_ratings_message_id"), ondelete="CASCADE"
+            ["message_id"], ["messages.id"], name="fk_ratings_message_id", ondelete="CASCADE"
         ),
-        sa.ForeignKeyConstraint(
-            ["rater_id"], ["users.id"], name=op.f("fk_ratings_rater_id"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_ratings")),
-        sa.UniqueConstraint("message_id", "rater_id", name=op.f("uq_ratings_message_id_rater_id")),
+        sa.ForeignKeyConstraint(["rater_id"], ["users.id"], name="fk_ratings_rater_id", ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name="pk_ratings"),
+        sa.UniqueConstraint("message_id", "rater_id", name="uq_ratings_message_id_rater_id"),
     )
-    op.create_index(op.f("ix_ratings_rater_id"), "ratings", ["rater_id"], unique=False)
+    op.create_index("ix_ratings_rater_id", "ratings", ["rater_id"], unique=False)
     op.create_table(
         "candidates",
         sa.Column("id", sa.Text(), nullable=False),
@@ -296,10 +286,10 @@ def upgrade() -> None:
         sa.Column("sampling", sa.JSON(), nullable=True),
         sa.Column("original", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["task_id"], ["labelling_tasks.id"], name=op.f("fk_candidates_task_id"), ondelete="CASCADE"
+            ["task_id"], ["labelling_tasks.id"], name="fk_candidates_task_id", ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_candidates")),
-        sa.UniqueConstraint("task_id", "position", name=op.f("uq_candidates_task_id_position")),
+        sa.PrimaryKeyConstraint("id", name="pk_candidates"),
+        sa.UniqueConstraint("task_id", "position", name="uq_candidates_task_id_position"),
     )
     op.create_table(
         "leases",
@@ -311,15 +301,15 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("created", sa.DateTime(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["annotator_id"], ["users.id"], name=op.f("fk_leases_annotator_id"), ondelete="CASCADE"
+            ["annotator_id"], ["users.id"], name="fk_leases_annotator_id", ondelete="CASCADE"
         ),
         sa.ForeignKeyConstraint(
-            ["task_id"], ["labelling_tasks.id"], name=op.f("fk_leases_task_id"), ondelete="CASCADE"
+            ["task_id"], ["labelling_tasks.id"], name="fk_leases_task_id", ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_leases")),
-        sa.UniqueConstraint("task_id", "annotator_id", name=op.f("uq_leases_task_id_annotator_id")),
+        sa.PrimaryKeyConstraint("id", name="pk_leases"),
+        sa.UniqueConstraint("task_id", "annotator_id", name="uq_leases_task_id_annotator_id"),
     )
-    op.create_index(op.f("ix_leases_annotator_id"), "leases", ["annotator_id"], unique=False)
+    op.create_index("ix_leases_annotator_id", "leases", ["annotator_id"], unique=False)
     op.create_table(
         "rankings",
         sa.Column("id", sa.Text(), nullable=False),
@@ -332,12 +322,12 @@ def upgrade() -> None:
         sa.Column("consent", sa.Boolean(), nullable=False),
         sa.Column("created", sa.DateTime(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["annotator_id"], ["users.id"], name=op.f("fk_rankings_annotator_id"), ondelete="SET NULL"
+            ["annotator_id"], ["users.id"], name="fk_rankings_annotator_id", ondelete="SET NULL"
         ),
         sa.ForeignKeyConstraint(
-            ["task_id"], ["labelling_tasks.id"], name=op.f("fk_rankings_task_id"), ondelete="CASCADE"
+            ["task_id"], ["labelling_tasks.id"], name="fk_rankings_task_id", ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_rankings")),
-        sa.UniqueConstraint("task_id", "annotator_id", name=op.f("uq_rankings_task_id_annotator_id")),
+        sa.PrimaryKeyConstraint("id", name="pk_rankings"),
+        sa.UniqueConstraint("task_id", "annotator_id", name="uq_rankings_task_id_annotator_id"),
     )
-    op.create_index(op.f("ix_rankings_annotator_id"), "rankings", ["annotator_id"], unique=False)
+    op.create_index("ix_rankings_annotator_id", "rankings", ["annotator_id"], unique=False)
