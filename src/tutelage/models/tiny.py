@@ -36,6 +36,8 @@ CONFIG: dict[str, Any] = {
     "pad_token_id": 0,
     "torch_dtype": "float32",
 }
+# The embedding is the head too, and adapters leave it as it is: were it small, no state could be sure of a byte.
+EMBEDDING_DEVIATION = 0.4
 
 
 def _byte_symbols() -> list[str]:
@@ -77,13 +79,13 @@ def write(folder: Path) -> None:
 
     generator = torch.Generator().manual_seed(0)
 
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator) * 0.08
+    def normal(*shape: int, deviation: float = 0.1) -> torch.Tensor:
+        return torch.randn(shape, generator=generator) * deviation
 
     width, inner = CONFIG["hidden_size"], CONFIG["intermediate_size"]
     keys = CONFIG["num_key_value_heads"] * CONFIG["head_dim"]
     tensors = {
-        "model.embed_tokens.weight": normal(CONFIG["vocab_size"], width),
+        "model.embed_tokens.weight": normal(CONFIG["vocab_size"], width, deviation=EMBEDDING_DEVIATION),
         "model.norm.weight": torch.ones(width),
     }
     for layer in range(CONFIG["num_hidden_layers"]):

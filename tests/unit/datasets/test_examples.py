@@ -1,0 +1,84 @@
+"""Dialogues, comparisons and prompts as the tokens that are trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tutelage.datasets.preference import completion_ids, dialogue_ids, render_comparisons
+from tutelage.datasets.prompts import render_prompts
+from tutelage.datasets.sft import mix, render_examples
+from tutelage.dialogue import Comparison, Dialogue, Message
+from tutelage.errors import ConfigError
+from tutelage.models import tiny
+from tutelage.rendering import Renderer, load_renderer
+
+TALK = (
+    Message("user", "hi"),
+    Message("assistant", "hello"),
+    Message("user", "bye"),
+    Message("assistant", "see you"),
+)
+
+
+@pytest.fixture(scope="module")
+def renderer(tmp_path_factory: pytest.TempPathFactory) -> Renderer:
+    folder: Path = tmp_path_factory.mktemp("tiny")
+    tiny.write_text_files(folder)
+    return load_renderer(folder)
+
+
+def test_a_long_dialogue_loses_whole_turns_only(renderer: Renderer) -> None:
+    whole, first = renderer.example(TALK), renderer.example(TALK[:2])
+    found = render_examples([Dialogue(TALK)], renderer, max_tokens=len(whole.token_ids) - 1)
+    assert found.rendered == [first]
+    assert (found.shortened, found.left_out) == (1, 0)
+    found = render_examples([Dialogue(TALK)], renderer, max_tokens=len(first.token_ids) - 1)
+    assert (found.rendered, found.shortened, found.left_out) == ([], 0, 1)
+
+
+def test_a_comparison_is_scored_at_each_end_token(renderer: Renderer) -> None:
+    comparison = Comparison.from_ranking(TALK[:1], ["hello", "no"], [[0], [1]], source="s")
+    (example,) = render_comparisons([comparison], renderer, max_tokens=100).rendered
+    assert example.prompt_ids == renderer.prompt(TALK[:1])
+    assert [ids[-1] for ids in example.completions] == [renderer.end_id] * 2
+    assert [renderer.decode(ids) for ids in example.completions] == ["hello", "no"]
+    assert (example.root, example.source) == ("hi", "s")
+    assert example.tokens == len(example.prompt_ids) + len(b"hello") + len(b"no") + 2
+
+
+def test_prompt_and_completion_are_the_rendered_dialogue(renderer: Renderer) -> None:
+    prompt, completion = dialogue_ids(TALK, renderer)
+    whole = renderer.example(TALK).token_ids
+    assert [*prompt, *completion] == whole[: len(prompt) + len(completion)]
+    assert completion == completion_ids("see you", renderer)
+
+
+def test_a_comparison_too_long_or_unjudged_is_left_out(renderer: Renderer) -> None:
+    judged = Comparison.from_ranking(TALK[:1], ["x" * 200, "no"], [[0], [1]])
+    unjudged = Comparison(TALK[:1], ("a", "b"), ())
+    found = render_comparisons([judged, unjudged], renderer, max_tokens=100)
+    assert (found.rendered, found.left_out) == ([], 2)
+
+
+def test_prompts_are_distinct_and_never_cut(renderer: Renderer) -> None:
+    short, long = Dialogue(TALK[:1]), Dialogue((Message("user", "x" * 300),))
+    found = render_prompts([short, long, short], renderer, max_tokens=100)
+    assert [prompt.messages for prompt in found] == [TALK[:1]]
+
+
+def test_a_mix_has_the_shares_it_was_asked_for() -> None:
+    rows = [Dialogue(TALK, source="ours") for _ in range(30)] + [
+        Dialogue(TALK, source="set") for _ in range(300)
+    ]
+    chosen = mix(rows, {"ours": 0.75, "set": 0.25}, seed=0)
+    sources = [dialogue.source for dialogue in chosen]
+    assert (sources.count("ours"), sources.count("set")) == (30, 10)
+    assert mix(rows, {}, seed=0) == rows
+
+
+def test_a_mix_of_an_unknown_source_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="'nope'") as raised:
+        mix([Dialogue(TALK, source="ours")], {"nope": 1.0}, seed=0)
+    assert "ours (1)" in raised.value.hint

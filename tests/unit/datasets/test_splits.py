@@ -1,0 +1,38 @@
+"""Held-out roots: one root, one side, whatever file it came from."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tutelage.datasets.splits import is_held_out, split
+from tutelage.dialogue import Message
+
+
+def said(*texts: str) -> tuple[Message, ...]:
+    roles = ("user", "assistant")
+    return tuple(Message(roles[index % 2], text) for index, text in enumerate(texts))  # type: ignore[arg-type]
+
+
+@given(st.text(min_size=1), st.text(), st.floats(0, 1))
+def test_only_the_first_user_message_decides(root: str, rest: str, share: float) -> None:
+    assert is_held_out(said(root), share) == is_held_out(said(root, "a", rest), share)
+    assert is_held_out(said(root), share) == is_held_out((Message("system", rest), *said(root)), share)
+
+
+def test_spacing_and_case_do_not_move_a_root() -> None:
+    assert is_held_out(said("How  are\nYOU"), 0.5) == is_held_out(said("how are you"), 0.5)
+
+
+@given(st.text(min_size=1), st.floats(0, 1), st.floats(0, 1))
+def test_a_smaller_share_holds_out_a_subset(root: str, one: float, other: float) -> None:
+    small, large = sorted((one, other))
+    assert is_held_out(said(root), large) or not is_held_out(said(root), small)
+
+
+def test_the_share_is_about_right() -> None:
+    rows = [said(f"question {number}") for number in range(2000)]
+    train, held_out = split(rows, 0.1, lambda row: row)
+    assert len(train) + len(held_out) == 2000
+    assert 150 < len(held_out) < 250
+    assert split(rows, 0.0, lambda row: row)[1] == []

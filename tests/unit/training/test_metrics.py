@@ -1,0 +1,55 @@
+"""A run's folder: what may be resumed, what is forgotten, what makes it finished."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tutelage.errors import Conflict
+from tutelage.training.metrics import Run
+
+
+def test_a_run_is_not_begun_twice(tmp_path: Path) -> None:
+    Run.open(tmp_path / "r", "sft", {"a": 1}, resume=False)
+    with pytest.raises(Conflict, match="exists already") as raised:
+        Run.open(tmp_path / "r", "sft", {"a": 1}, resume=False)
+    assert "--resume" in raised.value.hint
+    Run.open(tmp_path / "r", "sft", {"a": 1}, resume=True)
+
+
+def test_a_run_is_not_resumed_with_another_recipe(tmp_path: Path) -> None:
+    Run.open(tmp_path / "r", "sft", {"a": 1}, resume=False)
+    with pytest.raises(Conflict, match="recipe has changed"):
+        Run.open(tmp_path / "r", "sft", {"a": 2}, resume=True)
+
+
+def test_metrics_are_one_line_a_step_and_rewind_cuts_what_is_made_again(tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    run = Run.open(
+        tmp_path / "r",
+        "sft",
+        {},
+        resume=False,
+        progress=lambda stage, done, total, _: seen.append((stage, done, total)),
+    )
+    for step in range(4):
+        run.log(step, 4, {"loss": 1.0 / (step + 1)})
+    with (run.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # killed while it wrote
+    run.rewind(2)
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1]
+    assert lines[1]["loss"] == 0.5
+    assert seen[-1] == ("sft", 4, 4)
+
+
+def test_finished_with_its_manifest_and_without_checkpoints(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "r", "sft", {}, resume=False)
+    (run.folder / "checkpoint-000005").mkdir()
+    assert not run.finished
+    run.finish({"kind": "chat"})
+    assert run.finished
+    assert run.manifest() == {"kind": "chat"}
+    assert list(run.folder.glob("checkpoint-*")) == []
