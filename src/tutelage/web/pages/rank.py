@@ -58,10 +58,9 @@ async def next_task(user: Trainer, parts: Parts) -> dict[str, str | None]:
     """Lease a task, and have the model write what there is to rank. Takes as long as the model takes."""
     for _ in range(ATTEMPTS):
         task = await run_sync(_take, parts.store, user)
-        if task is None or task.candidates:
-            return {"task": task and task.id}
-        samples = await _sample(task, parts.turns)
-        if await run_sync(_keep, parts.store, task, user, samples):
+        if task is None:
+            return {"task": None}
+        if task.candidates or await _keep(parts.store, task, user, await _sample(task, parts.turns)):
             return {"task": task.id}
     raise Conflict("the model gives the same answers every time", hint="try again later")
 
@@ -119,13 +118,17 @@ async def _sample(task: RankingTask, turns: Turns) -> list[Candidate]:
     return others[: task.k - 1]
 
 
-def _keep(store: Store, task: RankingTask, user: User, samples: list[Candidate]) -> bool:
+async def _keep(store: Store, task: RankingTask, user: User, samples: list[Candidate]) -> bool:
     """Store the samples; a task to which the model has only one answer is given back."""
-    with store.write() as tx:
-        if samples:
-            labelling.set_candidates(tx, task.id, user.id, [dict(sample) for sample in samples])
-        else:
-            labelling.release(tx, task.id, user.id, reason="the model gave the same answer every time")
+
+    def keep() -> None:
+        with store.write() as tx:
+            if samples:
+                labelling.set_candidates(tx, task.id, user.id, [dict(sample) for sample in samples])
+            else:
+                labelling.release(tx, task.id, user.id, reason="the model gave the same answer every time")
+
+    await run_sync(keep)
     return bool(samples)
 
 

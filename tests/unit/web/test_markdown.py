@@ -1,0 +1,111 @@
+"""Markdown becomes HTML that shows what was meant and does nothing else."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tutelage.web.markdown import ATTRIBUTES, BLOCK_TAGS, TABLE_TAGS, TEXT_TAGS, render
+
+MARKUP = [
+    "<",
+    ">",
+    '"',
+    "'",
+    "&",
+    "](",
+    "![",
+    "```",
+    "|",
+    "`",
+    "**",
+    "# ",
+    "- ",
+    "    ",
+    "[a]: ",
+    "--",
+    "html",
+]
+ATTACKS = ["javascript:", "onerror=", "<script>", "//x.invalid", "<svg/onload=", "http://e.invalid"]
+PIECES = st.sampled_from([*MARKUP, *ATTACKS, "\n", "\n\n", "\t", "\u2028", "文"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("**bold** and *light*", "<p><strong>bold</strong> and <em>light</em></p>"),
+        ("one\ntwo", "<p>one<br>\ntwo</p>"),
+        ("~~gone~~", "<p><s>gone</s></p>"),
+        ("3. three", '<ol start="3">\n<li>three</li>\n</ol>'),
+        ("a < b && c", "<p>a &lt; b &amp;&amp; c</p>"),
+        ("<b>raw</b>", "<p>&lt;b&gt;raw&lt;/b&gt;</p>"),
+        ("", ""),
+    ],
+)
+def test_text_is_set(text: str, expected: str) -> None:
+    assert render(text) == expected
+
+
+def test_code_is_coloured_by_classes_and_named() -> None:
+    html = render("```python\nreturn 1 < 2\n```")
+    assert '<div class="code" data-language="python"><pre><code>' in html
+    assert '<span class="k">return</span>' in html
+    assert "&lt;" in html
+    assert "style=" not in html
+
+
+@pytest.mark.parametrize("fence", ["```nonsense\n<b>\n```", "```\n<b>\n```", "    <b>"])
+def test_code_in_no_known_language_stays_plain(fence: str) -> None:
+    assert "<code>&lt;b&gt;\n</code>" in render(fence)
+
+
+def test_cells_are_aligned_without_inline_styles() -> None:
+    html = render("| a | b |\n|:-:|--:|\n| 1 | 2 |")
+    assert '<td align="center">1</td>\n<td align="right">2</td>' in html
+    assert "style" not in html
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("![a cat](https://e.invalid/c.png)", "a cat"),
+        ("![](https://e.invalid/c.png)", "https://e.invalid/c.png"),
+    ],
+)
+def test_an_image_becomes_a_link(text: str, label: str) -> None:
+    html = render(text)
+    assert "<img" not in html
+    assert f">{label}</a>" in html
+    assert 'href="https://e.invalid/c.png"' in html
+
+
+def test_a_link_opens_elsewhere_and_tells_nothing_about_this_page() -> None:
+    html = render("[x](https://e.invalid)")
+    assert 'target="_blank"' in html
+    assert 'rel="noopener noreferrer nofollow ugc"' in html
+
+
+@pytest.mark.parametrize(
+    "scheme", ["javascript:alert(1)", "data:text/html,x", "vbscript:x", "file:///etc/passwd"]
+)
+def test_a_link_with_another_scheme_is_no_link(scheme: str) -> None:
+    assert "<a" not in re.sub(r'<a target[^>]*rel="[^"]*">', "", render(f"[x]({scheme})"))
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.one_of(PIECES, st.text(max_size=6)), max_size=25).map("".join))
+def test_only_known_tags_and_attributes_come_out(text: str) -> None:
+    allowed = TEXT_TAGS | BLOCK_TAGS | TABLE_TAGS
+    for tag, attributes in re.findall(r"<([a-zA-Z][^\s>/]*)((?:\s[^<>]*)?)>", render(text)):
+        assert tag in allowed
+        names = set(re.findall(r'\s([a-z-]+)="[^"]*"', attributes))
+        assert names <= ATTRIBUTES.get(tag, set()) | {"class", "rel", "target"}
+        for address in re.findall(r'\shref="([^"]*)"', attributes):
+            assert not re.match(r"\s*(javascript|data|vbscript|file):", address, re.IGNORECASE)
+
+
+def test_a_long_text_is_rendered_in_time() -> None:
+    assert "<p>" in render("[" * 5000 + "\n\n" + "> " * 500 + "x\n\n" + "*a" * 5000)

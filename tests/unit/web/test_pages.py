@@ -1,0 +1,139 @@
+"""The small decisions behind the pages."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from starlette.requests import Request
+
+from tutelage.web import icons
+from tutelage.web.catalogue import translator
+from tutelage.web.pages.account import local_path
+from tutelage.web.pages.operate import figures, tallies
+from tutelage.web.pages.write import provenance
+from tutelage.web.templating import by_day, when, zone
+from tutelage.web.views import message_view
+
+TAIPEI = ZoneInfo("Asia/Taipei")
+
+
+def test_chats_are_grouped_by_the_readers_day() -> None:
+    today = date(2026, 3, 2)
+    late_yesterday = datetime(2026, 3, 1, 16, 30, tzinfo=UTC)  # half past midnight in Taipei
+    moments = [late_yesterday, *(late_yesterday - timedelta(days=days) for days in (1, 4, 20, 90))]
+    rows: Any = [SimpleNamespace(updated=moment) for moment in reversed(moments)]
+    groups = by_day(rows, today=today, zone=TAIPEI, t=translator("en"))
+    assert [label for label, _ in groups] == ["Today", "Yesterday", "Last 7 days", "Last 30 days", "2025-12"]
+    assert [row.updated for _, group in groups for row in group] == moments
+
+
+@pytest.mark.parametrize(
+    ("cookie", "expected"),
+    [
+        ("Asia/Taipei", "Asia/Taipei"),
+        ("../../etc/passwd", "UTC"),
+        ("Nowhere/None", "UTC"),
+        ("", "UTC"),
+        ("x" * 300, "UTC"),
+    ],
+)
+def test_a_time_zone_that_is_none_is_utc(cookie: str, expected: str) -> None:
+    headers = [(b"cookie", f"timezone={cookie}".encode())]
+    assert zone(Request({"type": "http", "headers": headers})).key == expected
+
+
+def test_a_moment_is_shown_in_the_readers_zone() -> None:
+    assert when(datetime(2026, 3, 1, 16, 30, tzinfo=UTC), TAIPEI) == "2026-03-02 00:30"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/write?draft=1", "/write?draft=1"),
+        ("//evil", "/"),
+        ("/\\evil", "/"),
+        ("https://evil", "/"),
+        ("/a\nb", "/"),
+        ("", "/"),
+    ],
+)
+def test_only_paths_of_this_server_are_gone_to(path: str, expected: str) -> None:
+    assert local_path(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "taken", "kind", "ratio"),
+    [
+        ("one two three four", None, "human", None),
+        (" one two three four ", "one two three four", "suggested", 0.0),
+        ("one two three five", "one two three four", "edited", 0.25),
+        ("quite another thing altogether", "one two three four", "edited", 1.0),
+    ],
+)
+def test_provenance_says_how_much_of_a_suggestion_was_changed(
+    content: str, taken: str | None, kind: str, ratio: float | None
+) -> None:
+    found = provenance(content, ["one two three four"], taken)
+    assert (found["kind"], found["edit_ratio"]) == (kind, ratio)
+
+
+def test_figures_are_the_numbers_of_a_report_in_its_order() -> None:
+    report = {"refusal": {"rate": 0.91234, "n": 1200, "note": "x", "good": True}, "list": [1], "kl": 2}
+    assert figures(report) == [("refusal.rate", "0.912"), ("refusal.n", "1,200"), ("kl", "2")]
+
+
+def test_ratings_are_counted_by_version_newest_first() -> None:
+    rows: Any = [
+        SimpleNamespace(model_version=version, verdict=verdict, reasons=reasons)
+        for version, verdict, reasons in (
+            ("v2", "down", ["untrue", "too_long"]),
+            ("v10", "up", []),
+            ("v2", "up", []),
+            ("v2", "down", ["untrue"]),
+        )
+    ]
+    found = [(row.version, row.up, row.down, list(row.reasons)) for row in tallies(rows)]
+    assert found == [("v10", 1, 0, []), ("v2", 1, 2, [("untrue", 2), ("too_long", 1)])]
+
+
+def message(**fields: Any) -> Any:
+    row = {
+        "id": "b",
+        "parent_id": None,
+        "role": "assistant",
+        "content": "*hi*",
+        "status": "complete",
+        "provenance": None,
+    }
+    return SimpleNamespace(
+        **row | {"finish_reason": "stop", "model_version": "v1", "filter_verdict": None} | fields
+    )
+
+
+def test_branches_know_their_neighbours() -> None:
+    view = message_view(message(), ["a", "b", "c"], None)
+    assert (view.previous, view.place, view.next) == ("a", 2, "c")
+    alone = message_view(message(), ["b"], None)
+    assert (alone.previous, alone.place, alone.next) == (None, 1, None)
+
+
+def test_only_finished_answers_are_rendered() -> None:
+    assert message_view(message(), ["b"], None).html == "<p><em>hi</em></p>"
+    assert message_view(message(status="running"), ["b"], None).html == ""
+    assert message_view(message(role="user"), ["b"], None).html == ""
+
+
+def test_a_blocked_answer_is_hidden_and_a_blocked_question_is_not() -> None:
+    assert message_view(message(status="blocked"), ["b"], None).hidden
+    assert message_view(message(filter_verdict={"state": "blocked"}), ["b"], None).hidden
+    assert not message_view(message(role="user", status="blocked"), ["b"], None).hidden
+
+
+def test_an_icon_must_exist() -> None:
+    assert 'href="#icon-copy"' in icons.icon("copy")
+    with pytest.raises(KeyError):
+        icons.icon("no-such-icon")
