@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from tutelage.store import Store
     from tutelage.store.tables import ApiKey
 
-SCOPES = ["chat", "moderations"]
-
 NameArgument = Annotated[str, typer.Argument(help="A version, such as v3.")]
+NO_SCOPES: list[str] = []
 AliasOption = Annotated[str, typer.Option("--alias", help="The alias to move.")]
 
 
@@ -105,14 +104,16 @@ def rollback(alias: AliasOption = "stable", as_json: JsonOption = False) -> None
 
 def create_key(
     name: Annotated[str, typer.Option(help="What the key is for.")],
-    scope: Annotated[list[str], typer.Option(help="What it may be used for; may be repeated.")] = SCOPES,
+    scope: Annotated[
+        list[str], typer.Option(help="chat or moderations; may be repeated; both when left out.")
+    ] = NO_SCOPES,
     as_json: JsonOption = False,
 ) -> None:
     """Make a key. It is shown once."""
     from tutelage.store import accounts
 
     with _store() as store, store.write() as tx:
-        key, secret = accounts.create_key(tx, name=name, scopes=scope)
+        key, secret = accounts.create_key(tx, name=name, scopes=scope or accounts.SCOPES)
     emit({"key": secret, **_key(key)}, f"{secret}\nKeep it: it is not shown again.", as_json=as_json)
 
 

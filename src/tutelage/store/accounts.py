@@ -7,7 +7,6 @@ password hash would add nothing. Passwords are hashed by the caller.
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 import unicodedata
 from collections.abc import Sequence
@@ -33,8 +32,9 @@ from tutelage.store.tables import (
 )
 
 LINK_LIFE = timedelta(hours=1)
+SCOPES = ("chat", "moderations")
+"""What a key may be used for."""
 _KEY_PREFIX = "tut-"
-_SCOPE = re.compile(r"[a-z][a-z0-9_:.-]{0,31}")
 
 
 def create_guest(tx: Session, *, locale: str = "", consent: bool = False) -> User:
@@ -200,14 +200,14 @@ def create_key(
     tx: Session, *, name: str, scopes: Sequence[str], user_id: str | None = None
 ) -> tuple[ApiKey, str]:
     """A key for programs and its secret (`tut-…`), which is shown once. Raises InvalidRequest, NotFound."""
-    unknown = [scope for scope in scopes if not _SCOPE.fullmatch(scope)]
-    if unknown or not scopes:
-        raise InvalidRequest("A key needs scopes, each a lower-case word.", param="scopes")
+    if not scopes or not set(scopes) <= set(SCOPES):
+        hint = f"Use {' and '.join(SCOPES)}, or one of them."
+        raise InvalidRequest("A key needs scopes that exist.", param="scopes", hint=hint)
     if user_id is not None:
         get_user(tx, user_id)
     secret = _KEY_PREFIX + secrets.token_urlsafe(32)
     key = ApiKey(name=_checked_name(name), prefix=secret[:10], secret_hash=_hash(secret))
-    key.scopes, key.user_id = list(scopes), user_id
+    key.scopes, key.user_id = sorted(set(scopes)), user_id
     tx.add(key)
     tx.flush()
     return key, secret

@@ -116,7 +116,7 @@ def test_text_for_people(
     versions.promote("v1")
     versions.list_versions()
     versions.show("stable")
-    versions.create_key("a [red]key", versions.SCOPES)
+    versions.create_key("a [red]key")
     versions.list_keys()
     out = capsys.readouterr().out
     for part in (
