@@ -14,9 +14,9 @@ from typing import Literal
 import torch
 
 from tutelage.errors import ContextTooLong
+from tutelage.models.interface import Cache, CausalModel
 from tutelage.models.layout import sequences
 from tutelage.models.sampling import RowSampling, draw
-from tutelage.models.transformer import Transformer
 
 PREFILL_TOKENS = 2048
 _CACHE_STEP = 256
@@ -76,14 +76,14 @@ class Batch:
     """
 
     def __init__(
-        self, model: Transformer, stop_ids: frozenset[int], *, slots: int, context_length: int = 0
+        self, model: CausalModel, stop_ids: frozenset[int], *, slots: int, context_length: int = 0
     ) -> None:
         self.context_length = min(context_length or model.context_length, model.context_length)
         self._model = model
         self._stop_ids = stop_ids
         self._slots = slots
         self._room = min(_CACHE_STEP, self.context_length)
-        self._cache = model.new_cache(slots, self._room)
+        self._cache: Cache = model.new_cache(slots, self._room)
         self._waiting: deque[_Running] = deque()
         self._running: list[_Running] = []
         self._next_key = 0
@@ -198,15 +198,12 @@ class Batch:
         """Make the cache hold at least `length` places a slot."""
         if length <= self._room:
             return
-        used = self._room
-        self._room = min(max(2 * used, -(-length // _CACHE_STEP) * _CACHE_STEP), self.context_length)
-        old, self._cache = self._cache, self._model.new_cache(self._slots, self._room)
-        self._cache.keys[..., :used, :] = old.keys
-        self._cache.values[..., :used, :] = old.values
+        self._room = min(max(2 * self._room, -(-length // _CACHE_STEP) * _CACHE_STEP), self.context_length)
+        self._cache = self._cache.grown(self._room)
 
 
 def complete(
-    model: Transformer,
+    model: CausalModel,
     stop_ids: frozenset[int],
     requests: Sequence[Request],
     *,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from tutelage.errors import ModelError
+from tutelage.models.foreign import load_foreign
+from tutelage.models.interface import CausalModel
 from tutelage.models.locate import locate
 from tutelage.models.transformer import Transformer, read_architecture, read_tensors
 from tutelage.rendering import Renderer, load_renderer
@@ -20,14 +21,15 @@ class LoadedModel:
     """A model, the renderer of its text, and the name it was asked for by."""
 
     name: str
-    model: Transformer
+    model: CausalModel
     renderer: Renderer
 
 
 def load_model(name: str, home: Path, *, dtype: str = "auto") -> LoadedModel:
     """Load the model called `name` (see `locate`). dtype: `auto`, `bfloat16` or `float32`.
 
-    Raises ModelError when the model cannot be found, read, or is of an unknown family.
+    The Llama family runs on this package's own code, other families on transformers'.
+    Raises ModelError when the model cannot be found or read, or does not work like other causal models.
     """
     folder = locate(name, home)
     shape = read_architecture(folder)
@@ -35,11 +37,7 @@ def load_model(name: str, home: Path, *, dtype: str = "auto") -> LoadedModel:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     wanted = _dtype(folder, device) if dtype == "auto" else DTYPES[dtype]
     if shape is None:
-        raise ModelError(
-            "the model is not of the Llama family (Llama, SmolLM, Mistral, Qwen2, Qwen3)",
-            where=str(folder),
-            hint="choose a model of that family",
-        )
+        return LoadedModel(name, load_foreign(folder, wanted, device), renderer)
     model = Transformer(shape, read_tensors(folder, wanted, device))
     return LoadedModel(name, model.to(device), renderer)
 

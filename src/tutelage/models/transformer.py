@@ -19,7 +19,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from tutelage.errors import ModelError
-from tutelage.models.adapters import AdaptedLinear, AdapterHost, AdapterSwitch
+from tutelage.models.adapters import AdaptedLinear, AdapterSwitch
+from tutelage.models.interface import CausalModel
 from tutelage.models.layout import Layout
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -44,17 +45,19 @@ class Architecture:
 
 
 class KeyValueCache:
-    """Keys and values of `slots` running sequences. keys, values: (layers, slots, key_heads, length, head_width)."""
+    """Keys and values of running sequences. keys, values: (layers, slots, key_heads, length, head_width)."""
 
-    def __init__(self, shape: Architecture, slots: int, length: int, like: Tensor) -> None:
-        size = (shape.layers, slots, shape.key_heads, length, shape.head_width)
-        self.keys = torch.zeros(size, dtype=like.dtype, device=like.device)
-        self.values = torch.zeros(size, dtype=like.dtype, device=like.device)
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self.keys = keys
+        self.values = values
 
     def move(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` places of a slot over another slot."""
         self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
         self.values[:, target, :, :length] = self.values[:, source, :, :length]
+
+    def grown(self, length: int) -> KeyValueCache:
+        room = (0, 0, 0, length - self.keys.shape[3])
+        return KeyValueCache(F.pad(self.keys, room), F.pad(self.values, room))
 
 
 class Block(nn.Module):
@@ -165,7 +168,7 @@ class Block(nn.Module):
         return self.finish(x, attended.reshape(n, -1))
 
 
-class Transformer(AdapterHost):
+class Transformer(CausalModel):
     """A decoder of the Llama family. Its weights are frozen; adapters are what trains."""
 
     def __init__(self, shape: Architecture, tensors: dict[str, Tensor]) -> None:
@@ -182,7 +185,6 @@ class Transformer(AdapterHost):
             else take(tensors, "lm_head.weight", shape.vocabulary, shape.width)
         )
         self.register_buffer("head", head, persistent=False)
-        self.head: Tensor
         self.blocks = nn.ModuleList(Block(i, shape, tensors, self.switch) for i in range(shape.layers))
         cos, sin = rotary_tables(shape)
         self.register_buffer("cos", cos.to(self.embedding.dtype), persistent=False)
@@ -203,22 +205,17 @@ class Transformer(AdapterHost):
         return self.embedding.device
 
     def hidden(self, token_ids: Tensor, layout: Layout) -> Tensor:
-        """Final normalised states of a flat batch. token_ids: (tokens,) -> (tokens, width)."""
         x, cos, sin = self._start(token_ids, layout.positions)
         for block in self.blocks:
             x = block(x, cos, sin, layout)
         return self._end(x)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(tokens, width) -> (tokens, vocabulary), in the model's dtype."""
-        return F.linear(hidden, self.head)
-
     def new_cache(self, slots: int, length: int) -> KeyValueCache:
-        """Room for `slots` sequences of up to `length` tokens."""
-        return KeyValueCache(self.shape, slots, length, self.embedding)
+        shape = self.shape
+        size = (shape.layers, slots, shape.key_heads, length, shape.head_width)
+        return KeyValueCache(self.embedding.new_zeros(size), self.embedding.new_zeros(size))
 
     def prefill(self, token_ids: Tensor, layout: Layout, cache: KeyValueCache, slots: Tensor) -> Tensor:
-        """Read whole prompts, one a row of `layout`, into the slots of a cache. Returns states (tokens, width)."""
         x, cos, sin = self._start(token_ids, layout.positions)
         for block in self.blocks:
             assert isinstance(block, Block)
@@ -226,7 +223,6 @@ class Transformer(AdapterHost):
         return self._end(x)
 
     def step(self, token_ids: Tensor, cache: KeyValueCache, places: Tensor) -> Tensor:
-        """One more token in each of the first n slots. token_ids, places: (n,) -> states (n, width)."""
         x, cos, sin = self._start(token_ids, places)
         longest = int(places.max()) + 1
         hidden = torch.arange(longest, device=places.device) > places[:, None]

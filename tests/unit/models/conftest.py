@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -59,6 +59,15 @@ class Pair:
     folder: Path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small only lose time to threads, most of all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
@@ -109,6 +118,12 @@ def read(folder: Path) -> Transformer:
     shape = read_architecture(folder)
     assert shape is not None
     return Transformer(shape, read_tensors(folder, torch.float32, torch.device("cpu")))
+
+
+@pytest.fixture(scope="session")
+def random_network() -> Callable[[str, dict[str, Any]], Any]:
+    """Makes a small random model of any family that transformers knows."""
+    return random_model
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ REQUESTS = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(
     arrivals=st.lists(st.tuples(REQUESTS, st.integers(0, 8)), min_size=1, max_size=7),
     slots=st.integers(1, 4),
