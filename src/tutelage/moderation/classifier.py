@@ -19,6 +19,8 @@ from tutelage.moderation.features import Rows, hashed, windows
 Floats = npt.NDArray[np.float32]
 
 FORMAT = 1
+SHORT = 16
+"""So many n-grams a text must have to count in full: about one word."""
 _CHUNK = 256
 DEFAULT_WEIGHTS = Path(__file__).with_name("weights.npz")
 
@@ -39,7 +41,7 @@ class LinearClassifier:
 
     weights: (buckets, categories), whole numbers of `scale`; scale, bias, slope, shift: (categories,).
     Slope and shift are the calibration: probability = sigmoid(slope * (weights · x + bias) + shift), where x is
-    the binary row of n-grams, scaled to length one.
+    the binary row of n-grams divided by its `lengths`.
     """
 
     categories: tuple[Category, ...]
@@ -120,14 +122,19 @@ class LinearClassifier:
 
 
 def row_sums(weights: npt.NDArray[Any], rows: Rows) -> Floats:
-    """weights · x for each row x, a binary row scaled to length one: (rows, categories). Zero for an empty row."""
+    """weights · x for each row x, a binary row over its `lengths`: (rows, categories). Zero for an empty row."""
     sums = np.zeros((len(rows), weights.shape[1]), dtype=np.float32)
     filled = rows.sizes > 0
     if filled.any():
         gathered = weights[rows.indices].astype(np.float32)
         sums[filled] = np.add.reduceat(gathered, rows.starts[:-1][filled], axis=0)
-        sums[filled] /= np.sqrt(rows.sizes[filled], dtype=np.float32)[:, None]
+        sums[filled] /= lengths(rows)[filled, None]
     return sums
+
+
+def lengths(rows: Rows) -> Floats:
+    """What each row is divided by: its length as a vector, but for very short texts, which prove little."""
+    return np.sqrt(np.maximum(rows.sizes, SHORT), dtype=np.float32)
 
 
 def sigmoid(logits: npt.NDArray[Any]) -> Floats:

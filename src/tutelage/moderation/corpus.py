@@ -29,6 +29,9 @@ _ABOUT_MINORS = re.compile(
     r"|儿童|孩子|小孩|未成年|幼[儿女童]|少[女年]|小学生|中学生|婴儿|兒童|幼兒|小學生|中學生|嬰兒",
     re.IGNORECASE,
 )
+_MOST = 30
+_FULL_WEIGHT = 8
+"""A pattern with more sentences than this counts for no more than this many."""
 _TWEET_MARKS = re.compile(r"\bRT\b|\[(?:USER|URL)\]|^!+\s")
 
 
@@ -126,15 +129,19 @@ def written(path: Path = SEEDS, *, weight: float = 2.0) -> Iterator[Example]:
     for group in content["group"]:
         labels = means(*group["present"], absent=TRAINED)
         for pattern in group["text"]:
-            for text in expanded(pattern, content.get("slots", {})):
-                yield Example(text, labels, group.get("source", "seeds"), split_of(pattern), weight)
+            texts = expanded(pattern, content.get("slots", {}))
+            share = weight * min(1.0, _FULL_WEIGHT / len(texts))
+            for text in texts:
+                yield Example(text, labels, group.get("source", "seeds"), split_of(pattern), share)
 
 
 def expanded(pattern: str, slots: Mapping[str, list[str]]) -> list[str]:
-    """The sentences a pattern with `{slot}` stands for."""
+    """The sentences a pattern with `{slot}` stands for; of very many, some, evenly spread."""
     names = re.findall(r"{(\w+)}", pattern)
-    choices = product(*(slots[name] for name in names))
-    return [pattern.format(**dict(zip(names, choice, strict=True))) for choice in choices]
+    choices = list(product(*(slots[name] for name in names)))
+    step = 1 if len(choices) <= _MOST else len(choices) / _MOST
+    chosen = (choices[int(place * step)] for place in range(min(len(choices), _MOST)))
+    return [pattern.format(**dict(zip(names, choice, strict=True))) for choice in chosen]
 
 
 def json_lines(path: Path) -> Iterator[Any]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tutelage.errors import DataError
-from tutelage.moderation.classifier import Floats, LinearClassifier, row_sums, sigmoid
+from tutelage.moderation.classifier import Floats, LinearClassifier, lengths, row_sums, sigmoid
 from tutelage.moderation.corpus import (
     HELD_OUT,
     TRAINED,
@@ -151,7 +151,7 @@ def _error(logits: Floats, target: Floats, weight: Floats) -> tuple[Floats, floa
 
 def _gradient(rows: Rows, error: Floats) -> tuple[npt.NDArray[np.uint32], Floats]:
     """The buckets that the rows touch, ascending, and the gradient of each: (buckets, categories)."""
-    scaled = error / np.sqrt(np.maximum(rows.sizes, 1), dtype=np.float32)[:, None]
+    scaled = error / lengths(rows)[:, None]
     order = np.argsort(rows.indices, kind="stable")
     indices = rows.indices[order]
     owners = np.repeat(np.arange(len(rows)), rows.sizes)[order]
