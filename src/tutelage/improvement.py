@@ -172,12 +172,15 @@ def train_stage(
     """
     folder = _run_folder(request, place)
     settings = request.config.model_dump()
-    run = Run.open(folder, request.stage, settings, resume=request.resume, progress=progress)
     plan_file = folder / "plan.json"
-    if not plan_file.exists():
-        write_json(plan_file, _plan(request, place))
-    plan = json.loads(plan_file.read_text(encoding="utf-8"))
+    begun = plan_file.exists()
+    plan = json.loads(plan_file.read_text(encoding="utf-8")) if begun else _plan(request, place)
     data = SnapshotData.read(place.home / "snapshots" / plan["snapshot"])
+    if not begun:
+        prepare(request.config, data, place.home)  # what cannot be trained leaves no run behind
+    run = Run.open(folder, request.stage, settings, resume=request.resume, progress=progress)
+    if not begun:
+        write_json(plan_file, plan)
     start = Path(plan["start"]) if plan["start"] else None
     lineage = {"snapshot": plan["snapshot"], "parents": plan["parents"], "run": folder.name}
     with recorded(place.store, folder.name, request.stage, settings):
@@ -203,16 +206,21 @@ def describe_stage(request: StageRequest, place: Installation) -> dict[str, Any]
     """What `train_stage` would train on, in numbers; nothing is trained and no run is made."""
     plan = _plan(request, place)
     data = SnapshotData.read(place.home / "snapshots" / plan["snapshot"])
-    renderer = load_renderer(locate(request.config.model, place.home))
-    prepared: SFTData | RewardData | PPOData
-    match request.config:
-        case SFTConfig() as config:
-            prepared = prepare_sft(config, data.demonstrations, renderer)
-        case RewardConfig() as config:
-            prepared = prepare_reward(config, data.comparisons, renderer)
-        case PPOConfig() as config:
-            prepared = prepare_ppo(config, data.prompts, renderer)
-    return {"stage": request.stage, **plan, **prepared.summary()}
+    return {"stage": request.stage, **plan, **prepare(request.config, data, place.home).summary()}
+
+
+def prepare(
+    config: SFTConfig | RewardConfig | PPOConfig, data: SnapshotData, home: Path
+) -> SFTData | RewardData | PPOData:
+    """A stage's data as it would be trained on. Raises DataError when there is nothing to train on."""
+    renderer = load_renderer(locate(config.model, home))
+    match config:
+        case SFTConfig():
+            return prepare_sft(config, data.demonstrations, renderer)
+        case RewardConfig():
+            return prepare_reward(config, data.comparisons, renderer)
+        case PPOConfig():
+            return prepare_ppo(config, data.prompts, renderer)
 
 
 def _plan(request: StageRequest, place: Installation) -> dict[str, Any]:
@@ -281,6 +289,9 @@ def _open_round(config: ImproveConfig, place: Installation) -> Path:
             if "report" not in state and state["config"] == settings:
                 return folder
     snapshot = export.snapshot(place.store, place.home, sources=config.sources or None)
+    data = SnapshotData.read(snapshot.path)
+    for stage in (config.sft, config.reward, config.ppo):
+        prepare(stage, data, place.home)  # a round that could not end is not begun
     try:
         parent = place.registry.resolve("stable").name
     except NotFound:

@@ -11,7 +11,7 @@ from tutelage.dialogue import Message
 
 def said(*texts: str) -> tuple[Message, ...]:
     roles = ("user", "assistant")
-    return tuple(Message(roles[index % 2], text) for index, text in enumerate(texts))  # type: ignore[arg-type]
+    return tuple(Message(roles[index % 2], text) for index, text in enumerate(texts))
 
 
 @given(st.text(min_size=1), st.text(), st.floats(0, 1))

@@ -1,0 +1,212 @@
+"""The whole circle on `tiny`, through the command line: killed anywhere, it goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tutelage.cli import main
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+SMALL = [
+    "sft.epochs=4",
+    "sft.checkpoint_every=3",
+    "reward.checkpoint_every=2",
+    "ppo.steps=6",
+    "ppo.checkpoint_every=2",
+    "ppo.max_new_tokens=12",
+    "ppo.held_out_prompts=8",
+    "evaluation.prompts=8",
+    "evaluation.max_new_tokens=12",
+]
+
+
+def tutelage(home: Path, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tutelage", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env=environment(home),
+        check=False,
+    )
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "TUTELAGE_HOME": str(home), "OMP_NUM_THREADS": "1"}
+
+
+def improve_command() -> list[str]:
+    recipe = str(RECIPES / "tiny" / "improve.toml")
+    return ["improve", recipe, "--json", *(part for each in SMALL for part in ("--set", each))]
+
+
+def collect(home: Path) -> None:
+    for kind, name in (("messages", "demonstrations"), ("ranked", "comparisons")):
+        done = tutelage(home, "import", kind, str(RECIPES / "tiny" / f"{name}.jsonl"))
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """A round that nobody interrupted."""
+    home = tmp_path_factory.mktemp("straight")
+    collect(home)
+    done = tutelage(home, *improve_command())
+    assert done.returncode == 0, done.stderr
+    return home, json.loads(done.stdout)
+
+
+def weights(home: Path) -> dict[str, bytes]:
+    stages = ("sft", "reward", "ppo")
+    folder = home / "runs" / "round-0001"
+    return {
+        stage: (folder / stage / "adapter" / "adapter_model.safetensors").read_bytes() for stage in stages
+    }
+
+
+def test_a_round_makes_a_candidate_with_its_lineage(straight: tuple[Path, dict]) -> None:
+    home, report = straight
+    assert (report["version"], report["reward_version"]) == ("v1", "r1")
+    shown = json.loads(tutelage(home, "versions", "show", "candidate", "--json").stdout)
+    text = json.dumps(shown)
+    assert report["snapshot"] in text
+    assert "round-0001" in text
+    evaluation = report["evaluation"]
+    assert evaluation["sft"]["held_out_loss"] < evaluation["sft"]["held_out_loss_before"]
+    assert evaluation["ppo"]["kl"]["before"] == 0
+    assert len(evaluation["answers"]) == 4
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("stage", "step"), [("sft", 4), ("reward", 3), ("ppo", 3)])
+def test_killed_in_any_stage_it_ends_with_the_same_weights(
+    straight: tuple[Path, dict], tmp_path: Path, stage: str, step: int
+) -> None:
+    collect(tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tutelage", *improve_command()],
+        env=environment(tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    metrics = tmp_path / "runs" / "round-0001" / stage / "metrics.jsonl"
+    deadline = time.monotonic() + 100
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= step):
+        assert process.poll() is None, "the round ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = tutelage(tmp_path, *improve_command())
+    assert done.returncode == 0, done.stderr
+    assert weights(tmp_path) == weights(straight[0])
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert steps == list(range(len(steps)))
+    report = json.loads(done.stdout)
+    for key in ("win_rate_over_before", "speakers", "answers"):
+        assert report["evaluation"][key] == straight[1]["evaluation"][key]
+
+
+def test_lines_through_generate_and_score(straight: tuple[Path, dict]) -> None:
+    home, _ = straight
+    talk = [{"role": "user", "content": "Hi"}]
+    lines = [
+        json.dumps({"messages": talk}),
+        "not json",
+        json.dumps({"messages": []}),
+        json.dumps({"messages": talk}),
+    ]
+    done = tutelage(home, "generate", "--version", "v1", "--max-tokens", "8", stdin="\n".join(lines) + "\n")
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 1
+    assert [sorted(answer) for answer in answers] == [
+        ["completion", "finish_reason"],
+        ["error"],
+        ["error"],
+        ["completion", "finish_reason"],
+    ]
+    assert [answers[i]["error"]["line"] for i in (1, 2)] == [2, 3]
+
+    spoken = [
+        {"messages": [*talk, {"role": "assistant", "content": text}]} for text in ("Hello.", "Go away.")
+    ]
+    done = tutelage(home, "score", "--reward", "latest", stdin="\n".join(map(json.dumps, spoken)))
+    rewards = [json.loads(line)["reward"] for line in done.stdout.splitlines()]
+    assert done.returncode == 0
+    assert len(rewards) == 2
+    again = tutelage(home, "score", "--reward", "r1", stdin=json.dumps(spoken[1]))
+    assert json.loads(again.stdout)["reward"] == pytest.approx(rewards[1], abs=1e-4)
+
+
+def test_a_line_of_generate_does_not_depend_on_the_others(straight: tuple[Path, dict]) -> None:
+    home, _ = straight
+    row = json.dumps({"messages": [{"role": "user", "content": "What colour is snow?"}]})
+    other = json.dumps({"messages": [{"role": "user", "content": "Good morning to you all"}]})
+    alone = tutelage(
+        home, "generate", "--version", "latest", "--max-tokens", "12", stdin=row
+    ).stdout.splitlines()[0]
+    among = tutelage(home, "generate", "--version", "latest", "--max-tokens", "12", stdin=f"{row}\n{other}")
+    assert among.stdout.splitlines()[0] == alone
+
+
+def test_a_terminal_chat_answers_each_line(straight: tuple[Path, dict]) -> None:
+    home, _ = straight
+    done = tutelage(home, "chat", "--version", "v1", stdin="Hi\n/again\n/new\n\nBye\n")
+    assert done.returncode == 0, done.stderr
+    assert "a new dialogue" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["improve", "recipes/nope.toml"], "no such recipe"),
+        (
+            ["improve", str(RECIPES / "tiny" / "improve.toml"), "--set", "sft.epoch=2"],
+            "did you mean 'epochs'",
+        ),
+        (["improve", str(RECIPES / "tiny" / "improve.toml"), "--set", "sft.epochs=many"], "sft.epochs"),
+        (
+            ["improve", str(RECIPES / "tiny" / "improve.toml"), "--set", "reward.model=builtin"],
+            "share one base",
+        ),
+        (["improve", str(RECIPES / "tiny" / "improve.toml")], "nothing to learn from"),
+        (["train", "ppo", str(RECIPES / "tiny" / "ppo.toml")], "nothing to learn from"),
+        (["train", "sft", str(RECIPES / "tiny" / "sft.toml"), "--resume"], "no unfinished sft run"),
+        (["train", "sft", str(RECIPES / "tiny" / "sft.toml"), "--name", "../x"], "no name for a run"),
+        (["generate", "--version", "v9"], "v9"),
+        (["score"], "latest"),
+    ],
+)
+def test_what_cannot_be_done_is_said_with_a_hint(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    says: str,
+) -> None:
+    monkeypatch.setenv("TUTELAGE_HOME", str(tmp_path))
+    for json_flag in ([], ["--json"]) if arguments[0] in ("improve", "train") else ([],):
+        monkeypatch.setattr(sys, "argv", ["tutelage", *arguments, *json_flag])
+        with pytest.raises(SystemExit) as left:
+            main()
+        said = capfd.readouterr().err
+        assert left.value.code == 2
+        assert says in (json.loads(said)["error"]["message"] + said if json_flag else said)
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_data_that_cannot_be_trained_on_begins_no_round(tmp_path: Path) -> None:
+    """Demonstrations alone make no round; once comparisons have come, the same command works on all of it."""
+    recipe = str(RECIPES / "tiny" / "improve.toml")
+    tutelage(tmp_path, "import", "messages", str(RECIPES / "tiny" / "demonstrations.jsonl"))
+    done = tutelage(tmp_path, "improve", recipe)
+    assert (done.returncode, "no comparison" in done.stderr) == (2, True)
+    assert not list(tmp_path.glob("runs/*"))
