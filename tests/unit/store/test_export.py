@@ -112,6 +112,8 @@ def test_corrections_and_prompts_need_consent(
     with store.write() as tx:
         feedback.rate(tx, message_id=rows[1].id, rater_id=owner_id, verdict="down")
         feedback.rate(tx, message_id=rows[3].id, rater_id=owner_id, verdict="down", ideal="ideal")
+        unwilling = feedback.rate(tx, message_id=rows[1].id, rater_id=owner_id, verdict="down", ideal="x")
+        unwilling.consent = False
     allowed = owner == "reader" and not temporary
     with store.read() as tx:
         corrections, prompts = texts(export.demonstrations(tx)), texts(export.prompts(tx))
@@ -183,8 +185,9 @@ def test_a_correction_is_better_than_what_it_corrects(
 
 def test_thumbs_judge_answers_to_one_question(store: Store, cast: SimpleNamespace, chat: Chat) -> None:
     question, first = chat(cast.reader, "q", "a0")
-    chat(cast.reader, "other", "z")
+    elsewhere = chat(cast.reader, "other", "z")[1]
     with store.write() as tx:
+        feedback.rate(tx, message_id=elsewhere.id, rater_id=cast.reader, verdict="down")
         answers = [first]
         for number in range(1, 6):
             row = dialogues.start_answer(
