@@ -164,3 +164,7 @@ def load_foreign(folder: Path, dtype: torch.dtype, device: torch.device) -> Fore
         return ForeignModel(network.to(device))
     except ModelError as error:
         raise ModelError(error.message, where=str(folder), hint=error.hint) from error
+    except (AttributeError, TypeError) as error:  # no output layer, no cache, other arguments
+        raise ModelError(
+            f"the model does not work like other causal models: {error}", where=str(folder), hint=_OTHER
+        ) from error

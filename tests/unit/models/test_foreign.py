@@ -198,6 +198,24 @@ def test_a_model_that_does_more_to_its_logits_is_refused(
     assert caught.value.where == str(tmp_path)
 
 
+def test_a_model_without_keys_and_values_is_refused(
+    random_network: Callable[..., Any], tmp_path: Path, home: Path
+) -> None:
+    tiny_model.write_text_files(tmp_path)
+    random_network("mamba", {"state_size": 4, "n_positions": 64}).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="does not work like") as caught:
+        load_model(str(tmp_path), home, dtype="float32")
+    assert caught.value.where == str(tmp_path)
+
+
+def test_training_goes_on_after_generation(model: CausalModel) -> None:
+    model.add_adapter("policy", AdapterShape(rank=2, alpha=4), seed=0)
+    with model.using("policy"):
+        complete(model, frozenset(), [Request(prompt_ids=[5, 6], max_tokens=3, seed=0)])
+        logits(model).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.adapter_parameters("policy"))
+
+
 def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ModelError, match="transformers") as caught:
