@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from tutelage.server import streaming
-from tutelage.store import dialogues, tables
+from tutelage.store import accounts, dialogues, tables
 
 STORY = "".join(f"Sentence number {n} of a long story. " for n in range(40))[:510]
 
@@ -107,23 +107,18 @@ def test_a_question_is_no_answer(client: TestClient) -> None:
 
 def test_after_a_crash_the_answer_is_interrupted_and_nothing_is_lost(site: Any) -> None:
     with site.store.write() as tx:
-        from tutelage.store import accounts
-
         user = accounts.create_guest(tx)
         cookie = {"cookie": f"tutelage={accounts.open_session(tx, user.id, days=1)}"}
-        dialogue = dialogues.create_dialogue(tx, user.id)
-        question = dialogues.add_message(
-            tx, dialogue.id, parent_id=None, role="user", content="Tell", author_kind="human"
-        )
-        answer = dialogues.start_answer(
-            tx, dialogue.id, parent_id=question.id, model_version="v1", sampling={}
-        )
+        answer = unfinished_answer(tx, user.id)
         dialogues.flush_answer(tx, answer.id, content="Once upon")
     with site.client() as client:
+        assert message(site, answer.id).status == "interrupted"
         events = client.get(f"/api/answers/{answer.id}/events", headers=cookie).text
         assert '"text":"Once upon"' in events
         assert '"status":"interrupted"' in events
-        more = client.post(f"/api/dialogues/{dialogue.id}/messages", json={"text": "Go on"}, headers=cookie)
+        more = client.post(
+            f"/api/dialogues/{answer.dialogue_id}/messages", json={"text": "Go on"}, headers=cookie
+        )
         assert more.status_code == 201
 
 
@@ -189,18 +184,26 @@ def test_answers_whose_writer_has_died_are_reaped_while_the_server_runs(
 ) -> None:
     monkeypatch.setattr("tutelage.server.app.DEAD_AFTER", timedelta(seconds=0.1))
     monkeypatch.setattr("tutelage.server.turn.Turns.reap.__kwdefaults__", {"older_than": timedelta(0)})
-    with site.client() as client:
-        turn = client.post("/api/dialogues", json={"text": "Hi"}).json()
-        wait_for_status(site, turn["answer_id"], "complete")
+    with site.client():
         with site.store.write() as tx:
-            left = dialogues.start_answer(
-                tx,
-                turn["dialogue_id"],
-                parent_id=turn["user_message_id"],
-                model_version="v1",
-                sampling={},
-            )
+            left = unfinished_answer(tx, accounts.create_guest(tx).id)
         wait_for_status(site, left.id, "interrupted")
+
+
+def test_a_process_that_has_slept_does_not_take_its_own_answers_for_dead(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutelage.server.turn.FLUSH_SECONDS", 1000)
+    monkeypatch.setattr("tutelage.server.app.DEAD_AFTER", timedelta(seconds=0.6))
+    monkeypatch.setattr(
+        "tutelage.server.turn.Turns.reap.__kwdefaults__", {"older_than": timedelta(seconds=0.5)}
+    )
+    site.answers, site.delay = [STORY[:200]], 0.01
+    with site.client() as client:
+        turn = client.post("/api/dialogues", json={"text": "Tell"}).json()
+        time.sleep(1)
+        assert message(site, turn["answer_id"]).status == "running"
+        assert '"status":"complete"' in client.get(f"/api/answers/{turn['answer_id']}/events").text
 
 
 def test_ending_the_server_interrupts_what_does_not_end_by_itself(
@@ -213,6 +216,15 @@ def test_ending_the_server_interrupts_what_does_not_end_by_itself(
     row = message(site, turn["answer_id"])
     assert row.status == "interrupted"
     assert STORY.startswith(row.content)
+
+
+def unfinished_answer(tx: Any, owner_id: str) -> tables.Message:
+    """The row of an answer that nobody is writing."""
+    dialogue = dialogues.create_dialogue(tx, owner_id)
+    question = dialogues.add_message(
+        tx, dialogue.id, parent_id=None, role="user", content="Tell", author_kind="human"
+    )
+    return dialogues.start_answer(tx, dialogue.id, parent_id=question.id, model_version="v1", sampling={})
 
 
 def message(site: Any, message_id: str) -> tables.Message:

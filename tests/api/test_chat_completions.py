@@ -327,6 +327,14 @@ def test_a_client_that_leaves_frees_its_slot(site: Any, stream: bool) -> None:
         while site.engines["v1"].running:
             assert time.monotonic() < deadline
             time.sleep(0.02)
+        site.delay = 0.0
+        site.registry.publish(kind="chat", model="tiny")
+        site.registry.promote("v2")
+        while not site.engines[
+            "v1"
+        ].closed:  # its lease has been given back, so it makes room for the new one
+            client.post(PATH, json={**body, "stream": False, "max_tokens": 1})
+            assert time.monotonic() < deadline
 
 
 def test_a_key_is_needed(client: TestClient, site: Any) -> None:

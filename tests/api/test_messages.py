@@ -7,6 +7,7 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from tutelage.dialogue import Message
+from tutelage.store import tables
 
 
 class Chat:
@@ -156,6 +157,10 @@ def test_a_blocked_answer_is_cut_hidden_and_leaves_the_context(site: Any) -> Non
         answer = chat.thread()[1]
         assert (answer["content"], answer["status"], answer["verdict"]["state"]) == ("", "blocked", "blocked")
         assert "murder" not in client.get(f"/api/answers/{turn['answer_id']}/events").text
+        with site.store.read() as tx:
+            assert (
+                "murder" in tx.get(tables.Message, turn["answer_id"]).content
+            )  # for those who review reports
         site.engines["v1"].prompts.clear()
         chat.say("Go on")
         assert last_prompt(site) == prompt_of(site, "Go on")

@@ -49,6 +49,8 @@ def test_the_cookie_over_https_belongs_to_the_host_alone(site: Any) -> None:
         ({"sec-fetch-site": "cross-site"}, False),
         ({"origin": "http://127.0.0.1"}, True),
         ({"origin": "http://127.0.0.1:8001"}, False),
+        ({"origin": "http://127.0.0.1:8001", "host": "127.0.0.1:8001"}, True),
+        ({"origin": "http://localhost", "host": "127.0.0.1"}, False),
         ({"origin": "http://evil.example"}, False),
         ({"origin": "http://127.0.0.1.evil.example"}, False),
         ({"origin": "null"}, False),

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from tutelage.engine.interface import Sampling
-from tutelage.errors import Conflict, InvalidRequest, NotFound
+from tutelage.errors import Conflict, InvalidRequest
 from tutelage.moderation.gate import Verdict
 from tutelage.server.prompting import Prompt
 from tutelage.store import dialogues, tables
@@ -52,7 +52,7 @@ class Plan:
 def history(
     tx: Session, user_id: str, dialogue_id: str | None, parent_id: str | None
 ) -> list[tables.Message]:
-    """The path that a new message continues."""
+    """The path that a new message continues. Whether it may, the store says when the message is added."""
     if dialogue_id is None:
         if parent_id is not None:
             raise InvalidRequest("a new dialogue has no message to follow", param="parent_id")
@@ -60,16 +60,7 @@ def history(
     dialogues.get_dialogue(tx, dialogue_id, owner_id=user_id)
     if parent_id is None:
         return []
-    parent = dialogues.get_message(tx, parent_id, owner_id=user_id)
-    if parent.dialogue_id != dialogue_id:
-        raise NotFound("There is no such message in this dialogue.")
-    if parent.status == "running":
-        raise Conflict("The answer is still being written.", hint="Wait for its end, or stop it.")
-    if parent.role == "user":
-        raise InvalidRequest(
-            "this question has no answer yet", param="parent_id", hint="have it answered by regenerate"
-        )
-    return dialogues.path(tx, parent_id)
+    return dialogues.path(tx, dialogues.get_message(tx, parent_id, owner_id=user_id).id)
 
 
 def question_of(tx: Session, user_id: str, message_id: str) -> tuple[tables.Message, list[tables.Message]]:

@@ -21,13 +21,14 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, Literal, TypedDict
 
 import anyio
 from anyio.to_thread import run_sync
+from sqlalchemy.orm import Session
 
 from tutelage import dialogue
 from tutelage.dialogue import check_turns
@@ -185,8 +186,19 @@ class Turns:
             ]
 
     async def reap(self, *, older_than: timedelta = DEAD_AFTER) -> None:
-        """Mark answers whose writer has died as interrupted. At start nobody is writing: `older_than` is zero."""
-        count = await write(self._store, lambda tx: dialogues.reap_answers(tx, older_than=older_than))
+        """Mark answers whose writer has died as interrupted. At start nobody is writing: `older_than` is zero.
+
+        The answers of this process show first that they live: it may have slept, with all its beats, for hours.
+        """
+        mine = [(live.message_id, live.text) for live in self._live.values()]
+
+        def reap(tx: Session) -> int:
+            for message_id, text in mine:
+                with suppress(NotFound, Conflict):
+                    dialogues.flush_answer(tx, message_id, content=text)
+            return dialogues.reap_answers(tx, older_than=older_than)
+
+        count = await write(self._store, reap)
         if count:
             log.warning("%d answers had been broken off and are now marked as interrupted", count)
 

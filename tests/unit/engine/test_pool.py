@@ -170,6 +170,20 @@ def test_an_unexpected_failure_becomes_a_model_error(registry: Registry, loader:
     run(scenario)
 
 
+def test_versions_are_loaded_one_after_the_other(registry: Registry, loader: Loader) -> None:
+    async def scenario() -> None:
+        pool = EnginePool(registry, loader)
+        loader.gate.clear()
+        both = asyncio.gather(pool.get("v2"), pool.get("v3"))
+        await until(lambda: pool.state().loading == ("v2", "v3"))
+        await asyncio.sleep(0.1)
+        assert loader.loads == ["v2"]
+        loader.gate.set()
+        assert [engine.version for engine in await both] == ["v2", "v3"]
+
+    run(scenario)
+
+
 def test_versions_asked_for_by_name_are_kept_while_they_are_the_last_used(
     registry: Registry, loader: Loader
 ) -> None:

@@ -33,10 +33,12 @@ def engine(tmp_path: Path) -> ScriptedEngine:
     return ScriptedEngine(["Héllo ☕ there. How can I help?"], renderer=load_renderer(tmp_path))
 
 
-def complete(engine: ScriptedEngine, *, stop: Sequence[str] = ()) -> tuple[str, Completion]:
+def complete(
+    engine: ScriptedEngine, *, stop: Sequence[str] = (), max_tokens: int | None = None
+) -> tuple[str, Completion]:
     async def run() -> tuple[str, Completion]:
         completion = Completion(engine, Gate(Policy.load(), Word()), stop=stop)
-        pieces = [piece async for piece in completion.pieces([1], Sampling())]
+        pieces = [piece async for piece in completion.pieces([1], Sampling(max_tokens=max_tokens))]
         return "".join(pieces) + await completion.finish(), completion
 
     return asyncio.run(run())
@@ -83,6 +85,11 @@ def test_text_comes_whole_across_characters_of_many_tokens(engine: ScriptedEngin
     assert text == completion.text == "Héllo ☕ there. How can I help?"
     assert completion.finish_reason == "stop"
     assert len(completion.tokens) == len(text.encode())
+
+
+def test_a_character_that_was_cut_is_shown_as_one(engine: ScriptedEngine) -> None:
+    text, completion = complete(engine, max_tokens=len("Héllo ".encode()) + 1)
+    assert (text, completion.finish_reason) == ("Héllo \ufffd", "length")
 
 
 def test_a_stop_string_ends_the_generation(engine: ScriptedEngine) -> None:

@@ -1,0 +1,167 @@
+"""Turns as the pages use them in the same process: races, shutting down, suggestions, candidates."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from tutelage.dialogue import Message
+from tutelage.engine.pool import EnginePool
+from tutelage.errors import ContextTooLong, Denied, InvalidRequest, NotFound, Unavailable
+from tutelage.server.turn import Turns
+from tutelage.store import accounts, dialogues
+from tutelage.store.tables import User, UserRole
+
+QUESTION = [Message("user", "Hi")]
+
+
+def run(site: Any, scenario: Callable[[Turns], Awaitable[Any]]) -> Any:
+    async def whole() -> Any:
+        engines = EnginePool(site.registry, site.load)
+        turns = Turns(site.store, engines, site.gate)
+        try:
+            return await scenario(turns)
+        finally:
+            await turns.close(grace=1)
+            await engines.close()
+
+    return asyncio.run(whole())
+
+
+def person(site: Any, role: UserRole = "guest") -> User:
+    with site.store.write() as tx:
+        user: User = accounts.create_guest(tx)
+        accounts.set_role(tx, user.id, role)
+        return user
+
+
+def test_one_key_sent_twice_at_once_is_one_turn(site: Any) -> None:
+    user = person(site)
+    check = site.gate.check
+
+    def slowly(*args: Any, **more: Any) -> Any:
+        time.sleep(0.2)
+        return check(*args, **more)
+
+    site.gate.check = slowly
+
+    async def scenario(turns: Turns) -> None:
+        first, second = await asyncio.gather(
+            *(turns.send(user, text="Hi", idempotency_key="k") for _ in range(2))
+        )
+        assert first == second
+        async for _ in turns.events(user, first.answer_id):
+            pass
+
+    run(site, scenario)
+    assert len(site.engines["v1"].prompts) == 1
+    with site.store.read() as tx:
+        assert len(dialogues.list_dialogues(tx, user.id, limit=10)) == 1
+
+
+def test_nothing_begins_while_the_server_ends(site: Any) -> None:
+    user = person(site)
+
+    async def scenario(turns: Turns) -> None:
+        await turns.close()
+        with pytest.raises(Unavailable, match="shutting down"):
+            await turns.send(user, text="Hi")
+
+    run(site, scenario)
+
+
+def test_when_no_model_can_be_loaded_nothing_is_written(site: Any) -> None:
+    user = person(site)
+    site.load = lambda version: 1 / 0
+
+    async def scenario(turns: Turns) -> None:
+        with pytest.raises(Exception, match="cannot be loaded"):
+            await turns.send(user, text="Hi")
+
+    run(site, scenario)
+    with site.store.read() as tx:
+        assert dialogues.list_dialogues(tx, user.id, limit=10) == []
+
+
+def test_an_answer_of_somebody_else_does_not_exist(site: Any) -> None:
+    owner, other = person(site), person(site, "operator")
+
+    async def scenario(turns: Turns) -> None:
+        started = await turns.send(owner, text="Hi")
+        with pytest.raises(NotFound):
+            await anext(turns.events(other, started.answer_id))
+        with pytest.raises(NotFound):
+            await turns.stop(other, started.answer_id)
+        with pytest.raises(NotFound):
+            await turns.regenerate(other, message_id=started.answer_id)
+        with pytest.raises(NotFound):
+            await turns.send(other, text="Hi", dialogue_id=started.dialogue_id, parent_id=started.answer_id)
+
+    run(site, scenario)
+
+
+def test_many_readers_see_the_same(site: Any) -> None:
+    site.delay = 0.002
+    user = person(site)
+
+    async def scenario(turns: Turns) -> None:
+        started = await turns.send(user, text="Hi")
+
+        async def read() -> str:
+            events = [event async for event in turns.events(user, started.answer_id)]
+            assert [event.seq for event in events] == sorted(event.seq for event in events)
+            return "".join(event.data["text"] for event in events if event.kind == "delta")
+
+        assert set(await asyncio.gather(*(read() for _ in range(5)))) == {"Hello there. How can I help?"}
+
+    run(site, scenario)
+
+
+def test_a_suggestion_streams_for_trainers(site: Any) -> None:
+    async def scenario(turns: Turns) -> str:
+        pieces = await turns.suggest(person(site, "trainer"), QUESTION)
+        return "".join([piece async for piece in pieces])
+
+    assert run(site, scenario) == "Hello there. How can I help?"
+
+
+def test_suggestions_are_refused_before_they_begin(site: Any) -> None:
+    async def scenario(turns: Turns) -> None:
+        with pytest.raises(Denied):
+            await turns.suggest(person(site, "user"), QUESTION)
+        trainer = person(site, "trainer")
+        with pytest.raises(InvalidRequest):
+            await turns.suggest(trainer, [*QUESTION, Message("assistant", "Hello")])
+        with pytest.raises(ContextTooLong):
+            await turns.suggest(trainer, [Message("user", "a" * 5000)])
+
+    run(site, scenario)
+
+
+def test_a_suggestion_left_early_frees_its_slot(site: Any) -> None:
+    site.answers, site.delay = ["A long sentence that takes its time. " * 9], 0.001
+
+    async def scenario(turns: Turns) -> None:
+        pieces: Any = await turns.suggest(person(site, "trainer"), QUESTION)
+        await anext(pieces)
+        assert site.engines["v1"].running == 1
+        await pieces.aclose()
+        assert site.engines["v1"].running == 0
+
+    run(site, scenario)
+
+
+def test_candidates_differ_and_pass_the_filter(site: Any) -> None:
+    site.answers = ["one", "two", "one", "a murder", ""]
+
+    async def scenario(turns: Turns) -> Any:
+        return await turns.candidates("stable", QUESTION, 5)
+
+    found = run(site, scenario)
+    assert sorted(each["content"] for each in found) == ["one", "two"]
+    assert {each["model_version"] for each in found} == {"v1"}
+    assert found[0]["sampling"]["temperature"] == 1.0
