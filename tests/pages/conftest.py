@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tutelage.engine.interface import Sampling, TokenChunk
 from tutelage.engine.pool import EnginePool
@@ -25,11 +25,12 @@ from tutelage.engine.scripted_engine import ScriptedEngine
 from tutelage.models import tiny
 from tutelage.moderation.gate import Gate
 from tutelage.moderation.policy import Policy
-from tutelage.registry import Registry
+from tutelage.registry import ModelVersion, Registry
 from tutelage.rendering import Renderer, load_renderer
 from tutelage.store import Store, accounts, dialogues
 from tutelage.web.app import create_app
 
+expect.set_options(timeout=15_000)
 CHROMIUM = os.environ.get("TUTELAGE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
     "--no-sandbox",
@@ -135,8 +136,10 @@ def site(tmp_path_factory: pytest.TempPathFactory, renderer: Renderer) -> Iterat
 
 
 @contextlib.contextmanager
-def running_site(home: Path, renderer: Renderer, *, port: int = 0) -> Iterator[Site]:
-    """The whole application in a thread."""
+def running_site(
+    home: Path, renderer: Renderer, *, port: int = 0, loaded: threading.Event | None = None
+) -> Iterator[Site]:
+    """The whole application in a thread. With `loaded`, the model is not there before that is set."""
     store, registry = Store.open(home / "tutelage.db"), Registry(home)
     for notes in ("The base model as it came.", "Tuned on what people wrote."):
         registry.publish(
@@ -144,9 +147,15 @@ def running_site(home: Path, renderer: Renderer, *, port: int = 0) -> Iterator[S
         )
     registry.promote("v1")
     engine = Actor(renderer)
+
+    def load(version: ModelVersion) -> Actor:
+        if loaded is not None:
+            loaded.wait(20)
+        return engine
+
     app = create_app(
         store=store,
-        engines=EnginePool(registry, lambda version: engine),
+        engines=EnginePool(registry, load),
         gate=Gate(Policy.load(None), KeywordClassifier()),
         registry=registry,
         home=home,
@@ -162,6 +171,15 @@ def running_site(home: Path, renderer: Renderer, *, port: int = 0) -> Iterator[S
     server.should_exit = True
     thread.join(timeout=20)
     store.close()
+
+
+@pytest.fixture
+def loading_site(tmp_path: Path, renderer: Renderer) -> Iterator[tuple[Site, threading.Event]]:
+    """A server whose model is still loading, and the event that ends this."""
+    loaded = threading.Event()
+    with running_site(tmp_path, renderer, loaded=loaded) as running:
+        yield running, loaded
+        loaded.set()
 
 
 @pytest.fixture(scope="session")
@@ -194,7 +212,7 @@ def visit(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
             cookie = {"name": "tutelage", "value": site.session(role), "url": site.url}
             context.add_cookies([{**cookie, "httpOnly": True, "sameSite": "Lax"}])
         page = context.new_page()
-        page.set_default_timeout(8000)
+        page.set_default_timeout(15_000)
         page.on("pageerror", lambda error: problems.append(f"script: {error}"))
         page.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
         page.on("console", lambda message: _note_violations(message.text, problems))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 pytestmark = pytest.mark.browser
 Visit = Callable[..., Page]
@@ -170,6 +170,19 @@ def test_the_scroller_follows_only_while_the_reader_is_at_the_end(visit: Visit, 
     expect(page.get_by_role("button", name="Go to the end")).to_be_visible()
     expect(answers(page)).to_have_count(2)
     assert not page.evaluate(at_end)
+
+
+def test_who_asks_before_the_model_is_loaded_is_told_and_answered(
+    browser: Browser, loading_site: Any
+) -> None:
+    site, loaded = loading_site
+    page = browser.new_page(base_url=site.url)
+    page.goto("/")
+    ask(page, "Hello")
+    expect(page.get_by_text("The model is loading.")).to_be_visible()
+    loaded.set()
+    expect(answers(page)).to_contain_text("Hello there.")
+    page.close()
 
 
 def test_a_finished_answer_is_announced(visit: Visit) -> None:

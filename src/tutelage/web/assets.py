@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import mimetypes
 from functools import cached_property
 from pathlib import Path
 
-from starlette.requests import Request
 from starlette.responses import Response
 
 from tutelage.errors import NotFound
@@ -42,12 +40,13 @@ class Assets:
         self.files[name]
         return f"/static/{self.hash}/{name}"
 
-    async def respond(self, request: Request) -> Response:
-        """Serve one file. A page opened before an upgrade still gets today's file, uncached."""
-        name = request.path_params["name"]
+    def respond(self, hash: str, name: str) -> Response:
+        """One file. A page opened before an upgrade still gets today's file, but may not keep it.
+
+        Raises NotFound.
+        """
         if name not in self.files:
             raise NotFound(f"there is no file {name}")
-        current = request.path_params["hash"] == self.hash
-        kind = TYPES.get(Path(name).suffix) or mimetypes.guess_type(name)[0]
-        headers = {"cache-control": FOR_EVER if current else "no-cache"}
+        kind = TYPES[Path(name).suffix]
+        headers = {"cache-control": FOR_EVER if hash == self.hash else "no-cache"}
         return Response(self.files[name], media_type=kind, headers=headers)

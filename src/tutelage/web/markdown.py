@@ -27,8 +27,9 @@ BLOCK_TAGS = {"blockquote", "div", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li
 TABLE_TAGS = {"table", "tbody", "td", "th", "thead", "tr"}
 ATTRIBUTES = {
     "a": {"href", "title"},
-    "div": {"data-language"},
+    "div": {"data-language", "tabindex"},
     "ol": {"start"},
+    "pre": {"tabindex"},
     "td": {"align"},
     "th": {"align"},
 }
@@ -55,7 +56,7 @@ def _parser() -> MarkdownIt:
     parser.add_render_rule("image", _image_as_link)
     parser.add_render_rule("fence", _fence)
     parser.add_render_rule("code_block", _fence)
-    parser.add_render_rule("table_open", lambda *_: '<div class="table"><table>')
+    parser.add_render_rule("table_open", lambda *_: '<div class="table" tabindex="0"><table>')
     parser.add_render_rule("table_close", lambda *_: "</table></div>")
     parser.add_render_rule("td_open", _cell)
     parser.add_render_rule("th_open", _cell)
@@ -78,7 +79,7 @@ def _fence(
     token = tokens[index]
     language = token.info.split(maxsplit=1)[0] if token.info.strip() else ""
     code = _highlight(token.content, language)
-    return f'<div class="code" data-language="{escape(language)}"><pre><code>{code}</code></pre></div>\n'
+    return f'<div class="code" data-language="{escape(language)}"><pre tabindex="0"><code>{code}</code></pre></div>\n'
 
 
 def _image_as_link(

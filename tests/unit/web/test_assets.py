@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
-from starlette.requests import Request
 
 from tutelage.errors import NotFound
 from tutelage.web.assets import Assets
@@ -20,16 +18,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def request(hash: str, name: str) -> Request:
-    return Request({"type": "http", "headers": [], "path_params": {"hash": hash, "name": name}})
-
-
 def test_a_file_is_kept_for_ever_under_todays_hash_only(folder: Path) -> None:
     assets = Assets(folder)
-    today = asyncio.run(assets.respond(request(assets.hash, "a.js")))
+    today = assets.respond(assets.hash, "a.js")
     assert (today.body, today.media_type) == (b"1", "text/javascript")
     assert "immutable" in today.headers["cache-control"]
-    older = asyncio.run(assets.respond(request("000000000000", "a.js")))
+    older = assets.respond("000000000000", "a.js")
     assert (older.body, older.headers["cache-control"]) == (b"1", "no-cache")
 
 
@@ -37,7 +31,7 @@ def test_a_file_is_kept_for_ever_under_todays_hash_only(folder: Path) -> None:
 def test_nothing_else_is_served(folder: Path, name: str) -> None:
     assets = Assets(folder)
     with pytest.raises(NotFound):
-        asyncio.run(assets.respond(request(assets.hash, name)))
+        assets.respond(assets.hash, name)
 
 
 def test_the_hash_changes_with_any_file_and_a_wrong_name_is_found_at_once(folder: Path) -> None:

@@ -51,7 +51,7 @@ def test_text_is_set(text: str, expected: str) -> None:
 
 def test_code_is_coloured_by_classes_and_named() -> None:
     html = render("```python\nreturn 1 < 2\n```")
-    assert '<div class="code" data-language="python"><pre><code>' in html
+    assert '<div class="code" data-language="python"><pre tabindex="0"><code>' in html
     assert '<span class="k">return</span>' in html
     assert "&lt;" in html
     assert "style=" not in html

@@ -113,6 +113,7 @@ async function refreshTitle() {
   await attempt(refreshDialogues);
   const title = document.querySelector("#dialogues [aria-current]")?.textContent?.trim() ?? "";
   byId("title").textContent = title;
+  byId("title").hidden = !title;
   if (title) document.title = `${title} · tutelage`;
 }
 

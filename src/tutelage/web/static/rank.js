@@ -85,6 +85,9 @@ function paint() {
     card(id).classList.remove("tied");
     byId("out").append(card(id));
   }
+  for (const button of place.querySelectorAll("[data-action='drop']")) {
+    button.textContent = button.closest("#out") ? button.dataset.out : button.dataset.ranked;
+  }
   byId("out-heading").hidden = ranking.state.out.length === 0;
   byId("undo").disabled = ranking.history.length === 0;
   if (focused instanceof HTMLElement && focused.isConnected) focused.focus({ preventScroll: true });
