@@ -32,9 +32,10 @@ check: $(STAMPS)/development ## Lint, format, types and the import rule, without
 	@$(BIN)/python -m mypy
 	@$(BIN)/python -m pytest tests/test_architecture.py
 
-# Data in, one round (demonstrations, reward model, PPO, evaluation), the new version, and what it says.
+# Data in, one round (fine-tuning, reward model, PPO, evaluation), the new version. A model of two layers gains
+# nothing from a second thread, and waits for it when the machine is busy.
 loop: $(STAMPS)/package ## The whole circle on the model `tiny`, in a temporary home
-	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && export TUTELAGE_HOME="$$home" && \
+	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && export TUTELAGE_HOME="$$home" OMP_NUM_THREADS=1 && \
 	$(BIN)/tutelage import messages recipes/tiny/demonstrations.jsonl && \
 	$(BIN)/tutelage import ranked recipes/tiny/comparisons.jsonl && \
 	$(BIN)/tutelage improve recipes/tiny/improve.toml && \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,17 +25,32 @@ def script(page: str) -> str:
     return "\n".join(["set -eux", *blocks])
 
 
+def run(text: str, environment: dict[str, str]) -> tuple[int, str]:
+    """Exit code and output of a shell script; nothing it has started outlives it."""
+    with subprocess.Popen(
+        ["sh", "-c", text],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as shell:
+        try:
+            output, _ = shell.communicate(timeout=280)
+        finally:
+            if shell.poll() is None:
+                os.killpg(shell.pid, signal.SIGKILL)
+    return shell.returncode, output
+
+
 @pytest.mark.timeout(300)
 def test_every_block_of_the_tutorial_runs(tmp_path: Path) -> None:
-    commands = str(Path(sys.executable).parent)
     environment = {
         **os.environ,
-        "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "TMPDIR": str(tmp_path),
     }
-    text = script(PAGE.read_text(encoding="utf-8"))
-    done = subprocess.run(
-        ["sh", "-c", text], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    code, output = run(script(PAGE.read_text(encoding="utf-8")), environment)
+    assert code == 0, output
     assert list(tmp_path.glob("*/tutelage.db")), "everything was kept in the tutorial's own folder"
