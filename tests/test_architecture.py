@@ -31,6 +31,7 @@ RANKS = (
     ("web", "improvement", "terminal"),
     ("worker",),
     ("cli",),
+    ("__main__",),
 )
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 
