@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
@@ -65,12 +64,7 @@ def moderate(
         raise InvalidRequest(
             "there is no text to judge", hint='tutelage moderate "some text", or pipe in JSON lines'
         )
-    try:
-        all_read = _filter(gate, side, sys.stdin.buffer)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        all_read = False
-    if not all_read:
+    if not _filter(gate, side, sys.stdin.buffer):
         raise typer.Exit(1)
 
 

@@ -46,7 +46,6 @@ class StreamGate:
         while (end := piece_end(self._waiting)) is not None:
             piece, self._waiting = self._waiting[:end], self._waiting[end:]
             if not self._clears(piece):
-                self._waiting = ""
                 break
             cleared.append(piece)
         return "".join(cleared)
@@ -60,7 +59,7 @@ class StreamGate:
             "".join(self._released) + self._waiting, side="output", context=self._context
         )
         if whole.state == "blocked":
-            self._worst, self._waiting = whole, ""
+            self._worst = whole
             return "", whole
         rest, self._waiting = self._waiting, ""
         self._released.append(rest)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -72,11 +75,24 @@ def test_many_lines_across_the_edges_of_reads(monkeypatch: pytest.MonkeyPatch) -
     assert answers(result)[-1]["error"]["line"] == 31
 
 
-def test_an_answer_comes_before_the_next_line_is_sent(home: Path) -> None:
+@contextmanager
+def piped() -> Iterator[subprocess.Popen[str]]:
+    """The command in a process of its own, whose output is buffered as it is in any pipe."""
     code = "import typer; from tutelage.cli import moderation; app = typer.Typer(); moderation.register(app); app()"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with subprocess.Popen(
-        [sys.executable, "-c", code, "moderate"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, "moderate"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
     ) as process:
+        yield process
+
+
+def test_an_answer_comes_before_the_next_line_is_sent() -> None:
+    with piped() as process:
         assert process.stdin
         assert process.stdout
         for text in ("hello", HARSH):
@@ -87,15 +103,8 @@ def test_an_answer_comes_before_the_next_line_is_sent(home: Path) -> None:
         assert process.wait(timeout=30) == 0
 
 
-def test_a_reader_who_leaves_is_no_error(home: Path) -> None:
-    code = "import typer; from tutelage.cli import moderation; app = typer.Typer(); moderation.register(app); app()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, "moderate"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+def test_a_reader_who_leaves_is_no_error_to_speak_of() -> None:
+    with piped() as process:
         assert process.stdin
         assert process.stdout
         assert process.stderr

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -113,6 +115,21 @@ def test_a_classifier_that_hangs_is_given_up_in_time(make_policy: Callable[..., 
     assert verdict.state == "unchecked"
     assert time.monotonic() - started < 0.9
     classifier.release.set()
+
+
+def test_a_classifier_that_hangs_does_not_keep_the_program_from_ending(
+    make_policy: Callable[..., Policy], tmp_path: Path
+) -> None:
+    make_policy(timeout=0.05)
+    code = (
+        "import sys, time; from pathlib import Path; from tutelage.moderation.gate import Gate; "
+        "from tutelage.moderation.policy import Policy; "
+        "classifier = type('Hangs', (), {'score': lambda *_: time.sleep(60)})(); "
+        "print(Gate(Policy.load(Path(sys.argv[1])), classifier).check('hello', side='input').state)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "policy.toml")]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
+    assert ended.stdout == "unchecked\n"
 
 
 def test_after_repeated_failures_the_classifier_is_left_alone(policy: Policy) -> None:

@@ -105,6 +105,12 @@ def test_a_sentence_is_released_as_soon_as_it_has_ended(gate: Gate) -> None:
     assert stream.finish()[0] == "And so on"
 
 
+def test_short_sentences_wait_for_each_other(gate: Gate) -> None:
+    stream = StreamGate(gate)
+    assert stream.push("Yes! Of course! ") == ""
+    assert stream.push("It works. ") == "Yes! Of course! It works. "
+
+
 def test_chinese_sentences_end_without_a_space(gate: Gate) -> None:
     sentence = "这是一个足够长的句子，用来看看它是不是会在句号之后马上放行。"
     stream = StreamGate(gate)
