@@ -43,6 +43,21 @@ FLAGS = [
 ]
 
 
+EVALUATION = {
+    "prompts": 48,
+    "win_rate_over_before": {"value": 0.61, "low": 0.5, "high": 0.72},
+    "answers": [
+        {
+            "prompt": [{"role": "user", "content": "What is a leap year?"}],
+            "answers": {
+                "before": {"text": "A year.", "reward": -0.4},
+                "after": {"text": "A year with 366 days.", "reward": 1.2},
+            },
+        }
+    ],
+}
+
+
 class KeywordClassifier:
     """Finds `forbidden` hateful and `doubtful` a little hateful."""
 
@@ -141,10 +156,10 @@ def running_site(
 ) -> Iterator[Site]:
     """The whole application in a thread. With `loaded`, the model is not there before that is set."""
     store, registry = Store.open(home / "tutelage.db"), Registry(home)
-    for notes in ("The base model as it came.", "Tuned on what people wrote."):
-        registry.publish(
-            kind="chat", model="tiny", notes=notes, parents=[each.name for each in registry.list()][-1:]
-        )
+    registry.publish(kind="chat", model="tiny", notes="The base model as it came.")
+    registry.publish(
+        kind="chat", model="tiny", notes="Tuned on what people wrote.", parents=["v1"], evaluation=EVALUATION
+    )
     registry.promote("v1")
     engine = Actor(renderer)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tutelage.store import accounts, dialogues, feedback, labelling, reports
+from tutelage.store import accounts, dialogues, feedback, labelling, reports, runs
 from tutelage.store.tables import Dialogue
 
 Visit = Callable[..., Page]
@@ -19,6 +19,7 @@ PAGES = [
     "/rank",
     "/write",
     "/operate",
+    "/operate/training",
     "/operate/demonstrations",
     "/operate/reports",
     "/operate/feedback",
@@ -78,6 +79,7 @@ def fill(site: Any) -> None:
         owner = tx.get_one(Dialogue, dialogue).owner_id
         feedback.rate(tx, message_id=leaf.id, rater_id=owner, verdict="down", reasons=["untrue"], ideal=words)
         reports.report(tx, message_id=leaf.id, reporter_id=owner, kind="missed", category="hate", note=words)
+        runs.update_run(tx, runs.create_run(tx, kind="improve", config={}).id, status="failed", error=words)
         turns = [{"role": role, "content": words} for role in ("user", "assistant")]
         labelling.save_demonstration(tx, author_id=owner, messages=turns, status="submitted")
 

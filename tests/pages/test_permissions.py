@@ -9,8 +9,8 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-from tutelage.store import accounts, labelling
-from tutelage.web.pages import account, chat, operate, rank, write
+from tutelage.store import accounts, labelling, runs
+from tutelage.web.pages import account, chat, operate, rank, training, write
 
 ROLES = ("guest", "user", "trainer", "operator")
 EVERYBODY, TRAINERS, OPERATORS = set(ROLES), {"trainer", "operator"}, {"operator"}
@@ -40,6 +40,9 @@ ALLOWED: dict[str, set[str]] = {
     "GET /operate": OPERATORS,
     "POST /operate/versions/{name}/promote": OPERATORS,
     "POST /operate/rollback": OPERATORS,
+    "GET /operate/training": OPERATORS,
+    "POST /operate/training": OPERATORS,
+    "POST /operate/training/{request_id}/cancel": OPERATORS,
     "GET /operate/demonstrations": OPERATORS,
     "POST /operate/demonstrations/{demonstration_id}": OPERATORS,
     "GET /operate/reports": OPERATORS,
@@ -86,7 +89,7 @@ def request(client: httpx.Client, route: str) -> httpx.Response:
 def test_every_route_is_in_the_table() -> None:
     routes = {
         f"{method} {route.path}"
-        for room in (account, chat, operate, rank, write)
+        for room in (account, chat, operate, rank, training, write)
         for route in room.router.routes
         if isinstance(route, Route)
         for method in route.methods or ()
@@ -162,6 +165,22 @@ def test_an_operator_promotes_rolls_back_and_reviews(site: Any) -> None:
         reviewed = operator.post(f"/operate/demonstrations/{row.id}", json={"decision": "accepted"})
         assert reviewed.status_code == 204
         assert "Because of that." in operator.get("/operate/demonstrations?status=accepted").text
+
+
+def test_an_operator_asks_for_one_round_at_a_time_and_can_take_it_back(site: Any) -> None:
+    with site.client("operator") as operator:
+        with site.store.write() as tx:
+            for row in runs.list_requests(tx):
+                if row.status == "pending":
+                    runs.cancel_request(tx, row.id)
+        assert operator.post("/operate/training").status_code == 204
+        assert "Waiting for a worker" in operator.get("/operate/training").text
+        assert operator.post("/operate/training").status_code == 409
+        with site.store.read() as tx:
+            asked = runs.list_requests(tx)[0]
+        assert (asked.kind, asked.config) == ("improve", {"model": "tiny"})
+        assert operator.post(f"/operate/training/{asked.id}/cancel").status_code == 204
+        assert "Cancelled" in operator.get("/operate/training").text
 
 
 def test_an_operator_reads_words_only_of_those_who_consent(site: Any) -> None:

@@ -15,7 +15,7 @@ from tutelage.server import app as server
 from tutelage.server.errors import Failure
 from tutelage.server.services import Access
 from tutelage.store import Store
-from tutelage.web.pages import account, chat, operate, rank, write
+from tutelage.web.pages import account, chat, operate, rank, training, write
 from tutelage.web.templating import Pages
 
 
@@ -36,7 +36,7 @@ def create_app(
     app.state.pages = pages
     app.state.error_page = error_page
     app.add_api_route("/static/{hash}/{name}", pages.assets.respond, include_in_schema=False)
-    for room in (chat, write, rank, operate, account):
+    for room in (chat, write, rank, operate, training, account):
         app.include_router(room.router)
     return app
 

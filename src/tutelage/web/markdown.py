@@ -7,7 +7,7 @@ the finished HTML last, so that nothing added on the way escapes the sanitiser.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from html import escape
 
 import nh3
@@ -36,6 +36,7 @@ ATTRIBUTES = {
 CODE_CLASSES = {name for name in STANDARD_TYPES.values() if name}
 
 
+@lru_cache(maxsize=1024)
 def render(text: str) -> str:
     """HTML of a message. Remote images become links, so that showing an answer never sends a request."""
     return nh3.clean(

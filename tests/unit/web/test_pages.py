@@ -82,8 +82,13 @@ def test_provenance_says_how_much_of_a_suggestion_was_changed(
 
 
 def test_figures_are_the_numbers_of_a_report_in_its_order() -> None:
-    report = {"refusal": {"rate": 0.91234, "n": 1200, "note": "x", "good": True}, "list": [1], "kl": 2}
-    assert figures(report) == [("refusal.rate", "0.912"), ("refusal.n", "1,200"), ("kl", "2")]
+    refusal = {"rate": 0.91234, "n": 1200, "note": "x", "good": True}
+    report = {"refusal": refusal, "list": [1], "win_rate": {"value": 0.5, "low": 0.41, "high": 0.59}}
+    assert figures(report) == [
+        ("refusal.rate", "0.912"),
+        ("refusal.n", "1,200"),
+        ("win rate", "0.5 (0.41 to 0.59)"),
+    ]
 
 
 def test_ratings_are_counted_by_version_newest_first() -> None:

@@ -38,7 +38,7 @@ from tutelage.web.pages.parts import Operator, Parts, Templates
 
 router = APIRouter(prefix="/operate", include_in_schema=False)
 SHOWN = 200
-MAX_FIGURES = 12
+MAX_FIGURES = 16
 SCOPES = ("chat", "moderate")
 
 
@@ -97,6 +97,7 @@ def versions(request: Request, user: Operator, parts: Parts, pages: Templates) -
         tab="versions",
         versions=[(row, figures(row.evaluation)) for row in reversed(parts.registry.list())],
         stable=_stable(parts.registry),
+        aliases=_aliases(parts.registry),
         history=parts.registry.history("stable"),
         loading=state.loading,
         failed=state.failed,
@@ -254,19 +255,20 @@ def revoke(key_id: str, user: Operator, parts: Parts) -> None:
 
 
 def figures(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
-    """The numbers of an evaluation report, by dotted name, in its own order."""
-    found = [(".".join(path), _figure(value)) for path, value in _numbers(evaluation)]
+    """The numbers of an evaluation report with their intervals, by dotted name, in its own order."""
+    found = [(".".join(path).replace("_", " "), text) for path, text in _figures(evaluation)]
     return found[:MAX_FIGURES]
 
 
-def _numbers(
-    report: dict[str, Any], path: tuple[str, ...] = ()
-) -> Iterable[tuple[tuple[str, ...], int | float]]:
+def _figures(report: dict[str, Any], path: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], str]]:
     for name, value in report.items():
-        if isinstance(value, dict):
-            yield from _numbers(value, (*path, str(name)))
+        here = (*path, str(name))
+        if isinstance(value, dict) and value.keys() == {"value", "low", "high"}:
+            yield here, "{} ({} to {})".format(*(_figure(value[key]) for key in ("value", "low", "high")))
+        elif isinstance(value, dict):
+            yield from _figures(value, here)
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield (*path, str(name)), value
+            yield here, _figure(value)
 
 
 def _figure(value: int | float) -> str:
@@ -286,6 +288,14 @@ def tallies(ratings: Iterable[Rating]) -> list[Tally]:
         Tally(name, verdicts[name, "up"], verdicts[name, "down"], reasons[name].most_common())
         for name in newest_first
     ]
+
+
+def _aliases(registry: Registry) -> dict[str, list[str]]:
+    """Version to its aliases; a version without one has none."""
+    named: dict[str, list[str]] = {row.name: [] for row in registry.list()}
+    for alias, name in registry.aliases().items():
+        named.setdefault(name, []).append(alias)
+    return named
 
 
 def _stable(registry: Registry) -> ModelVersion | None:

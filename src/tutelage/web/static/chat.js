@@ -142,7 +142,8 @@ async function regenerate(message) {
 function edit(message) {
   const form = make("edit-form");
   const area = form.querySelector("textarea");
-  area.value = message.querySelector("template.source")?.content.textContent ?? "";
+  const source = /** @type {HTMLTemplateElement | null} */ (message.querySelector("template.source"));
+  area.value = source?.content.textContent ?? "";
   const parts = [...message.querySelectorAll(":scope > :is(.body, .actions)")];
   const show = (/** @type {boolean} */ on) => parts.forEach((part) => (/** @type {HTMLElement} */ (part).hidden = !on));
   show(false);
