@@ -10,7 +10,7 @@ from anyio.to_thread import run_sync
 
 from tutelage.engine.interface import Engine, Sampling, TokenChunk
 from tutelage.moderation.gate import Gate, Verdict
-from tutelage.moderation.streaming import StreamGate
+from tutelage.moderation.streaming import StreamGate, piece_end
 from tutelage.store.columns import clean
 
 FinishReason = Literal["stop", "length", "content_filter"]
@@ -59,6 +59,7 @@ class Completion:
         self._engine = engine
         self._filter = StreamGate(gate, context=context)
         self._stop = StopStrings(stop)
+        self._waiting = ""
         self.text = ""
         self.tokens: list[tuple[int, float]] = []
         self.finish_reason: FinishReason | None = None
@@ -95,5 +96,11 @@ class Completion:
         return text if self._stop.found or not last else text + self._stop.finish()
 
     async def _release(self, text: str) -> str:
+        """What the filter lets go. It judges at the end of a piece, and only then takes time, so then in a thread."""
         self.text += text
-        return await run_sync(self._filter.push, text) if text else ""
+        self._waiting += text
+        if piece_end(self._waiting) is None:
+            return self._filter.push(text)
+        released = await run_sync(self._filter.push, text)
+        self._waiting = self._waiting[len(released) :]
+        return released

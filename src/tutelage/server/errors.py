@@ -145,6 +145,10 @@ def _headers(error: errors.TutelageError, status: int) -> dict[str, str]:
 def _of_validation(problems: Sequence[Mapping[str, Any]]) -> Failure:
     """The first thing wrong with a body or a query. What was sent is never repeated."""
     problem = problems[0]
+    if problem["loc"] == ("body",):
+        return Failure(
+            400, "the body is not a JSON object. Send one, as application/json", code="invalid_json"
+        )
     if problem["type"] == "json_invalid":
         return Failure(400, "the body is not valid JSON", code="invalid_json")
     place = [str(part) for part in problem["loc"] if part not in ("body", "query", "path")]

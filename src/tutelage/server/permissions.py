@@ -21,7 +21,8 @@ from tutelage.store.tables import ApiKey, User
 
 Role = Literal["guest", "user", "trainer", "operator"]
 RANKS: dict[str, int] = {"guest": 0, "user": 1, "trainer": 2, "operator": 3}
-SESSION_DAYS = 30
+SESSION_DAYS = 365
+"""A guest who loses the session has lost their chats, so it lasts; sessions can be ended one by one."""
 Scope = Literal["chat", "moderations"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
