@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,6 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from tutelage.dialogue import Message
+from tutelage.server.openai.chat_request import ChatRequest
 
 PATH = "/v1/chat/completions"
 HI = [{"role": "user", "content": "Hi"}]
@@ -358,3 +361,11 @@ def test_a_key_needs_the_scope(client: TestClient, site: Any) -> None:
     body = {"model": "stable", "messages": HI}
     refused = client.post(PATH, json=body, headers=site.bearer("moderations"))
     assert error_of(refused, 403)["code"] == "permission_denied"
+
+
+def test_the_guide_names_every_parameter() -> None:
+    guide = (Path(__file__).parents[2] / "docs/guides/api.md").read_text(encoding="utf-8")
+    table = guide.partition("## Parameters")[2].partition("## Errors")[0]
+    named = set(re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE))
+    parameters = {word for cell in named for word in re.findall(r"`(\w+)`", cell)}
+    assert parameters == set(ChatRequest.model_fields)
