@@ -160,7 +160,8 @@ def test_more_answers_than_slots_wait_in_line(tiny: LoadedModel, gate: Gate) -> 
 
 def test_without_a_seed_answers_differ(tiny: LoadedModel) -> None:
     async def use(engine: TorchEngine) -> None:
-        first, second = await asyncio.gather(read(engine, seed=None), read(engine, seed=None))
+        free = {"seed": None, "temperature": 3.0, "max_tokens": 40}
+        first, second = await asyncio.gather(read(engine, **free), read(engine, **free))
         assert ids(first) != ids(second)
 
     with_engine(tiny, use)
@@ -247,13 +248,21 @@ def test_closing_finishes_what_is_under_way_and_takes_no_more(tiny: LoadedModel,
 
 
 def test_a_failure_reaches_every_reader(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    everybody_is_there = threading.Event()
+
     def broken(*_: object) -> torch.Tensor:
+        assert everybody_is_there.wait(timeout=20)
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(tiny.model, "step", broken)
 
     async def use(engine: TorchEngine) -> None:
-        found = await asyncio.gather(*(read(engine) for _ in range(4)), return_exceptions=True)
+        in_slots = [asyncio.create_task(read(engine)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        in_line = [asyncio.create_task(read(engine)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        everybody_is_there.set()
+        found = await asyncio.gather(*in_slots, *in_line, return_exceptions=True)
         assert [type(each) for each in found] == [Unavailable] * 4
         with pytest.raises(Unavailable):
             await read(engine)
