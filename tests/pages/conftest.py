@@ -22,6 +22,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from tutelage.engine.interface import Sampling, TokenChunk
 from tutelage.engine.pool import EnginePool
 from tutelage.engine.scripted_engine import ScriptedEngine
+from tutelage.errors import Unavailable
 from tutelage.models import tiny
 from tutelage.moderation.gate import Gate
 from tutelage.moderation.policy import Policy
@@ -81,13 +82,20 @@ class Actor:
         self.renderer = renderer
         self.learn("Hello there.")
 
-    def learn(self, *answers: str, delay: float = 0.0) -> None:
+    def learn(self, *answers: str, delay: float = 0.0, breaks: bool = False) -> None:
+        """Say these from now on; with `breaks`, fail in the middle."""
+        self._breaks = breaks
         self._script = ScriptedEngine(
             answers, renderer=self.renderer, delay=delay, context_length=self.context_length
         )
 
-    def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> AsyncIterator[TokenChunk]:
-        return self._script.generate(prompt_ids, sampling)
+    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> AsyncIterator[TokenChunk]:
+        spoken = 0
+        async for chunk in self._script.generate(prompt_ids, sampling):
+            yield chunk
+            spoken += 1
+            if self._breaks and spoken == 30:
+                raise Unavailable("the model has fallen over")
 
     async def close(self) -> None:
         await self._script.close()

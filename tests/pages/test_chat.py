@@ -135,6 +135,19 @@ def test_a_failed_message_is_shown_in_the_thread_and_can_be_sent_again(visit: Vi
     expect(page.locator(".message.user")).to_have_count(1)
 
 
+def test_an_answer_that_breaks_off_keeps_its_text_and_is_asked_for_again(visit: Visit, site: Any) -> None:
+    site.say("One two three. Four five six. Seven eight nine.", delay=0.03, breaks=True)
+    page = visit()
+    ask(page, "Count")
+    expect(page.get_by_role("alert")).to_contain_text("the model has fallen over")
+    expect(page.locator("[data-status='interrupted']")).to_be_visible()
+    site.say("One two three.")
+    page.get_by_role("button", name="Try again").click()
+    expect(answers(page)).to_contain_text("One two three.")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    expect(page.locator(".message.user")).to_have_count(1)
+
+
 def test_a_chat_can_be_renamed_and_deleted(visit: Visit) -> None:
     page = visit()
     ask(page, "To be renamed")

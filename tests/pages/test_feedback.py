@@ -121,4 +121,5 @@ def test_somebody_who_may_hurt_themselves_is_shown_where_to_find_help(visit: Vis
     page = visit()
     ask(page, "I feel hopeless")
     expect(page.locator(".message.user")).to_contain_text("findahelpline.com")
+    expect(page.locator(".message.user")).not_to_contain_text("marked")
     expect(page.locator(".message.assistant .body")).to_have_text("Hello there.")

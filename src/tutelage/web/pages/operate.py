@@ -28,17 +28,19 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
 
 from tutelage.errors import NotFound
 from tutelage.registry import ModelVersion, Registry
 from tutelage.server.passwords import hash_password
 from tutelage.store import accounts, feedback, labelling, reports
-from tutelage.store.tables import DemonstrationStatus, Rating, ReportStatus
+from tutelage.store.tables import DemonstrationStatus, Rating, ReportStatus, User, UserRole
 from tutelage.web.pages.parts import Operator, Parts, Templates
 
 router = APIRouter(prefix="/operate", include_in_schema=False)
 SHOWN = 200
 MAX_FIGURES = 16
+MEMBERS: tuple[UserRole, ...] = ("user", "trainer", "operator")
 SCOPES = ("chat", "moderate")
 
 
@@ -194,8 +196,8 @@ def list_feedback(
 def people(request: Request, user: Operator, parts: Parts, pages: Templates) -> Response:
     """Everybody with a name."""
     with parts.store.read() as tx:
-        rows = [row for row in accounts.list_users(tx, limit=1000) if row.name or row.role != "guest"]
-        guests = accounts.count_users(tx) - len(rows)
+        rows = _members(tx)
+        guests = accounts.count_users(tx, roles=("guest",))
     return pages.page(
         request,
         "operate_people.html",
@@ -204,7 +206,7 @@ def people(request: Request, user: Operator, parts: Parts, pages: Templates) -> 
         tab="people",
         rows=rows,
         guests=guests,
-        roles=("user", "trainer", "operator"),
+        roles=MEMBERS,
     )
 
 
@@ -252,6 +254,16 @@ def revoke(key_id: str, user: Operator, parts: Parts) -> None:
     """End a key for good."""
     with parts.store.write() as tx:
         accounts.revoke_key(tx, key_id)
+
+
+def _members(tx: Session) -> list[User]:
+    """Everybody but guests, newest first."""
+    count, found, before = accounts.count_users(tx, roles=MEMBERS), list[User](), None
+    while len(found) < count:
+        batch = accounts.list_users(tx, limit=1000, before=before)
+        found += [row for row in batch if row.role in MEMBERS]
+        before = batch[-1].id
+    return found
 
 
 def figures(evaluation: dict[str, Any]) -> list[tuple[str, str]]:

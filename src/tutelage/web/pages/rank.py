@@ -102,9 +102,7 @@ def skip(task_id: str, body: Skip, user: Trainer, parts: Parts) -> None:
 
 def _take(store: Store, user: User) -> RankingTask | None:
     with store.write() as tx:
-        alone = (
-            sum(other.role in ("trainer", "operator") for other in accounts.list_users(tx, limit=1000)) == 1
-        )
+        alone = accounts.count_users(tx, roles=("trainer", "operator")) == 1
         return labelling.next_ranking_task(
             tx, annotator_id=user.id, k=CANDIDATES, rng=random.Random(), own_writing=alone
         )

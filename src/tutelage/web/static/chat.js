@@ -84,15 +84,17 @@ async function ask(content, parent, key = crypto.randomUUID()) {
   toEnd();
   running = { id: "" };
   update();
+  let started = /** @type {any} */ (null);
   const retry = () => {
+    if (started) return regenerate(byId(`m-${started.answer_id}`));
     question.remove();
-    ask(content, parent, key);
+    return ask(content, parent, key);
   };
   await guarded(async () => {
     const dialogue = main.dataset.dialogue;
     const path = dialogue ? `/api/dialogues/${dialogue}/messages` : "/api/dialogues";
     const place = dialogue ? { parent_id: parent } : {};
-    const started = await call("POST", path, { text: content, idempotency_key: key, ...place });
+    started = await call("POST", path, { text: content, idempotency_key: key, ...place });
     enter(started.dialogue_id);
     await settle(question, started.user_message_id);
     await finish(answer, started.answer_id);

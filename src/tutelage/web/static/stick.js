@@ -4,24 +4,34 @@
 const NEAR = 48;
 
 /**
+ * The reader leaves the end by scrolling upwards, which is not the same as a position that has changed: that also
+ * happens when the text under it grows or shrinks.
  * @param {HTMLElement} scroller @param {HTMLElement} content @param {HTMLElement} button shown while away from the end
  * @returns {() => void} goes to the end
  */
 export function stick(scroller, content, button) {
   let stuck = true;
-  let last = 0;
+  let last = { top: 0, height: 0 };
   const toEnd = () => {
     stuck = true;
     scroller.scrollTop = scroller.scrollHeight;
     button.hidden = true;
   };
+  const leave = () => {
+    if (scroller.scrollHeight > scroller.clientHeight) stuck = false;
+  };
+  scroller.addEventListener("wheel", (event) => event.deltaY < 0 && leave(), { passive: true });
+  scroller.addEventListener("touchmove", leave, { passive: true });
+  scroller.addEventListener("touchend", () => {
+    if (scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 2) stuck = true;
+  });
   scroller.addEventListener("scroll", () => {
-    const left = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
-    const upwards = scroller.scrollTop < last;
-    last = scroller.scrollTop;
-    // The first pixels upwards count: a wheel begins slowly, and the growing text would pull the reader back.
-    stuck = left < 2 || (left < NEAR && !upwards);
-    button.hidden = left < NEAR;
+    const now = { top: scroller.scrollTop, height: scroller.scrollHeight };
+    const left = now.height - now.top - scroller.clientHeight;
+    if (now.top < last.top && now.height === last.height) leave();
+    if (left < 2 || (left < NEAR && now.top > last.top)) stuck = true;
+    last = now;
+    button.hidden = stuck || left < NEAR;
   }, { passive: true });
   new ResizeObserver(() => stuck && content.firstElementChild && toEnd()).observe(content);
   button.addEventListener("click", toEnd);
