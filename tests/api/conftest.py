@@ -74,7 +74,7 @@ class Site:
     def app(self) -> Any:
         return self.create(
             store=self.store,
-            engines=EnginePool(self.registry, self.load),
+            engines=EnginePool(self.registry, lambda version: self.load(version)),
             gate=self.gate,
             registry=self.registry,
             home=self.home,

@@ -168,7 +168,7 @@ class EnginePool:
         """Raises NotFound and ModelError, unless some version serves under this name: then that one stays."""
         try:
             version = await anyio.to_thread.run_sync(self._registry.resolve, name)
-        except TutelageError as error:
+        except (TutelageError, OSError) as error:
             if name not in self._serving:
                 raise
             log.error(
@@ -241,5 +241,8 @@ class EnginePool:
 
 def _stamp(folder: Path) -> Stamp:
     """Changes whenever a version is published or an alias moves: both rename something into the folder."""
-    found = folder.stat()
+    try:
+        found = folder.stat()
+    except OSError:
+        return ()
     return found.st_mtime_ns, found.st_ino

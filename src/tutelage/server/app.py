@@ -25,6 +25,8 @@ from tutelage.store import Store
 
 log = logging.getLogger(__name__)
 
+FOLLOW_SECONDS = 2.0
+
 
 def create_app(
     *,
@@ -37,8 +39,9 @@ def create_app(
 ) -> FastAPI:
     """The server without pages. Its parts are in `app.state.services`; see `server.services`.
 
-    When it starts it begins to load the model; while it runs it marks answers whose writer has died; when it
-    ends it lets open answers finish and frees the models. The store stays open: it belongs to the caller.
+    When it starts it begins to load the model; while it runs it follows promotions and marks answers whose writer
+    has died; when it ends it lets open answers finish and frees the models. The store stays open: it belongs to
+    the caller.
     """
     access = access or Access()
     app = FastAPI(
@@ -76,7 +79,7 @@ def create_app(
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Services = app.state.services
     await parts.turns.reap(older_than=timedelta(0))
-    beside = [asyncio.create_task(_reap(parts.turns)), asyncio.create_task(_warm_up(parts.engines))]
+    beside = [asyncio.create_task(_reap(parts.turns)), asyncio.create_task(_keep_warm(parts.engines))]
     try:
         yield
     finally:
@@ -96,9 +99,14 @@ async def _reap(turns: Turns) -> None:
             continue
 
 
-async def _warm_up(engines: Engines) -> None:
-    """Load what will answer, so that the first question does not wait for all of it."""
-    try:
-        await engines.get()
-    except TutelageError as error:
-        log.warning("no model to begin with: %s", error)
+async def _keep_warm(engines: Engines) -> None:
+    """Load what will answer before the first question, and what is promoted before the next one."""
+    said = ""
+    while True:
+        try:
+            await engines.get()
+        except TutelageError as error:
+            if error.message != said:
+                log.warning("no model can answer: %s", error.message)
+            said = error.message
+        await asyncio.sleep(FOLLOW_SECONDS)

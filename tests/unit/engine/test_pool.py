@@ -237,6 +237,16 @@ def test_an_alias_file_that_breaks_leaves_the_old_version_serving(registry: Regi
     run(scenario)
 
 
+def test_a_folder_that_vanishes_leaves_the_old_version_serving(registry: Registry, loader: Loader) -> None:
+    async def scenario() -> None:
+        pool = EnginePool(registry, loader)
+        await pool.get()
+        registry.folder.rename(registry.folder.with_name("elsewhere"))
+        assert (await pool.get()).version == "v1"
+
+    run(scenario)
+
+
 def test_a_caller_who_gives_up_does_not_stop_the_loading(registry: Registry, loader: Loader) -> None:
     async def scenario() -> None:
         pool = EnginePool(registry, loader)
