@@ -68,7 +68,7 @@ def check(raw: dict[str, Any], schema: type[SettingsT], *, where: str = "") -> S
         raise ConfigError(
             "; ".join(text for text, _ in problems),
             where=where,
-            hint="; ".join(hint for _, hint in problems if hint),
+            hint="; ".join(dict.fromkeys(hint for _, hint in problems if hint)),
         ) from None
 
 

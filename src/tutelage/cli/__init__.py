@@ -5,6 +5,7 @@ Each area of the product has a file here; nothing heavy is imported before the c
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -41,6 +42,8 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Entry point. Errors that are meant for people become a line, a hint and exit code 2."""
+    # Threads that spin while they wait bring a busy machine to a crawl; read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         build()()
     except TutelageError as error:

@@ -35,16 +35,16 @@ def load_model(name: str, home: Path, *, dtype: str = "auto") -> LoadedModel:
     shape = read_architecture(folder)
     renderer = load_renderer(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    wanted = _dtype(folder, device) if dtype == "auto" else DTYPES[dtype]
+    wanted = _dtype(name, device) if dtype == "auto" else DTYPES[dtype]
     if shape is None:
         return LoadedModel(name, load_foreign(folder, wanted, device), renderer)
     model = Transformer(shape, read_tensors(folder, wanted, device))
     return LoadedModel(name, model.to(device), renderer)
 
 
-def _dtype(folder: Path, device: torch.device) -> torch.dtype:
+def _dtype(name: str, device: torch.device) -> torch.dtype:
     """bf16 where the processor multiplies it natively, except for `tiny`, whose layers are too small to gain."""
-    return torch.bfloat16 if has_fast_bfloat16(device) and folder.name != "tiny" else torch.float32
+    return torch.bfloat16 if has_fast_bfloat16(device) and name != "tiny" else torch.float32
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

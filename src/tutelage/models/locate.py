@@ -21,7 +21,9 @@ def locate(name: str, home: Path) -> Path:
     from Hugging Face's cache, or fetched because its user named it. Raises ModelError with a hint.
     """
     if name == "tiny":
-        return _cached(home, "tiny", _write_tiny)
+        from tutelage.models import tiny
+
+        return _cached(home, f"tiny-{tiny.REVISION}", tiny.write)
     if name == "builtin":
         return _from_gguf(_builtin_gguf(), home)
     path = Path(name).expanduser()
@@ -66,12 +68,6 @@ def _from_gguf(source: Path, home: Path) -> Path:
         convert(source, folder)
 
     return _cached(home, f"{source.stem}-{digest}", write)
-
-
-def _write_tiny(folder: Path) -> None:
-    from tutelage.models import tiny
-
-    tiny.write(folder)
 
 
 def _cached(home: Path, name: str, write: Callable[[Path], None]) -> Path:

@@ -15,6 +15,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+REVISION = 2  # of the weights below: an older cached copy is not taken for this one
 SPECIAL_TOKENS = ("<|pad|>", "<|im_start|>", "<|im_end|>")
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

@@ -29,9 +29,9 @@ from tutelage.datasets.splits import split
 from tutelage.dialogue import Dialogue
 from tutelage.errors import DataError, InvariantViolated
 from tutelage.models.adapters import load_adapter, save_adapter
+from tutelage.models.interface import CausalModel
 from tutelage.models.loading import LoadedModel, load_model
 from tutelage.models.logprobs import token_scores
-from tutelage.models.transformer import Transformer
 from tutelage.rendering import Renderer
 from tutelage.training.advantages import generalised_advantages, token_rewards, whiten
 from tutelage.training.agreement import bootstrap_ratio
@@ -282,7 +282,7 @@ class Models:
     reward: ValueModel
 
     @property
-    def model(self) -> Transformer:
+    def model(self) -> CausalModel:
         return self.loaded.model
 
     def tensors(self) -> dict[str, torch.Tensor]:

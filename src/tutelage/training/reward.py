@@ -29,8 +29,8 @@ from tutelage.dialogue import Comparison
 from tutelage.errors import DataError, ModelError
 from tutelage.models.adapters import AdapterHost, AdapterShape, load_adapter, save_adapter
 from tutelage.models.heads import ScalarHead
+from tutelage.models.interface import CausalModel
 from tutelage.models.loading import load_model
-from tutelage.models.transformer import Transformer
 from tutelage.rendering import Renderer
 from tutelage.training.agreement import pair_accuracy
 from tutelage.training.checkpoints import (
@@ -193,7 +193,7 @@ def train_reward(
 
 
 def accumulate_gradients(
-    model: Transformer, head: ScalarHead, examples: Sequence[PreferenceExample], micro_tokens: int
+    model: CausalModel, head: ScalarHead, examples: Sequence[PreferenceExample], micro_tokens: int
 ) -> tuple[float, float]:
     """Add the gradient of the mean loss of the comparisons; returns that loss and the share of pairs put right."""
     loss = 0.0
@@ -213,7 +213,7 @@ def accumulate_gradients(
     return loss, statistics.fmean(right) if right else 0.5
 
 
-def tree_scores(model: Transformer, head: ScalarHead, batch: TreeBatch) -> tuple[Tensor, ...]:
+def tree_scores(model: CausalModel, head: ScalarHead, batch: TreeBatch) -> tuple[Tensor, ...]:
     """The score of each completion, a tensor (completions,) for each prompt, with gradients when enabled."""
     with model.using(ADAPTER):
         hidden = model.hidden(batch.token_ids, batch.layout)
@@ -223,7 +223,7 @@ def tree_scores(model: Transformer, head: ScalarHead, batch: TreeBatch) -> tuple
 
 @torch.inference_mode()
 def score_examples(
-    model: Transformer, head: ScalarHead, examples: Sequence[PreferenceExample], micro_tokens: int
+    model: CausalModel, head: ScalarHead, examples: Sequence[PreferenceExample], micro_tokens: int
 ) -> list[Tensor]:
     """Scores of every comparison's completions, on the CPU."""
     scores: list[Tensor] = []
@@ -234,7 +234,7 @@ def score_examples(
 
 @torch.inference_mode()
 def score_completions(
-    model: Transformer,
+    model: CausalModel,
     head: ScalarHead,
     dialogues: Sequence[tuple[list[int], list[int]]],
     micro_tokens: int = 4096,
@@ -282,7 +282,7 @@ def save_reward_model(model: AdapterHost, head: ScalarHead, folder: Path, *, bas
     save_file(head.state_dict(), folder / HEAD_FILE)
 
 
-def load_reward_model(model: Transformer, folder: Path, *, name: str = ADAPTER) -> ScalarHead:
+def load_reward_model(model: CausalModel, folder: Path, *, name: str = ADAPTER) -> ScalarHead:
     """Add the adapter of a reward model under `name`; returns its head. Raises ModelError when it is broken."""
     load_adapter(model, name, folder)
     head = ScalarHead(model.width, seed=0)

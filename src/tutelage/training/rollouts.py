@@ -16,8 +16,8 @@ from torch import Tensor
 from tutelage.datasets.batching import fill
 from tutelage.models.generation import Completion, Request, complete
 from tutelage.models.heads import ScalarHead
+from tutelage.models.interface import CausalModel
 from tutelage.models.logprobs import token_scores
-from tutelage.models.transformer import Transformer
 from tutelage.rendering import Rendered
 from tutelage.training.flat import FlatBatch, flatten
 
@@ -60,7 +60,7 @@ class Rollout:
 
 
 def sample(
-    model: Transformer,
+    model: CausalModel,
     adapter: str,
     prompts: Sequence[Sequence[int]],
     *,
@@ -94,7 +94,7 @@ def micro_batches(examples: Sequence[Rendered], members: Sequence[int], micro_to
 
 @torch.inference_mode()
 def score(
-    model: Transformer,
+    model: CausalModel,
     completions: Sequence[Completion],
     examples: list[Rendered],
     groups: Sequence[Sequence[int]],
@@ -135,7 +135,7 @@ def score(
     )
 
 
-def final_scores(model: Transformer, reward: ValueModel, batch: FlatBatch) -> Tensor:
+def final_scores(model: CausalModel, reward: ValueModel, batch: FlatBatch) -> Tensor:
     """The reward model's score at the last token of every sequence of a flat batch."""
     positions = batch.layout.positions
     last = torch.cat(

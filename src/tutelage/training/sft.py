@@ -22,9 +22,9 @@ from tutelage.datasets.splits import split
 from tutelage.dialogue import Dialogue
 from tutelage.errors import DataError
 from tutelage.models.adapters import AdapterShape, load_adapter, save_adapter
+from tutelage.models.interface import CausalModel
 from tutelage.models.loading import load_model
 from tutelage.models.logprobs import token_scores
-from tutelage.models.transformer import Transformer
 from tutelage.rendering import Rendered, Renderer
 from tutelage.training.checkpoints import (
     State,
@@ -167,7 +167,7 @@ def train_sft(
 
 
 def accumulate_gradients(
-    model: Transformer, examples: Sequence[Rendered], micro_tokens: int
+    model: CausalModel, examples: Sequence[Rendered], micro_tokens: int
 ) -> tuple[float, int]:
     """Add the gradient of the mean loss over all scored tokens of `examples`; returns that loss and their number.
 
@@ -186,7 +186,7 @@ def accumulate_gradients(
 
 
 @torch.inference_mode()
-def held_out_loss(model: Transformer, examples: Sequence[Rendered], micro_tokens: int) -> float | None:
+def held_out_loss(model: CausalModel, examples: Sequence[Rendered], micro_tokens: int) -> float | None:
     """Mean negative log-probability of a scored token, in nats; None when nothing is held out."""
     total = sum(sum(example.completion_mask[1:]) for example in examples)
     if not total:
