@@ -25,7 +25,6 @@ from tutelage.moderation.policy import Policy
 from tutelage.registry import ModelVersion, Registry
 from tutelage.rendering import Renderer, load_renderer
 from tutelage.server.app import create_app
-from tutelage.server.permissions import SCOPES
 from tutelage.server.services import Access
 from tutelage.store import Store, accounts
 from tutelage.store.tables import UserRole
@@ -110,7 +109,7 @@ class Site:
 
     def key(self, *scopes: str) -> str:
         with self.store.write() as tx:
-            return accounts.create_key(tx, name="test", scopes=scopes or SCOPES)[1]
+            return accounts.create_key(tx, name="test", scopes=scopes or accounts.SCOPES)[1]
 
     def bearer(self, *scopes: str) -> dict[str, str]:
         return {"authorization": f"Bearer {self.key(*scopes)}"}

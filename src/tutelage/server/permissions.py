@@ -7,7 +7,7 @@ Roles rise: guest < user < trainer < operator.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Literal, get_args
+from typing import Literal
 
 from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection, Request
@@ -24,7 +24,6 @@ RANKS: dict[str, int] = {"guest": 0, "user": 1, "trainer": 2, "operator": 3}
 SESSION_DAYS = 365
 """A guest who loses the session has lost their chats, so it lasts; sessions can be ended one by one."""
 Scope = Literal["chat", "moderations"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
 async def optional_user(request: Request) -> User | None:
