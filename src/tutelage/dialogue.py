@@ -77,7 +77,9 @@ class Comparison:
         """
         flat = [index for group in groups for index in group]
         if len(set(flat)) != len(flat) or any(not 0 <= index < len(candidates) for index in flat):
-            raise ValueError(f"a ranking names each of {len(candidates)} candidates at most once, not {groups}")
+            raise ValueError(
+                f"a ranking names each of {len(candidates)} candidates at most once, not {groups}"
+            )
         ranks = [(rank, index) for rank, group in enumerate(groups) for index in sorted(group)]
         preferences = tuple(
             Preference(first, second, tie=rank == other, gap=other - rank)

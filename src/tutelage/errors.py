@@ -1,19 +1,19 @@
 """Every error a person can meet, with the way out.
 
-    TutelageError
-    ├── ConfigError            a recipe, an option or a setting is wrong
-    ├── DataError              a file or a row cannot be read; carries file and line
-    ├── ModelError             a model, tokenizer or checkpoint cannot be used
-    ├── NotFound               there is no such version, dialogue, message, …
-    ├── Conflict               the thing has changed, exists already, or is in use
-    ├── Denied                 this user may not do this
-    │   └── Unauthenticated    nobody is signed in, or the key is not valid
-    ├── InvalidRequest         a request that cannot be carried out as it stands
-    │   └── ContextTooLong     prompt and answer do not fit into the model's context
-    ├── Unavailable            busy, shutting down, or a part is out of reach: try again
-    │   └── RateLimited        too many requests; carries the seconds to wait
-    └── TrainingError          a run had to stop
-        └── InvariantViolated  a run stopped itself because a number that cannot be wrong was wrong
+TutelageError
+├── ConfigError            a recipe, an option or a setting is wrong
+├── DataError              a file or a row cannot be read; carries file and line
+├── ModelError             a model, tokenizer or checkpoint cannot be used
+├── NotFound               there is no such version, dialogue, message, …
+├── Conflict               the thing has changed, exists already, or is in use
+├── Denied                 this user may not do this
+│   └── Unauthenticated    nobody is signed in, or the key is not valid
+├── InvalidRequest         a request that cannot be carried out as it stands
+│   └── ContextTooLong     prompt and answer do not fit into the model's context
+├── Unavailable            busy, shutting down, or a part is out of reach: try again
+│   └── RateLimited        too many requests; carries the seconds to wait
+└── TrainingError          a run had to stop
+    └── InvariantViolated  a run stopped itself because a number that cannot be wrong was wrong
 """
 
 from pathlib import Path
@@ -43,7 +43,9 @@ class ConfigError(TutelageError):
 class DataError(TutelageError):
     """A file or one of its rows cannot be read."""
 
-    def __init__(self, message: str, *, path: Path | str | None = None, line: int | None = None, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, path: Path | str | None = None, line: int | None = None, hint: str = ""
+    ) -> None:
         where = "" if path is None else str(path) if line is None else f"{path}:{line}"
         super().__init__(message, hint=hint, where=where)
         self.path = path
@@ -73,7 +75,9 @@ class Unauthenticated(Denied):
 class InvalidRequest(TutelageError):
     """A request that cannot be carried out as it stands. `param` names the field at fault."""
 
-    def __init__(self, message: str, *, param: str | None = None, code: str | None = None, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, param: str | None = None, code: str | None = None, hint: str = ""
+    ) -> None:
         super().__init__(message, hint=hint)
         self.param = param
         self.code = code

@@ -10,7 +10,24 @@ import torch
 
 from tutelage.dialogue import Comparison, Dialogue, Message
 
-WORDS = ["cat", "dog", "owl", "hen", "fox", "bee", "ant", "cow", "pig", "rat", "bat", "emu", "elk", "eel", "ape", "yak"]
+WORDS = [
+    "cat",
+    "dog",
+    "owl",
+    "hen",
+    "fox",
+    "bee",
+    "ant",
+    "cow",
+    "pig",
+    "rat",
+    "bat",
+    "emu",
+    "elk",
+    "eel",
+    "ape",
+    "yak",
+]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,6 +24,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import ExitStack, aclosing, suppress
 from dataclasses import asdict
 from datetime import timedelta
+from random import SystemRandom
 from typing import Any, Literal, TypedDict
 
 import anyio
@@ -58,6 +59,7 @@ from tutelage.store.tables import User
 __all__ = ["Candidate", "StartedTurn", "TurnEvent", "Turns"]
 
 log = logging.getLogger(__name__)
+_random = SystemRandom()
 
 FLUSH_SECONDS = 1.0
 DEAD_AFTER = timedelta(seconds=30)
@@ -171,7 +173,7 @@ class Turns:
         """
         _check_order(messages)
         with await self._engines.lease(version) as lease:
-            samplings = [Sampling(temperature=1.0, top_p=1.0, seed=seed) for seed in range(k)]
+            samplings = [Sampling(temperature=1.0, top_p=1.0, seed=_random.getrandbits(63)) for _ in range(k)]
             prompt = await run_sync(
                 lambda: fit(lease.engine, messages, answer_tokens=samplings[0].max_tokens)
             )

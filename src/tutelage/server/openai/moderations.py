@@ -10,8 +10,8 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from tutelage.errors import InvalidRequest
-from tutelage.moderation.categories import CATEGORIES
-from tutelage.moderation.gate import Gate, Verdict
+from tutelage.moderation.gate import Gate
+from tutelage.moderation.openai import openai_result
 from tutelage.server.permissions import api_key
 from tutelage.server.services import services
 from tutelage.store.tables import ApiKey
@@ -56,21 +56,11 @@ async def create_moderation(
 ) -> dict[str, Any]:
     """One result a text, by the policy for what people write."""
     gate, texts = services(request).gate, body.texts()
-    verdicts = await run_sync(lambda: [gate.check(text, side="input") for text in texts])
+    scores = await run_sync(lambda: gate.scores(texts))
     return {
         "id": f"modr-{secrets.token_hex(12)}",
         "model": _model(gate),
-        "results": [_result(verdict) for verdict in verdicts],
-    }
-
-
-def _result(verdict: Verdict) -> dict[str, Any]:
-    flagged = set(verdict.categories)
-    return {
-        "flagged": verdict.state in ("warned", "blocked"),
-        "categories": {category: category in flagged for category in CATEGORIES},
-        "category_scores": {category: verdict.scores.get(category, 0.0) for category in CATEGORIES},
-        "category_applied_input_types": {category: ["text"] for category in CATEGORIES},
+        "results": [openai_result(each, gate.policy) for each in scores],
     }
 
 

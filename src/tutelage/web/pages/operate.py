@@ -41,7 +41,6 @@ router = APIRouter(prefix="/operate", include_in_schema=False)
 SHOWN = 200
 MAX_FIGURES = 16
 MEMBERS: tuple[UserRole, ...] = ("user", "trainer", "operator")
-SCOPES = ("chat", "moderate")
 
 
 class Review(BaseModel):
@@ -74,7 +73,7 @@ class NewKey(BaseModel):
     """A key for a program."""
 
     name: str = Field(min_length=1, max_length=64)
-    scopes: list[str] = Field(max_length=len(SCOPES))
+    scopes: list[str] = Field(max_length=len(accounts.SCOPES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +236,13 @@ def keys(request: Request, user: Operator, parts: Parts, pages: Templates) -> Re
     with parts.store.read() as tx:
         rows = accounts.list_keys(tx)
     return pages.page(
-        request, "operate_keys.html", user=user, place="operate", tab="keys", rows=rows, scopes=SCOPES
+        request,
+        "operate_keys.html",
+        user=user,
+        place="operate",
+        tab="keys",
+        rows=rows,
+        scopes=accounts.SCOPES,
     )
 
 
