@@ -32,10 +32,9 @@ check: $(STAMPS)/development ## Lint, format, types and the import rule, without
 	@$(BIN)/python -m mypy
 	@$(BIN)/python -m pytest tests/test_architecture.py
 
-# Data in, one round (fine-tuning, reward model, PPO, evaluation), the new version. A model of two layers gains
-# nothing from a second thread, and waits for it when the machine is busy.
+# Data in, one round (fine-tuning, reward model, PPO, evaluation), the new version.
 loop: $(STAMPS)/package ## The whole circle on the model `tiny`, in a temporary home
-	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && export TUTELAGE_HOME="$$home" OMP_NUM_THREADS=1 && \
+	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && export TUTELAGE_HOME="$$home" && \
 	$(BIN)/tutelage import messages recipes/tiny/demonstrations.jsonl && \
 	$(BIN)/tutelage import ranked recipes/tiny/comparisons.jsonl && \
 	$(BIN)/tutelage improve recipes/tiny/improve.toml && \
