@@ -21,7 +21,6 @@ from tutelage.training.ppo import (
     adapt_beta,
     check_first_ratio,
     check_rollout,
-    compare,
     prepare_ppo,
     step_prompts,
     train_ppo,
@@ -29,6 +28,7 @@ from tutelage.training.ppo import (
 from tutelage.training.reward import RewardConfig, load_reward_model, train_reward
 from tutelage.training.rollouts import Rollout, RowView, ValueModel, as_examples, micro_batches, sample, score
 from tutelage.training.sft import SFTConfig, train_sft
+from tutelage.training.standing import compare
 
 CONFIG = PPOConfig(
     model="tiny",

@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,10 @@ from tutelage.datasets.splits import split
 from tutelage.dialogue import Dialogue
 from tutelage.errors import DataError, InvariantViolated
 from tutelage.models.adapters import load_adapter, save_adapter
-from tutelage.models.interface import CausalModel
-from tutelage.models.loading import LoadedModel, load_model
+from tutelage.models.loading import load_model
 from tutelage.models.logprobs import token_scores
 from tutelage.rendering import Renderer
 from tutelage.training.advantages import generalised_advantages, token_rewards, whiten
-from tutelage.training.agreement import bootstrap_ratio
 from tutelage.training.checkpoints import (
     State,
     load_newest,
@@ -50,8 +49,17 @@ from tutelage.training.metrics import Run
 from tutelage.training.optimizer import adamw, set_rate, update
 from tutelage.training.reward import load_reward_model
 from tutelage.training.rollouts import Rollout, RowView, ValueModel, as_examples, micro_batches, sample, score
+from tutelage.training.standing import (
+    POLICY,
+    REFERENCE,
+    REWARD,
+    VALUE,
+    Models,
+    calibrate,
+    compare,
+    sample_scores,
+)
 
-POLICY, REFERENCE, VALUE, REWARD = "policy", "sft", "value", "reward"
 _RATIO_TOLERANCE = 1e-4
 
 
@@ -140,12 +148,16 @@ def train_ppo(
     value_parameters = [*model.adapter_parameters(VALUE), *value_model.head.parameters()]
     value_optimizer = adamw([(value_parameters, config.value_learning_rate)])
     models = Models(loaded, value_model, reward_model)
+    standing = partial(
+        sample_scores, models, max_new_tokens=config.max_new_tokens, micro_tokens=config.micro_tokens
+    )
 
     state = load_newest(run.folder)
     if state is None:
         first, beta = 0, config.kl_coefficient
-        calibrate(models, config, data.train)
-        before = held_out_rewards(models, config, data.held_out, REFERENCE)
+        known = data.train[: 2 * config.prompts_per_step]
+        calibrate(models, standing(known, REFERENCE, seed=config.seed + 1)["reward"])
+        before = standing(data.held_out, REFERENCE, seed=config.seed + 2)
     else:
         first, beta, before = state.step, state.scalars["beta"], state.scalars["before"]
         models.restore(state)
@@ -260,7 +272,7 @@ def train_ppo(
             tensors |= prefixed("value_optimizer", pack_optimizer(value_optimizer))
             save(run.folder, State(step + 1, tensors, {"beta": beta, "before": before}))
 
-    after = held_out_rewards(models, config, data.held_out, POLICY)
+    after = standing(data.held_out, POLICY, seed=config.seed + 2)
     save_adapter(model, POLICY, run.folder / "adapter", base=config.model)
     manifest = {
         "kind": "chat",
@@ -273,35 +285,6 @@ def train_ppo(
     return manifest
 
 
-@dataclass(frozen=True, slots=True)
-class Models:
-    """The base with its adapters and renderer, and the two scalar models on it."""
-
-    loaded: LoadedModel
-    value: ValueModel
-    reward: ValueModel
-
-    @property
-    def model(self) -> CausalModel:
-        return self.loaded.model
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """What training changes, and the calibrated reward head."""
-        return {
-            **prefixed("policy", self.model.adapter_tensors(POLICY)),
-            **prefixed("value", self.model.adapter_tensors(VALUE)),
-            **prefixed("value_head", self.value.head.state_dict()),
-            **prefixed("reward_head", self.reward.head.state_dict()),
-        }
-
-    def restore(self, state: State) -> None:
-        """Put back what `tensors` gave."""
-        self.model.set_adapter_tensors(POLICY, section("policy", state.tensors))
-        self.model.set_adapter_tensors(VALUE, section("value", state.tensors))
-        self.value.head.load_state_dict(section("value_head", state.tensors))
-        self.reward.head.load_state_dict(section("reward_head", state.tensors))
-
-
 def step_prompts(count: int, config: PPOConfig, step: int) -> list[int]:
     """Indices of a step's prompts: epoch after epoch, each in its own order."""
     chosen: list[int] = []
@@ -312,72 +295,6 @@ def step_prompts(count: int, config: PPOConfig, step: int) -> list[int]:
         random.Random(f"{config.seed}/{epoch}").shuffle(order)
         chosen.append(order[index])
     return chosen
-
-
-def calibrate(models: Models, config: PPOConfig, prompts: Sequence[Prompt]) -> None:
-    """Shift and scale the reward, and with it the value, so that the SFT model's samples score N(0, 1)."""
-    chosen = prompts[: 2 * config.prompts_per_step]
-    scores = sample_scores(models, config, chosen, REFERENCE, seed=config.seed + 1)["reward"]
-    for head in (models.reward.head, models.value.head):
-        head.normalise(torch.tensor(scores))
-
-
-def held_out_rewards(
-    models: Models, config: PPOConfig, prompts: Sequence[Prompt], adapter: str
-) -> dict[str, list[float]]:
-    """Reward, length and KL of one sample for each held-out prompt; the same draws whatever the adapter."""
-    return sample_scores(models, config, prompts, adapter, seed=config.seed + 2)
-
-
-@torch.inference_mode()
-def sample_scores(
-    models: Models, config: PPOConfig, prompts: Sequence[Prompt], adapter: str, *, seed: int
-) -> dict[str, list[float]]:
-    """Sample once for each prompt from `adapter`; reward, length in tokens and KL to the SFT model of each sample."""
-    prompt_ids = [prompt.token_ids for prompt in prompts]
-    completions = sample(
-        models.model,
-        adapter,
-        prompt_ids,
-        stop_ids=models.loaded.renderer.stop_ids,
-        max_new_tokens=config.max_new_tokens,
-        seeds=[seed * 1_000_003 + index for index in range(len(prompts))],
-    )
-    examples = as_examples(prompt_ids, completions)
-    groups = micro_batches(examples, range(len(examples)), config.micro_tokens)
-    rollout = score(
-        models.model,
-        completions,
-        examples,
-        groups,
-        policy=adapter,
-        reference=REFERENCE,
-        value=models.value,
-        reward=models.reward,
-    )
-    return {
-        "reward": rollout.scores.tolist(),
-        "length": rollout.mask.sum(dim=1).tolist(),
-        "kl": rollout.kl.sum(dim=1).tolist(),
-        "ended": rollout.ended.float().tolist(),
-    }
-
-
-def compare(before: dict[str, list[float]], after: dict[str, list[float]], *, seed: int) -> dict[str, Any]:
-    """Means before and after on the same prompts, the gain in reward with its interval, and the win rate."""
-    gains = [new - old for old, new in zip(before["reward"], after["reward"], strict=True)]
-    wins = [float(gain > 0) + 0.5 * (gain == 0) for gain in gains]
-    gain_low, gain_high = bootstrap_ratio([(gain, 1) for gain in gains], seed=seed)
-    win_low, win_high = bootstrap_ratio([(win, 1) for win in wins], seed=seed)
-    means = {
-        key: {"before": statistics.fmean(before[key]), "after": statistics.fmean(after[key])}
-        for key in ("reward", "length", "kl", "ended")
-    }
-    return {
-        **means,
-        "reward_gain": {"value": statistics.fmean(gains), "low": gain_low, "high": gain_high},
-        "win_rate": {"value": statistics.fmean(wins), "low": win_low, "high": win_high},
-    }
 
 
 def adapt_beta(beta: float, kl: float, config: PPOConfig, batch: int) -> float:

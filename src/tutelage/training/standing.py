@@ -1,0 +1,114 @@
+"""Where a policy stands: one sample for each prompt, scored by the reward model, beside the SFT model's."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tutelage.datasets.prompts import Prompt
+from tutelage.models.interface import CausalModel
+from tutelage.models.loading import LoadedModel
+from tutelage.training.agreement import bootstrap_ratio
+from tutelage.training.checkpoints import State, prefixed, section
+from tutelage.training.rollouts import ValueModel, as_examples, micro_batches, sample, score
+
+POLICY, REFERENCE, VALUE, REWARD = "policy", "sft", "value", "reward"
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The base with its adapters and renderer, and the two scalar models on it."""
+
+    loaded: LoadedModel
+    value: ValueModel
+    reward: ValueModel
+
+    @property
+    def model(self) -> CausalModel:
+        return self.loaded.model
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What training changes, and the calibrated reward head."""
+        return {
+            **prefixed("policy", self.model.adapter_tensors(POLICY)),
+            **prefixed("value", self.model.adapter_tensors(VALUE)),
+            **prefixed("value_head", self.value.head.state_dict()),
+            **prefixed("reward_head", self.reward.head.state_dict()),
+        }
+
+    def restore(self, state: State) -> None:
+        """Put back what `tensors` gave."""
+        self.model.set_adapter_tensors(POLICY, section("policy", state.tensors))
+        self.model.set_adapter_tensors(VALUE, section("value", state.tensors))
+        self.value.head.load_state_dict(section("value_head", state.tensors))
+        self.reward.head.load_state_dict(section("reward_head", state.tensors))
+
+
+def calibrate(models: Models, scores: Sequence[float]) -> None:
+    """Shift and scale the reward, and with it the value, so that what got `scores` would score N(0, 1)."""
+    for head in (models.reward.head, models.value.head):
+        head.normalise(torch.tensor(scores))
+
+
+@torch.inference_mode()
+def sample_scores(
+    models: Models,
+    prompts: Sequence[Prompt],
+    adapter: str,
+    *,
+    max_new_tokens: int,
+    micro_tokens: int,
+    seed: int,
+) -> dict[str, list[float]]:
+    """Reward, length in tokens, KL to the SFT model and end (1: by itself) of one sample for each prompt.
+
+    The same seed gives the same draws whatever the adapter.
+    """
+    prompt_ids = [prompt.token_ids for prompt in prompts]
+    completions = sample(
+        models.model,
+        adapter,
+        prompt_ids,
+        stop_ids=models.loaded.renderer.stop_ids,
+        max_new_tokens=max_new_tokens,
+        seeds=[seed * 1_000_003 + index for index in range(len(prompts))],
+    )
+    examples = as_examples(prompt_ids, completions)
+    groups = micro_batches(examples, range(len(examples)), micro_tokens)
+    rollout = score(
+        models.model,
+        completions,
+        examples,
+        groups,
+        policy=adapter,
+        reference=REFERENCE,
+        value=models.value,
+        reward=models.reward,
+    )
+    return {
+        "reward": rollout.scores.tolist(),
+        "length": rollout.mask.sum(dim=1).tolist(),
+        "kl": rollout.kl.sum(dim=1).tolist(),
+        "ended": rollout.ended.float().tolist(),
+    }
+
+
+def compare(before: dict[str, list[float]], after: dict[str, list[float]], *, seed: int) -> dict[str, Any]:
+    """Means before and after on the same prompts, the gain in reward with its interval, and the win rate."""
+    gains = [new - old for old, new in zip(before["reward"], after["reward"], strict=True)]
+    wins = [float(gain > 0) + 0.5 * (gain == 0) for gain in gains]
+    gain_low, gain_high = bootstrap_ratio([(gain, 1) for gain in gains], seed=seed)
+    win_low, win_high = bootstrap_ratio([(win, 1) for win in wins], seed=seed)
+    means = {
+        key: {"before": statistics.fmean(before[key]), "after": statistics.fmean(after[key])}
+        for key in ("reward", "length", "kl", "ended")
+    }
+    return {
+        **means,
+        "reward_gain": {"value": statistics.fmean(gains), "low": gain_low, "high": gain_high},
+        "win_rate": {"value": statistics.fmean(wins), "low": win_low, "high": win_high},
+    }

@@ -1,0 +1,105 @@
+"""The stages by hand, one run each, and a worker that carries out what an operator asked for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tutelage.cli import main
+from tutelage.config import load
+from tutelage.improvement import ImproveConfig, Installation
+from tutelage.registry import Registry
+from tutelage.store import Store, runs
+from tutelage.worker import work
+
+TINY = Path(__file__).parents[2] / "recipes" / "tiny"
+QUICK = [
+    "ppo.steps=2",
+    "ppo.max_new_tokens=8",
+    "ppo.held_out_prompts=4",
+    "sft.epochs=1",
+    "evaluation.prompts=4",
+    "evaluation.max_new_tokens=8",
+]
+Command = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run a command in a home that holds the tiny data; returns its JSON."""
+    monkeypatch.setenv("TUTELAGE_HOME", str(tmp_path))
+
+    def run(*arguments: str) -> dict[str, Any]:
+        capfd.readouterr()
+        monkeypatch.setattr(sys, "argv", ["tutelage", *arguments, "--json"])
+        with pytest.raises(SystemExit) as left:
+            main()
+        said = capfd.readouterr()
+        assert left.value.code == 0, said.err
+        result: dict[str, Any] = json.loads(said.out)
+        return result
+
+    run("import", "messages", str(TINY / "demonstrations.jsonl"))
+    run("import", "ranked", str(TINY / "comparisons.jsonl"))
+    return run
+
+
+def test_stage_by_stage_to_a_version(command: Command, tmp_path: Path) -> None:
+    planned = command("train", "sft", str(TINY / "sft.toml"), "--set", "epochs=1", "--dry-run")
+    assert planned["dialogues"] > 100
+    assert not list((tmp_path / "runs").glob("*")), "a dry run leaves nothing behind"
+
+    sft = command("train", "sft", str(TINY / "sft.toml"), "--set", "epochs=1")
+    assert (sft["run"], sft["steps"]) == ("sft-0001", planned["steps"])
+    reward = command("train", "reward", str(TINY / "reward.toml"), "--start", "sft-0001")
+    assert reward["kind"] == "reward"
+    small = [part for key in QUICK[:3] for part in ("--set", key.removeprefix("ppo."))]
+    ppo = command("train", "ppo", str(TINY / "ppo.toml"), "--reward", "reward-0001", *small)
+    assert ppo["kl"]["before"] == 0
+
+    command("versions", "publish", reward["folder"])
+    command("versions", "publish", ppo["folder"])
+    registry = Registry(tmp_path)
+    assert registry.resolve("latest", kind="reward").run == "reward-0001"
+    version = registry.resolve("latest")
+    assert (version.run, version.snapshot is not None) == ("ppo-0001", True)
+
+    again = command("train", "sft", str(TINY / "sft.toml"), "--set", "epochs=1", "--start", version.name)
+    assert again["run"] == "sft-0002"
+    assert json.loads((Path(again["folder"]) / "manifest.json").read_text())["parents"] == [version.name]
+
+
+def place_of(home: Path) -> Installation:
+    return Installation(home, Store.open(home / "tutelage.db"), Registry(home))
+
+
+def test_a_worker_carries_out_a_request(command: Command, tmp_path: Path) -> None:
+    place = place_of(tmp_path)
+    config = load(TINY / "improve.toml", ImproveConfig, QUICK).model_dump(mode="json")
+    with place.store.write() as tx:
+        request = runs.request_run(tx, kind="improve", config=config)
+    work(place, once=True)
+    with place.store.read() as tx:
+        assert runs.get_request(tx, request.id).status == "done"
+        assert [run.status for run in runs.list_runs(tx, kind="improve")] == ["done"]
+    assert place.registry.resolve("candidate").run == "round-0001"
+    work(place, once=True)  # nothing is left to do
+    assert len(place.registry.list("chat")) == 1
+    place.store.close()
+
+
+def test_a_request_that_cannot_be_carried_out_says_why(command: Command, tmp_path: Path) -> None:
+    place = place_of(tmp_path)
+    with place.store.write() as tx:
+        request = runs.request_run(tx, kind="improve", config={"modle": "tiny"})
+    work(place, once=True)
+    with place.store.read() as tx:
+        row = runs.get_request(tx, request.id)
+    assert row.status == "failed"
+    assert "did you mean 'model'" in (row.error or "")
+    place.store.close()
