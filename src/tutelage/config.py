@@ -103,7 +103,8 @@ def _problem(
 ) -> tuple[str, str]:
     key = ".".join(str(part) for part in location)
     if kind != "extra_forbidden":
-        return f"{key}: {message[0].lower()}{message[1:]}", ""
+        plain = message.removeprefix("Value error, ")
+        return f"{key}: {plain[0].lower()}{plain[1:]}" if key else plain, ""
     known = _fields(schema, location[:-1])
     near = difflib.get_close_matches(str(location[-1]), known, n=1)
     return f"{key}: unknown key", f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"

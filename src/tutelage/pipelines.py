@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TextIO
 from tutelage.datasets.preference import dialogue_ids
 from tutelage.datasets.sources import fields
 from tutelage.dialogue import Message, Role, check_turns
+from tutelage.engine.interface import Sampling
 from tutelage.errors import DataError, TutelageError
 from tutelage.models.adapters import load_adapter
 from tutelage.models.generation import Batch, Request
@@ -26,16 +27,6 @@ from tutelage.registry import ModelVersion
 from tutelage.training.reward import load_reward_model, score_completions
 
 _IN_FLIGHT = 64
-
-
-@dataclass(frozen=True, slots=True)
-class GenerateSettings:
-    """How completions are drawn. Line n is drawn with `seed` + n, so a line's answer never depends on the others."""
-
-    temperature: float
-    top_p: float
-    max_tokens: int
-    seed: int
 
 
 @dataclass(slots=True)
@@ -49,9 +40,12 @@ class _Line:
 
 
 def generate_lines(
-    source: BinaryIO, target: TextIO, version: ModelVersion, home: Path, settings: GenerateSettings
+    source: BinaryIO, target: TextIO, version: ModelVersion, home: Path, sampling: Sampling
 ) -> int:
-    """Answer {"messages": […]} lines with {"completion", "finish_reason"}; returns the number of error lines."""
+    """Answer {"messages": […]} lines with {"completion", "finish_reason"}; returns the number of error lines.
+
+    Line n is drawn with the seed + n, so its answer does not depend on the other lines.
+    """
     loaded = load_version(version, home)
     renderer = loaded.renderer
     batch = Batch(loaded.model, renderer.stop_ids, slots=32)
@@ -67,10 +61,10 @@ def generate_lines(
                 room = batch.context_length - len(prompt)
                 request = Request(
                     prompt_ids=prompt,
-                    max_tokens=max(1, min(settings.max_tokens, room)),
-                    temperature=settings.temperature,
-                    top_p=settings.top_p,
-                    seed=settings.seed + line.number,
+                    max_tokens=max(1, min(sampling.max_tokens or room, room)),
+                    temperature=sampling.temperature,
+                    top_p=sampling.top_p,
+                    seed=(sampling.seed or 0) + line.number,
                 )
                 by_key[batch.add(request)] = line
             except TutelageError as error:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from random import SystemRandom
 
 from rich.console import Console
 
 from tutelage.dialogue import Message
-from tutelage.errors import ContextTooLong, NotFound
+from tutelage.engine.interface import Sampling
+from tutelage.errors import ContextTooLong
 from tutelage.models.generation import Batch, Request
 from tutelage.models.loading import LoadedModel
 from tutelage.pipelines import load_version
@@ -18,15 +21,10 @@ from tutelage.registry import Registry
 _random = SystemRandom()
 
 
-def chat(registry: Registry, home: Path, name: str, *, temperature: float, top_p: float) -> None:
-    """Talk to a version until the input ends. On a fresh installation that is the built-in model."""
-    console = Console(highlight=False)
-    try:
-        version = registry.resolve(name)
-    except NotFound:
-        if name != "stable" or registry.list("chat"):
-            raise
-        version = registry.promote(registry.publish(kind="chat", model="builtin").name)
+def chat(registry: Registry, home: Path, name: str, sampling: Sampling, *, as_json: bool = False) -> None:
+    """Talk to a version until the input ends; with `as_json`, each answer is one line of JSON on stdout."""
+    console = Console(highlight=False, stderr=as_json)
+    version = registry.resolve(name)
     with console.status(f"loading {version.name}"):
         loaded = load_version(version, home)
     console.print(
@@ -47,12 +45,14 @@ def chat(registry: Registry, home: Path, name: str, *, temperature: float, top_p
         else:
             continue
         try:
-            answer = _answer(loaded, messages, temperature=temperature, top_p=top_p)
+            answer = _answer(loaded, messages, sampling, quiet=as_json)
         except ContextTooLong as error:
             console.print(f"[red]{error.message}[/]\n[dim]{error.hint}[/]")
             messages.pop()
             continue
         messages.append(Message("assistant", answer))
+        if as_json:
+            print(json.dumps({"role": "assistant", "content": answer}, ensure_ascii=False), flush=True)
 
 
 def _ask(console: Console) -> str | None:
@@ -67,26 +67,31 @@ def _ask(console: Console) -> str | None:
         return None
 
 
-def _answer(loaded: LoadedModel, messages: list[Message], *, temperature: float, top_p: float) -> str:
-    """Stream one answer to stdout; Ctrl+C keeps what has been said."""
+def _answer(loaded: LoadedModel, messages: list[Message], sampling: Sampling, *, quiet: bool) -> str:
+    """One answer, streamed to stdout unless `quiet`; Ctrl+C keeps what has been said."""
     renderer = loaded.renderer
     batch = Batch(loaded.model, renderer.stop_ids, slots=1)
     prompt = renderer.prompt(messages)
-    room = batch.context_length - len(prompt)
-    seed = _random.getrandbits(63)
-    batch.add(
-        Request(prompt_ids=prompt, max_tokens=max(1, room), temperature=temperature, top_p=top_p, seed=seed)
+    request = Request(
+        prompt_ids=prompt,
+        max_tokens=max(1, batch.context_length - len(prompt)),
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        seed=_random.getrandbits(63),
     )
+    batch.add(request)
     decoder = renderer.decoder()
     said = ""
-    try:
-        while batch.busy:
-            ids = [token.token_id for token in batch.step() if token.finish_reason != "stop"]
-            piece = decoder.push(ids)
-            said += piece
+
+    def say(piece: str) -> None:
+        nonlocal said
+        said += piece
+        if not quiet:
             print(piece, end="", flush=True)
-    except KeyboardInterrupt:
-        pass
-    rest = decoder.finish()
-    print(rest)
-    return said + rest
+
+    with suppress(KeyboardInterrupt):
+        while batch.busy:
+            say(decoder.push([token.token_id for token in batch.step() if token.finish_reason != "stop"]))
+    say(decoder.finish())
+    say("" if quiet else "\n")
+    return said.strip()

@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tutelage.config import check
@@ -25,28 +25,31 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
 
 
-def work(place: Installation, *, once: bool = False, poll_seconds: float = POLL_SECONDS) -> None:
+Tell = Callable[[str, str | None], None]
+"""Called with a request's id when it has ended, and with what went wrong."""
+
+
+def work(place: Installation, *, tell: Tell, once: bool = False, poll_seconds: float = POLL_SECONDS) -> None:
     """Carry out requests until interrupted; with `once`, one request or none."""
     name = f"{socket.gethostname()}-{os.getpid()}"
     while True:
         with place.store.write() as tx:
             request = runs.take_request(tx, worker=name)
         if request is not None:
-            _carry_out(request, place, name)
+            tell(request.id, _carry_out(request, place, name))
         if once:
             return
         if request is None:
             time.sleep(poll_seconds)
 
 
-def _carry_out(request: RunRequest, place: Installation, name: str) -> None:
-    """One request, to its end; what went wrong is written to its row for people to read."""
+def _carry_out(request: RunRequest, place: Installation, name: str) -> str | None:
+    """One request, to its end; what went wrong is written to its row for people to read, and returned."""
     error = None
     with _renewing(place.store, request.id, name):
         try:
             improve(check(request.config, ImproveConfig, where="the request"), place)
         except TutelageError as problem:
-            log.warning("request %s failed: %s", request.id, problem)
             error = str(problem)
     try:
         with place.store.write() as tx:
@@ -54,7 +57,8 @@ def _carry_out(request: RunRequest, place: Installation, name: str) -> None:
                 tx, request.id, worker=name, status="failed" if error else "done", error=error
             )
     except Conflict:
-        log.warning("request %s was cancelled or taken over", request.id)
+        error = "it was cancelled or taken over"
+    return error
 
 
 @contextmanager

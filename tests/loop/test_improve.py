@@ -20,6 +20,7 @@ SMALL = [
     "sft.checkpoint_every=3",
     "reward.checkpoint_every=2",
     "ppo.steps=6",
+    "ppo.prompts_per_step=16",
     "ppo.checkpoint_every=2",
     "ppo.max_new_tokens=12",
     "ppo.held_out_prompts=8",
@@ -162,6 +163,8 @@ def test_a_terminal_chat_answers_each_line(straight: tuple[Path, dict]) -> None:
     done = tutelage(home, "chat", "--version", "v1", stdin="Hi\n/again\n/new\n\nBye\n")
     assert done.returncode == 0, done.stderr
     assert "a new dialogue" in done.stdout
+    done = tutelage(home, "chat", "--version", "v1", "--json", stdin="Hi\nBye\n")
+    assert [json.loads(line)["role"] for line in done.stdout.splitlines()] == ["assistant", "assistant"]
 
 
 @pytest.mark.parametrize(
@@ -176,6 +179,10 @@ def test_a_terminal_chat_answers_each_line(straight: tuple[Path, dict]) -> None:
         (
             ["improve", str(RECIPES / "tiny" / "improve.toml"), "--set", "reward.model=builtin"],
             "share one base",
+        ),
+        (
+            ["improve", str(RECIPES / "tiny" / "improve.toml"), "--set", "sft.held_out=0.1"],
+            "ppo.held_out may not",
         ),
         (["improve", str(RECIPES / "tiny" / "improve.toml")], "nothing to learn from"),
         (["train", "ppo", str(RECIPES / "tiny" / "ppo.toml")], "nothing to learn from"),

@@ -83,12 +83,15 @@ def test_a_worker_carries_out_a_request(command: Command, tmp_path: Path) -> Non
     config = load(TINY / "improve.toml", ImproveConfig, QUICK).model_dump(mode="json")
     with place.store.write() as tx:
         request = runs.request_run(tx, kind="improve", config=config)
-    work(place, once=True)
+    told: list[tuple[str, str | None]] = []
+    work(place, once=True, tell=lambda *news: told.append(news))
+    assert told == [(request.id, None)]
     with place.store.read() as tx:
         assert runs.get_request(tx, request.id).status == "done"
         assert [run.status for run in runs.list_runs(tx, kind="improve")] == ["done"]
     assert place.registry.resolve("candidate").run == "round-0001"
-    work(place, once=True)  # nothing is left to do
+    work(place, once=True, tell=lambda *news: told.append(news))
+    assert len(told) == 1, "nothing was left to do"
     assert len(place.registry.list("chat")) == 1
     place.store.close()
 
@@ -97,7 +100,7 @@ def test_a_request_that_cannot_be_carried_out_says_why(command: Command, tmp_pat
     place = place_of(tmp_path)
     with place.store.write() as tx:
         request = runs.request_run(tx, kind="improve", config={"modle": "tiny"})
-    work(place, once=True)
+    work(place, once=True, tell=lambda *news: None)
     with place.store.read() as tx:
         row = runs.get_request(tx, request.id)
     assert row.status == "failed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import json
 import logging
 import socket
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tutelage.cli.output import JsonOption
 from tutelage.errors import ConfigError, Conflict, InvalidRequest
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from tutelage.engine.interface import Engine
-    from tutelage.registry import ModelVersion, Registry
+    from tutelage.registry import ModelVersion
     from tutelage.server.services import Access
     from tutelage.store import Store
 
@@ -51,11 +53,12 @@ def serve(
     model: ModelOption = "builtin",
     allow_guests: GuestsOption = None,
     public_name: NameOption = [],  # noqa: B006 - typer reads it, nobody changes it
+    as_json: JsonOption = False,
 ) -> None:
     """Serve the chat page, the trainers' pages and the API."""
     access = _access(host, allow_guests, public_name)
     with _listen(host, port) as listener:
-        _run(listener, access, model)
+        _run(listener, access, model, as_json=as_json)
 
 
 def _access(host: str, allow_guests: bool | None, public_names: list[str]) -> Access:
@@ -101,7 +104,7 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _run(listener: socket.socket, access: Access, model: str) -> None:
+def _run(listener: socket.socket, access: Access, model: str, *, as_json: bool) -> None:
     import uvicorn
 
     from tutelage import config
@@ -115,12 +118,12 @@ def _run(listener: socket.socket, access: Access, model: str) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("tutelage").setLevel(logging.INFO)
     registry, gate = Registry(home), default_gate(home)
-    _publish_first(registry, model)
+    registry.begin(model)
     store = Store.open(home / "tutelage.db")
     try:
         engines = EnginePool(registry, lambda version: _load(version, home))
         app = create_app(store=store, engines=engines, gate=gate, registry=registry, home=home, access=access)
-        _greet(store, listener)
+        _greet(store, listener, as_json=as_json)
         settings = uvicorn.Config(
             app,
             access_log=False,  # addresses hold one-time tokens
@@ -141,26 +144,19 @@ def _load(version: ModelVersion, home: Path) -> Engine:
     return load(version, home)
 
 
-def _publish_first(registry: Registry, model: str) -> None:
-    """Where nothing is `stable` yet, make the base model the first version and let it serve."""
-    if "stable" in registry.aliases():
-        return
-    base = str(Path(model).resolve()) if Path(model).is_dir() else model
-    version = registry.publish(kind="chat", model=base, notes="The base model, before any training.")
-    registry.promote(version.name)
-
-
-def _greet(store: Store, listener: socket.socket) -> None:
+def _greet(store: Store, listener: socket.socket, *, as_json: bool) -> None:
     """Print where the server is, and, as long as no operator can sign in, a link that makes one."""
     from tutelage.store import accounts
 
     host, port = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    print(f"tutelage is at {address}  (Ctrl+C ends it)", flush=True)
+    lines = [f"tutelage is at {address}  (Ctrl+C ends it)"]
+    link = None
     with store.write() as tx:
         if not _has_operator(tx):
-            token = accounts.make_operator_link(tx)
-            print(f"Become its operator, once, within an hour: {address}/operator-link/{token}", flush=True)
+            link = f"{address}/operator-link/{accounts.make_operator_link(tx)}"
+            lines.append(f"Become its operator, once, within an hour: {link}")
+    print(json.dumps({"url": address, "operator_link": link}) if as_json else "\n".join(lines), flush=True)
 
 
 def _has_operator(tx: Session) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from tutelage.cli.output import JsonOption, emit
 
@@ -102,12 +103,17 @@ def improve(recipe: RecipeArgument, overrides: SetOption = NO_OVERRIDES, as_json
 
 def worker(
     once: Annotated[bool, typer.Option("--once", help="Take one request, then stop.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Carry out the rounds that operators ask for in the web page."""
     from tutelage.worker import work
 
+    def tell(request: str, error: str | None) -> None:
+        text = f"request {request}: " + ("done" if error is None else f"failed: {error}")
+        emit({"request": request, "error": error}, escape(text), as_json=as_json)
+
     with installation() as place:
-        work(place, once=once)
+        work(place, once=once, tell=tell)
 
 
 @contextmanager

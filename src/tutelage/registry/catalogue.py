@@ -89,6 +89,13 @@ class Registry:
         }
         return self._place(kind, manifest, files)
 
+    def begin(self, model: str) -> None:
+        """Where nothing is `stable` yet, make a base model the first version and let it serve."""
+        if STABLE not in self.aliases():
+            base = str(Path(model).resolve()) if Path(model).is_dir() else model
+            version = self.publish(kind="chat", model=base, notes="The base model, before any training.")
+            self.promote(version.name)
+
     def list(self, kind: VersionKind | None = None) -> list[ModelVersion]:
         """All versions, or those of one kind, oldest first. Raises ModelError for a broken manifest."""
         return [read_version(self.folder / name) for name in self._names(kind)]

@@ -173,7 +173,8 @@ class Turns:
         """
         _check_order(messages)
         with await self._engines.lease(version) as lease:
-            samplings = [Sampling(temperature=1.0, top_p=1.0, seed=_random.getrandbits(63)) for _ in range(k)]
+            first = _random.getrandbits(62)
+            samplings = [Sampling(temperature=1.0, top_p=1.0, seed=first + index) for index in range(k)]
             prompt = await run_sync(
                 lambda: fit(lease.engine, messages, answer_tokens=samplings[0].max_tokens)
             )

@@ -21,7 +21,6 @@ from typer.testing import CliRunner
 
 from tutelage.cli import serve
 from tutelage.errors import ConfigError, Conflict, InvalidRequest
-from tutelage.registry import Registry
 from tutelage.store import Store, accounts, tables
 
 PROGRAM = """
@@ -72,22 +71,6 @@ def test_an_address_that_is_none_is_refused() -> None:
         serve._listen("no.such.host.invalid", 0)
 
 
-def test_the_base_model_becomes_the_first_version_once(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
-    serve._publish_first(registry, "tiny")
-    serve._publish_first(registry, "builtin")
-    assert [version.model for version in registry.list()] == ["tiny"]
-    assert registry.aliases() == {"stable": "v1"}
-
-
-def test_a_folder_is_named_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "model").mkdir()
-    monkeypatch.chdir(tmp_path)
-    registry = Registry(tmp_path / "home")
-    serve._publish_first(registry, "model")
-    assert registry.get("v1").model == str(tmp_path / "model")
-
-
 def test_options_out_of_range_are_refused() -> None:
     app = typer.Typer()
     app.callback()(lambda: None)
@@ -100,17 +83,17 @@ def test_an_operators_link_is_printed_until_an_operator_can_sign_in(
 ) -> None:
     store = Store.open(tmp_path / "tutelage.db")
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        serve._greet(store, listener)
+        serve._greet(store, listener, as_json=False)
         address, link = capsys.readouterr().out.splitlines()
         assert f"http://127.0.0.1:{listener.getsockname()[1]}" in address
         token = link.rpartition("/operator-link/")[2]
         with store.write() as tx:
             operator = accounts.use_operator_link(tx, token, None)
-        serve._greet(store, listener)
+        serve._greet(store, listener, as_json=False)
         assert "/operator-link/" in capsys.readouterr().out
         with store.write() as tx:
             accounts.promote_guest(tx, operator.id, name="ann", password_hash="x")
-        serve._greet(store, listener)
+        serve._greet(store, listener, as_json=False)
         assert "/operator-link/" not in capsys.readouterr().out
     store.close()
 

@@ -22,11 +22,11 @@ def models(home: Path) -> list[str]:
 
 def test_tiny_is_written_once(tmp_path: Path) -> None:
     folder = locate("tiny", tmp_path)
-    assert folder == tmp_path / "models" / "tiny"
+    assert folder == tmp_path / "models" / f"tiny-{tiny.REVISION}"
     before = (folder / "model.safetensors").stat().st_mtime_ns
     assert locate("tiny", tmp_path) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
-    assert models(tmp_path) == ["tiny"]
+    assert models(tmp_path) == [f"tiny-{tiny.REVISION}"]
 
 
 def test_tiny_is_the_same_everywhere(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_killed_write_is_not_taken_for_a_model(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     found = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=env, check=False)
     assert found.returncode == -9
-    assert not (tmp_path / "models" / "tiny").exists()
+    assert not (tmp_path / "models" / f"tiny-{tiny.REVISION}").exists()
     assert (locate("tiny", tmp_path) / "model.safetensors").exists()
 
 
@@ -167,5 +167,5 @@ def test_of_two_writers_the_first_one_stays(tmp_path: Path, monkeypatch: pytest.
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [tmp_path / "models" / "tiny"] * 2
-    assert models(tmp_path) == ["tiny"]
+    assert found == [tmp_path / "models" / f"tiny-{tiny.REVISION}"] * 2
+    assert models(tmp_path) == [f"tiny-{tiny.REVISION}"]

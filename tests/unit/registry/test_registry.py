@@ -284,3 +284,19 @@ def test_an_unfinished_run_is_not_published(registry: Registry, adapter: Path, c
         publish_run(registry, adapter.parent)
     assert caught.value.where == str(adapter.parent / "manifest.json")
     assert registry.list() == []
+
+
+def test_the_base_model_becomes_the_first_version_once(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.begin("tiny")
+    registry.begin("builtin")
+    assert [version.model for version in registry.list()] == ["tiny"]
+    assert registry.aliases() == {"stable": "v1"}
+
+
+def test_a_folder_is_named_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    registry = Registry(tmp_path / "home")
+    registry.begin("model")
+    assert registry.get("v1").model == str(tmp_path / "model")

@@ -1,33 +1,19 @@
-"""One round of the circle: snapshot, SFT, reward model, PPO, a first evaluation, a candidate version.
-
-Every stage is a run of its own in the round's folder, and says when it is finished. So a round that was
-interrupted anywhere goes on where it was: finished stages are read, the one under way resumes at its checkpoint.
-Each round trains anew from the base on everything that has been collected, so rounds do not pile up drift.
-
-runs/round-0001/config.json     the recipe
-runs/round-0001/round.json      snapshot, parent version, and in the end the versions made
-runs/round-0001/{sft,reward,ppo}/
-"""
+"""One stage trained as a run of its own: its data, its inputs by name, its row in the store."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import pydantic
-from pydantic import Field
-
-from tutelage.config import Settings
 from tutelage.dialogue import Comparison, Dialogue
 from tutelage.errors import Conflict, InvalidRequest, NotFound, TutelageError
-from tutelage.evaluation.answers import answer_all, side_by_side, win_rate
 from tutelage.models.locate import locate
-from tutelage.registry import ModelVersion, Registry
+from tutelage.registry import Registry
 from tutelage.rendering import load_renderer
 from tutelage.store import Store, export, runs
 from tutelage.training.metrics import Progress, Run, no_progress, write_json
@@ -41,6 +27,7 @@ SCHEMAS: dict[Stage, type[SFTConfig] | type[RewardConfig] | type[PPOConfig]] = {
     "reward": RewardConfig,
     "ppo": PPOConfig,
 }
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,38 +37,6 @@ class Installation:
     home: Path
     store: Store
     registry: Registry
-
-
-RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-class EvaluationConfig(Settings):
-    """Settings of the first evaluation: `prompts` held-out prompts, of which `shown` are kept with their answers."""
-
-    prompts: int = Field(default=48, ge=1)
-    shown: int = Field(default=5, ge=0)
-    max_new_tokens: int = Field(default=96, ge=1)
-
-
-class ImproveConfig(Settings):
-    """Settings of a round. `model` is the base of every stage; `sources` empty takes all that was collected."""
-
-    model: str = "builtin"
-    sources: list[str] = Field(default_factory=list)
-    sft: SFTConfig = SFTConfig()
-    reward: RewardConfig = RewardConfig()
-    ppo: PPOConfig = PPOConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _one_base(cls, raw: dict[str, Any]) -> dict[str, Any]:
-        """All stages share the base: it is named once, at the top."""
-        model = raw.get("model", "builtin")
-        sections: dict[str, Any] = {name: {"model": model, **raw.get(name, {})} for name in SCHEMAS}
-        if any(section["model"] != model for section in sections.values()):
-            raise ValueError("the stages of a round share one base: set `model` at the top, not in a section")
-        return {**raw, **sections}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,54 +55,6 @@ class SnapshotData:
             list(export.read_comparisons(folder)),
             list(export.read_prompts(folder)),
         )
-
-
-def improve(
-    config: ImproveConfig, place: Installation, *, progress: Progress = no_progress
-) -> dict[str, Any]:
-    """Run a round, or go on with the unfinished one of the same recipe; returns its report.
-
-    The candidate is published and gets the alias `candidate`. Raises what its stages raise; whatever
-    happens, the round can be taken up again.
-    """
-    folder = _open_round(config, place)
-    settings = config.model_dump()
-    with recorded(place.store, folder.name, "improve", settings):
-        state = json.loads((folder / "round.json").read_text(encoding="utf-8"))
-        if "report" in state:
-            return dict(state["report"])
-        snapshot = place.home / "snapshots" / state["snapshot"]
-        parent = place.registry.get(state["parent"]) if state["parent"] else None
-        lineage = {
-            "snapshot": state["snapshot"],
-            "parents": [parent.name] if parent else [],
-            "run": folder.name,
-        }
-
-        def stage(name: Stage) -> Run:
-            section = getattr(config, name).model_dump()
-            return Run.open(folder / name, name, section, resume=True, progress=progress)
-
-        sft, reward, ppo = stage("sft"), stage("reward"), stage("ppo")
-        data = SnapshotData.read(snapshot)
-        start, judge = sft.folder / "adapter", reward.folder / "adapter"
-        made = {
-            "sft": train_sft(config.sft, data.demonstrations, sft, place.home, lineage=lineage),
-            "reward": train_reward(
-                config.reward, data.comparisons, reward, place.home, start=start, lineage=lineage
-            ),
-            "ppo": train_ppo(
-                config.ppo, data.prompts, ppo, place.home, start=start, reward=judge, lineage=lineage
-            ),
-        }
-        progress("evaluation", 0, 1, {})
-        evaluation = _evaluate(config, place, folder, data.prompts, parent)
-        progress("evaluation", 1, 1, {})
-        evaluation |= {name: manifest["evaluation"] for name, manifest in made.items()}
-        report = {"round": folder.name, "snapshot": state["snapshot"], "parent": state["parent"]}
-        report |= _publish(place, folder, made, evaluation, lineage) | {"evaluation": evaluation}
-        write_json(folder / "round.json", {**state, "report": report})
-    return report
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,93 +184,6 @@ def _run_folder(request: StageRequest, place: Installation) -> Path:
         return open_runs[-1]
     number = 1 + max((int(folder.name.rpartition("-")[2]) for folder in numbered), default=0)
     return runs_folder / f"{request.stage}-{number:04d}"
-
-
-def _open_round(config: ImproveConfig, place: Installation) -> Path:
-    """The unfinished round of this recipe, or a new one with a snapshot of what has been collected."""
-    rounds = sorted((place.home / "runs").glob("round-[0-9]*"))
-    settings = json.loads(json.dumps(config.model_dump()))
-    for folder in reversed(rounds):
-        if (folder / "round.json").exists():
-            state = json.loads((folder / "round.json").read_text(encoding="utf-8"))
-            if "report" not in state and state["config"] == settings:
-                return folder
-    snapshot = export.snapshot(place.store, place.home, sources=config.sources or None)
-    data = SnapshotData.read(snapshot.path)
-    for stage in (config.sft, config.reward, config.ppo):
-        prepare(stage, data, place.home)  # a round that could not end is not begun
-    try:
-        parent = place.registry.resolve("stable").name
-    except NotFound:
-        parent = None
-    number = 1 + max((int(folder.name.removeprefix("round-")) for folder in rounds), default=0)
-    folder = place.home / "runs" / f"round-{number:04d}"
-    folder.mkdir(parents=True)
-    write_json(folder / "round.json", {"config": settings, "snapshot": snapshot.hash, "parent": parent})
-    return folder
-
-
-def _evaluate(
-    config: ImproveConfig,
-    place: Installation,
-    folder: Path,
-    prompts: Sequence[Dialogue],
-    parent: ModelVersion | None,
-) -> dict[str, Any]:
-    """Answers of the version before, the SFT model and the candidate to prompts that no stage has trained on."""
-    renderer = load_renderer(locate(config.model, place.home))
-    settings = config.ppo.model_copy(update={"held_out_prompts": config.evaluation.prompts})
-    held_out = prepare_ppo(settings, prompts, renderer).held_out
-    same_base = parent is not None and parent.model == config.model
-    before = parent.adapter if parent is not None and same_base else None
-    speakers = {"before": before, "sft": folder / "sft" / "adapter", "after": folder / "ppo" / "adapter"}
-    answers = answer_all(
-        config.model,
-        place.home,
-        held_out,
-        speakers,
-        reward=folder / "reward" / "adapter",
-        max_new_tokens=config.evaluation.max_new_tokens,
-        seed=config.ppo.seed + 3,
-    )
-    seed = config.ppo.seed
-    return {
-        "prompts": len(held_out),
-        "speakers": {name: each.summary(seed=seed) for name, each in answers.items()},
-        "win_rate_over_before": win_rate(answers["after"], answers["before"], seed=seed),
-        "win_rate_over_sft": win_rate(answers["after"], answers["sft"], seed=seed),
-        "answers": side_by_side(held_out, answers, config.evaluation.shown),
-    }
-
-
-def _publish(
-    place: Installation,
-    folder: Path,
-    made: dict[str, dict[str, Any]],
-    evaluation: dict[str, Any],
-    lineage: dict[str, Any],
-) -> dict[str, str]:
-    """Publish reward model and candidate, unless an interrupted attempt has done so already."""
-    published = {version.kind: version for version in place.registry.list() if version.run == folder.name}
-    base = {"model": made["ppo"]["model"], "snapshot": lineage["snapshot"], "run": folder.name}
-    reward = published.get("reward") or place.registry.publish(
-        kind="reward",
-        files=folder / "reward" / "adapter",
-        parents=lineage["parents"],
-        config=made["reward"]["config"],
-        evaluation=made["reward"]["evaluation"],
-        **base,
-    )
-    candidate = published.get("chat") or place.registry.publish(
-        kind="chat",
-        files=folder / "ppo" / "adapter",
-        parents=[*lineage["parents"], reward.name],
-        config={name: manifest["config"] for name, manifest in made.items()},
-        evaluation=evaluation,
-        **base,
-    )
-    place.registry.promote(candidate.name, alias="candidate")
-    return {"version": candidate.name, "reward_version": reward.name}
 
 
 @contextmanager

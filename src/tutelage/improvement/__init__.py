@@ -1,0 +1,23 @@
+"""The circle closed: one stage as a run of its own, or a whole round to a candidate version."""
+
+from tutelage.improvement.rounds import EvaluationConfig, ImproveConfig, improve
+from tutelage.improvement.stages import (
+    SCHEMAS,
+    Installation,
+    Stage,
+    StageRequest,
+    describe_stage,
+    train_stage,
+)
+
+__all__ = [
+    "SCHEMAS",
+    "EvaluationConfig",
+    "ImproveConfig",
+    "Installation",
+    "Stage",
+    "StageRequest",
+    "describe_stage",
+    "improve",
+    "train_stage",
+]
