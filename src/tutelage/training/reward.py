@@ -2,7 +2,8 @@
 
 One prompt and its K completions are one tree of the batch: the prompt is computed once, each completion once,
 and all C(K, 2) pairs are taken among the K scores, so no prompt is overfitted pair by pair. The adapter starts
-from the SFT model's; the score is read at the end token. One epoch. Left out: an ensemble of seeds.
+from the SFT model's; the score is read at the end token. One epoch. In the end the head is shifted and scaled so
+that held-out candidates score with mean 0 and deviation 1. Left out: an ensemble of seeds.
 
 Sources: Ouyang et al. 2022 (2203.02155), section 3.5; Stiennon et al. 2020 (2009.01325).
 """
@@ -49,6 +50,7 @@ from tutelage.training.optimizer import adamw, cosine, set_rate, update
 
 ADAPTER = "reward"
 HEAD_FILE = "head.safetensors"
+UNIT_SAMPLE = 64  # comparisons that set the unit of the reward where none are held out
 
 
 class RewardConfig(Settings):
@@ -177,8 +179,8 @@ def train_reward(
             )
             save(run.folder, State(step + 1, tensors | prefixed("optimizer", pack_optimizer(optimizer))))
 
-    train_scores = torch.cat(score_examples(model, head, data.train, config.micro_tokens))
-    head.normalise(train_scores)
+    unseen = data.held_out or data.train[:UNIT_SAMPLE]
+    head.normalise(torch.cat(score_examples(model, head, unseen, config.micro_tokens)))
     scores = score_examples(model, head, data.held_out, config.micro_tokens)
     save_reward_model(model, head, run.folder / "adapter", base=config.model)
     manifest = {
