@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tutelage.config import check
-from tutelage.errors import Conflict, TutelageError
+from tutelage.errors import Conflict, TutelageError, Unavailable
 from tutelage.improvement import ImproveConfig, Installation, improve
 from tutelage.store import Store, runs
 from tutelage.store.tables import RunRequest
@@ -46,9 +46,10 @@ def work(place: Installation, *, tell: Tell, once: bool = False, poll_seconds: f
 def _carry_out(request: RunRequest, place: Installation, name: str) -> str | None:
     """One request, to its end; what went wrong is written to its row for people to read, and returned."""
     error = None
-    with _renewing(place.store, request.id, name):
+    with _held(place.store, request.id, name) as check_held:
         try:
-            improve(check(request.config, ImproveConfig, where="the request"), place)
+            config = check(request.config, ImproveConfig, where="the request")
+            improve(config, place, progress=lambda *_: check_held())
         except TutelageError as problem:
             error = str(problem)
     try:
@@ -56,29 +57,35 @@ def _carry_out(request: RunRequest, place: Installation, name: str) -> str | Non
             runs.finish_request(
                 tx, request.id, worker=name, status="failed" if error else "done", error=error
             )
-    except Conflict:
-        error = "it was cancelled or taken over"
+    except Conflict as problem:
+        error = error or problem.message
     return error
 
 
 @contextmanager
-def _renewing(store: Store, request_id: str, name: str) -> Iterator[None]:
-    """Renew the lease from another thread inside the block."""
-    ended = threading.Event()
+def _held(store: Store, request_id: str, name: str) -> Iterator[Callable[[], None]]:
+    """Renew the lease from another thread; gives a function that raises Conflict once the request is lost."""
+    ended, lost = threading.Event(), threading.Event()
 
     def renew() -> None:
         while not ended.wait(runs.LEASE.total_seconds() / 4):
             try:
                 with store.write() as tx:
                     runs.renew_request(tx, request_id, worker=name)
-            except TutelageError as problem:
-                log.warning("the lease of request %s cannot be renewed: %s", request_id, problem)
+            except Conflict:
+                lost.set()
                 return
+            except Unavailable as problem:
+                log.warning("the lease of request %s cannot be renewed now: %s", request_id, problem)
+
+    def check_held() -> None:
+        if lost.is_set():
+            raise Conflict("the request was cancelled or taken over by another worker")
 
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()
     try:
-        yield
+        yield check_held
     finally:
         ended.set()
         thread.join()

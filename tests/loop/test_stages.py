@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -105,4 +108,28 @@ def test_a_request_that_cannot_be_carried_out_says_why(command: Command, tmp_pat
         row = runs.get_request(tx, request.id)
     assert row.status == "failed"
     assert "did you mean 'model'" in (row.error or "")
+    place.store.close()
+
+
+def test_a_request_that_is_taken_back_stops_its_round(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "LEASE", timedelta(seconds=0.2))
+    place = place_of(tmp_path)
+    config = load(TINY / "improve.toml", ImproveConfig, ["sft.epochs=300"]).model_dump(mode="json")
+    with place.store.write() as tx:
+        request = runs.request_run(tx, kind="improve", config=config)
+    told: list[tuple[str, str | None]] = []
+    worker = Thread(
+        target=work, args=(place,), kwargs={"once": True, "tell": lambda *news: told.append(news)}
+    )
+    worker.start()
+    while not (tmp_path / "runs" / "round-0001" / "sft" / "metrics.jsonl").exists():
+        time.sleep(0.02)
+    with place.store.write() as tx:
+        runs.cancel_request(tx, request.id)
+    worker.join(60)
+    assert not worker.is_alive()
+    assert "cancelled" in (told[0][1] or "")
+    assert place.registry.list() == []
     place.store.close()
