@@ -42,8 +42,8 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Entry point. Errors that are meant for people become a line, a hint and exit code 2."""
-    # Threads that spin while they wait bring a busy machine to a crawl; read when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that spin long while they wait bring a busy machine to a crawl; read when torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
         build()()
     except TutelageError as error:
