@@ -212,7 +212,9 @@ def test_what_cannot_be_stops_the_run(scene) -> None:
 def test_the_comparison_is_paired() -> None:
     before = {"reward": [0.0, 1.0, 2.0], "length": [1.0] * 3, "kl": [0.0] * 3, "ended": [1.0] * 3}
     after = {"reward": [1.0, 2.0, 2.0], "length": [2.0] * 3, "kl": [1.0] * 3, "ended": [0.0] * 3}
-    result = compare(before, after, seed=0)
+    result = compare(before, after, unended_penalty=0.5, seed=0)
+    assert result["score"] == {"before": 1.0, "after": pytest.approx(5 / 3 - 0.5)}
+    assert result["score_gain"]["value"] == pytest.approx(2 / 3 - 0.5)
     assert result["reward_gain"]["value"] == pytest.approx(2 / 3)
     assert result["win_rate"]["value"] == pytest.approx(2.5 / 3)
     assert result["length"] == {"before": 1.0, "after": 2.0}

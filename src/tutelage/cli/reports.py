@@ -35,6 +35,8 @@ def round_report(report: dict[str, Any]) -> str:
         f" held-out pairs (longer-is-better: {_interval(reward['length_baseline'])})",
         f"  PPO, held-out reward  {ppo['reward']['before']:.3f} → {ppo['reward']['after']:.3f},"
         f" gain {_interval(ppo['reward_gain'])}, KL {ppo['kl']['after']:.2f} nats",
+        f"  less the penalty      {ppo['score']['before']:.3f} → {ppo['score']['after']:.3f},"
+        f" gain {_interval(ppo['score_gain'])} (what PPO maximises)",
         f"  win rate              {_interval(evaluation['win_rate_over_before'])} over the version before",
         "",
     ]

@@ -248,6 +248,7 @@ def train_ppo(
             config.steps,
             {
                 "reward": float(rollout.scores.mean()),
+                "score": float(final.mean()),
                 "kl": kl,
                 "kl_coefficient": beta,
                 "entropy": rollout.entropy,
@@ -278,7 +279,10 @@ def train_ppo(
         "kind": "chat",
         "model": config.model,
         "config": config.model_dump(),
-        "evaluation": {**compare(before, after, seed=config.seed), **data.summary()},
+        "evaluation": {
+            **compare(before, after, unended_penalty=config.unended_penalty, seed=config.seed),
+            **data.summary(),
+        },
         **(lineage or {}),
     }
     run.finish(manifest)

@@ -97,18 +97,41 @@ def sample_scores(
     }
 
 
-def compare(before: dict[str, list[float]], after: dict[str, list[float]], *, seed: int) -> dict[str, Any]:
-    """Means before and after on the same prompts, the gain in reward with its interval, and the win rate."""
-    gains = [new - old for old, new in zip(before["reward"], after["reward"], strict=True)]
-    wins = [float(gain > 0) + 0.5 * (gain == 0) for gain in gains]
-    gain_low, gain_high = bootstrap_ratio([(gain, 1) for gain in gains], seed=seed)
-    win_low, win_high = bootstrap_ratio([(win, 1) for win in wins], seed=seed)
+def compare(
+    before: dict[str, list[float]], after: dict[str, list[float]], *, unended_penalty: float, seed: int
+) -> dict[str, Any]:
+    """Means before and after on the same prompts; the gains in reward and in score with their intervals; wins.
+
+    The score is what PPO maximises, KL apart: the reward, less the penalty where an answer did not end by itself.
+    A win is a higher reward; an equal one counts half.
+    """
+    before, after = (side | {"score": _scores(side, unended_penalty)} for side in (before, after))
     means = {
         key: {"before": statistics.fmean(before[key]), "after": statistics.fmean(after[key])}
-        for key in ("reward", "length", "kl", "ended")
+        for key in ("reward", "score", "length", "kl", "ended")
     }
+    wins = [
+        0.5 if new == old else float(new > old)
+        for old, new in zip(before["reward"], after["reward"], strict=True)
+    ]
     return {
         **means,
-        "reward_gain": {"value": statistics.fmean(gains), "low": gain_low, "high": gain_high},
-        "win_rate": {"value": statistics.fmean(wins), "low": win_low, "high": win_high},
+        "reward_gain": _gain(before["reward"], after["reward"], seed=seed),
+        "score_gain": _gain(before["score"], after["score"], seed=seed),
+        "win_rate": _mean(wins, seed=seed),
     }
+
+
+def _scores(side: dict[str, list[float]], unended_penalty: float) -> list[float]:
+    pairs = zip(side["reward"], side["ended"], strict=True)
+    return [reward - unended_penalty * (1 - ended) for reward, ended in pairs]
+
+
+def _gain(before: Sequence[float], after: Sequence[float], *, seed: int) -> dict[str, float]:
+    return _mean([new - old for old, new in zip(before, after, strict=True)], seed=seed)
+
+
+def _mean(values: Sequence[float], *, seed: int) -> dict[str, float]:
+    """A mean over prompts with its 95 % interval."""
+    low, high = bootstrap_ratio([(value, 1) for value in values], seed=seed)
+    return {"value": statistics.fmean(values), "low": low, "high": high}
