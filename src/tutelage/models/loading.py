@@ -34,6 +34,10 @@ def load_model(name: str, home: Path, *, dtype: str = "auto") -> LoadedModel:
     folder = locate(name, home)
     shape = read_architecture(folder)
     renderer = load_renderer(folder)
+    if name == "tiny":
+        torch.set_num_threads(
+            1
+        )  # its layers are too small to share: the threads would only wait for each other
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     wanted = _dtype(name, device) if dtype == "auto" else DTYPES[dtype]
     if shape is None:
