@@ -20,9 +20,8 @@ from tutelage.datasets.sources import fields
 from tutelage.dialogue import Message, Role, check_turns
 from tutelage.engine.interface import Sampling
 from tutelage.errors import DataError, TutelageError
-from tutelage.models.adapters import load_adapter
 from tutelage.models.generation import Batch, Request
-from tutelage.models.loading import LoadedModel, load_model
+from tutelage.models.loading import LoadedModel, load_model, load_version
 from tutelage.registry import ModelVersion
 from tutelage.training.reward import load_reward_model, score_completions
 
@@ -102,15 +101,6 @@ def score_lines(source: BinaryIO, target: TextIO, version: ModelVersion, home: P
             line.answer = {"reward": reward}
         failed += _print_finished(order, target)
     return failed
-
-
-def load_version(version: ModelVersion, home: Path) -> LoadedModel:
-    """A chat version's base with its adapter folded in. Raises ModelError."""
-    loaded = load_model(version.model, home)
-    if version.adapter is not None:
-        load_adapter(loaded.model, "published", version.adapter)
-        loaded.model.merge_adapter("published")
-    return loaded
 
 
 def _scorable(text: bytes, loaded: LoadedModel) -> tuple[list[int], list[int]]:

@@ -14,8 +14,7 @@ from tutelage.dialogue import Message
 from tutelage.engine.interface import Sampling
 from tutelage.errors import ContextTooLong
 from tutelage.models.generation import Batch, Request
-from tutelage.models.loading import LoadedModel
-from tutelage.pipelines import load_version
+from tutelage.models.loading import LoadedModel, load_version
 from tutelage.registry import Registry
 
 _random = SystemRandom()
@@ -49,6 +48,8 @@ def chat(registry: Registry, home: Path, name: str, sampling: Sampling, *, as_js
         except ContextTooLong as error:
             console.print(f"[red]{error.message}[/]\n[dim]{error.hint}[/]")
             messages.pop()
+            if as_json:
+                print(json.dumps({"error": {"message": error.message}}, ensure_ascii=False), flush=True)
             continue
         messages.append(Message("assistant", answer))
         if as_json:
@@ -72,9 +73,10 @@ def _answer(loaded: LoadedModel, messages: list[Message], sampling: Sampling, *,
     renderer = loaded.renderer
     batch = Batch(loaded.model, renderer.stop_ids, slots=1)
     prompt = renderer.prompt(messages)
+    room = batch.context_length - len(prompt)
     request = Request(
         prompt_ids=prompt,
-        max_tokens=max(1, batch.context_length - len(prompt)),
+        max_tokens=max(1, min(sampling.max_tokens or room, room)),
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         seed=_random.getrandbits(63),

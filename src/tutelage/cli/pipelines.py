@@ -80,7 +80,7 @@ def chat(
     from tutelage.terminal import chat as run_chat
 
     folder = home()
-    sampling = Sampling(temperature=temperature, top_p=top_p, max_tokens=None)
+    sampling = Sampling(temperature=temperature, top_p=top_p)
     run_chat(_registry(folder), folder, version, sampling, as_json=as_json)
 
 

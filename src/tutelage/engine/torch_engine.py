@@ -12,9 +12,8 @@ from random import SystemRandom
 
 from tutelage.engine.interface import Sampling, TokenChunk
 from tutelage.errors import ContextTooLong, InvalidRequest, TutelageError, Unavailable
-from tutelage.models.adapters import load_adapter
 from tutelage.models.generation import Batch, Request, Token
-from tutelage.models.loading import LoadedModel, load_model
+from tutelage.models.loading import LoadedModel, load_version
 from tutelage.registry import ModelVersion
 from tutelage.rendering import Renderer
 
@@ -184,8 +183,4 @@ def load(version: ModelVersion, home: Path) -> TorchEngine:
 
     Raises ModelError when the base or the adapter cannot be read.
     """
-    loaded = load_model(version.model, home)
-    if version.adapter is not None:
-        load_adapter(loaded.model, "published", version.adapter)
-        loaded.model.merge_adapter("published")
-    return TorchEngine(version.name, loaded)
+    return TorchEngine(version.name, load_version(version, home))

@@ -26,9 +26,10 @@ from tutelage.evaluation.answers import answer_all, side_by_side, win_rate
 from tutelage.improvement.stages import SCHEMAS, Installation, SnapshotData, Stage, prepare, recorded
 from tutelage.models.locate import locate
 from tutelage.registry import ModelVersion
+from tutelage.registry.version import write_json
 from tutelage.rendering import load_renderer
 from tutelage.store import export
-from tutelage.training.metrics import Progress, Run, no_progress, write_json
+from tutelage.training.metrics import Progress, Run, no_progress
 from tutelage.training.ppo import PPOConfig, prepare_ppo, train_ppo
 from tutelage.training.reward import RewardConfig, train_reward
 from tutelage.training.sft import SFTConfig, train_sft

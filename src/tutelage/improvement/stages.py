@@ -14,9 +14,10 @@ from tutelage.dialogue import Comparison, Dialogue
 from tutelage.errors import Conflict, InvalidRequest, NotFound, TutelageError
 from tutelage.models.locate import locate
 from tutelage.registry import Registry
+from tutelage.registry.version import write_json
 from tutelage.rendering import load_renderer
 from tutelage.store import Store, export, runs
-from tutelage.training.metrics import Progress, Run, no_progress, write_json
+from tutelage.training.metrics import Progress, Run, no_progress
 from tutelage.training.ppo import PPOConfig, PPOData, prepare_ppo, train_ppo
 from tutelage.training.reward import RewardConfig, RewardData, prepare_reward, train_reward
 from tutelage.training.sft import SFTConfig, SFTData, prepare_sft, train_sft

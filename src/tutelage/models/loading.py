@@ -7,10 +7,12 @@ from pathlib import Path
 
 import torch
 
+from tutelage.models.adapters import load_adapter
 from tutelage.models.foreign import load_foreign
 from tutelage.models.interface import CausalModel
 from tutelage.models.locate import locate
 from tutelage.models.transformer import Transformer, read_architecture, read_tensors
+from tutelage.registry import ModelVersion
 from tutelage.rendering import Renderer, load_renderer
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -44,6 +46,18 @@ def load_model(name: str, home: Path, *, dtype: str = "auto") -> LoadedModel:
         return LoadedModel(name, load_foreign(folder, wanted, device), renderer)
     model = Transformer(shape, read_tensors(folder, wanted, device))
     return LoadedModel(name, model.to(device), renderer)
+
+
+def load_version(version: ModelVersion, home: Path) -> LoadedModel:
+    """A published chat version: its base model with its adapter folded in.
+
+    Raises ModelError when the base or the adapter cannot be read.
+    """
+    loaded = load_model(version.model, home)
+    if version.adapter is not None:
+        load_adapter(loaded.model, "published", version.adapter)
+        loaded.model.merge_adapter("published")
+    return loaded
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import Conflict, NotFound
+from tutelage.registry.version import write_json
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
 """Called with the stage's name, steps done, steps in all, and the newest metrics."""
@@ -108,13 +109,3 @@ class Run:
         write_json(self.folder / "manifest.json", manifest)
         for checkpoint in self.folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace a JSON file at once: a reader, or a crash, sees the old one or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(content, file, ensure_ascii=False, indent=2, default=str)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
