@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from tutelage.rendering import Renderer
@@ -16,25 +16,37 @@ class Sampling:
     """How one completion is drawn. `temperature` 0 is greedy; `top_p` 1 draws from the whole distribution.
 
     `seed` makes the answer repeatable; `max_tokens` None means up to the end of the context.
+    stop_ids: tokens that end this completion, beside the model's own end tokens.
+    logit_bias: what is added to the logits of single tokens.
+    presence_penalty, frequency_penalty: what is taken from the logit of a token that this completion has already
+    drawn: once, and once for every time it was drawn.
+    top_logprobs: how many of the most probable tokens to name at every place.
     """
 
     temperature: float = 0.7
     top_p: float = 0.95
     max_tokens: int | None = 512
     seed: int | None = None
+    stop_ids: frozenset[int] = frozenset()
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    top_logprobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TokenChunk:
     """The next tokens of one completion, never empty unless `finish_reason` is set.
 
-    `token_ids` never holds the end token. `logprobs[i]` is the natural log-probability under the model's
-    untempered distribution of `token_ids[i]`.
+    `token_ids` never holds the end token. `logprobs[i]` is the natural log-probability of `token_ids[i]` under the
+    model's own distribution, without temperature, bias and penalties. `top_logprobs[i]` are the ids and
+    log-probabilities of the most probable tokens at that place, best first, as many as were asked for.
     """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish_reason: FinishReason | None = None
+    top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
 
 
 class Engine(Protocol):

@@ -70,10 +70,15 @@ class ScriptedEngine:
         turn = next(self._turns) if sampling.seed is None else sampling.seed
         answer = self._answers[turn % len(self._answers)]
         limit = min(room, len(answer) if sampling.max_tokens is None else sampling.max_tokens)
+        reason: FinishReason = "length" if limit < len(answer) else "stop"
         for token in answer[:limit]:
             await asyncio.sleep(self.delay)
-            yield TokenChunk((token,), (0.0,))
-        reason: FinishReason = "length" if limit < len(answer) else "stop"
+            if token in sampling.stop_ids:
+                reason = "stop"
+                break
+            # It is sure of every token: no other has a probability to be named.
+            top = (((token, 0.0),),) if sampling.top_logprobs else ()
+            yield TokenChunk((token,), (0.0,), top_logprobs=top)
         yield TokenChunk((), (), finish_reason=reason)
 
     def _enter(self) -> None:

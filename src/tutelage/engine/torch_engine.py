@@ -99,6 +99,11 @@ class TorchEngine:
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             seed=_random.getrandbits(63) if sampling.seed is None else sampling.seed,
+            stop_ids=sampling.stop_ids,
+            logit_bias=sampling.logit_bias,
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            top_logprobs=sampling.top_logprobs,
         )
 
     def _submit(self, request: Request, reader: _Reader) -> None:
@@ -175,7 +180,8 @@ def _post(loop: asyncio.AbstractEventLoop, mail: Sequence[tuple[_Reader, Token |
 def _chunk(token: Token) -> TokenChunk:
     if token.finish_reason == "stop":
         return TokenChunk((), (), "stop")
-    return TokenChunk((token.token_id,), (token.logprob,), token.finish_reason)
+    top = (token.top_logprobs,) if token.top_logprobs else ()
+    return TokenChunk((token.token_id,), (token.logprob,), token.finish_reason, top)
 
 
 def load(version: ModelVersion, home: Path) -> TorchEngine:

@@ -7,8 +7,8 @@ two steps; a finished one hands its slot to the last running one, so the running
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -24,26 +24,40 @@ _CACHE_STEP = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One completion to generate. `seed` makes it repeatable, whatever else runs in the batch."""
+    """One completion to generate. `seed` makes it repeatable, whatever else runs in the batch.
+
+    stop_ids: tokens that end this completion, beside those of its batch.
+    logit_bias: what is added to the logits of single tokens.
+    presence_penalty, frequency_penalty: what is taken from the logit of a token that this completion has already
+    drawn: once, and once for every time it was drawn.
+    top_logprobs: how many of the most probable tokens to name at every place.
+    """
 
     prompt_ids: Sequence[int]
     max_tokens: int
     seed: int
     temperature: float = 1.0
     top_p: float = 1.0
+    stop_ids: frozenset[int] = frozenset()
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    top_logprobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
     """One sampled token of the request `key`. The end token is given too, with finish reason `stop`.
 
-    `logprob` is taken under the untempered distribution.
+    `logprob` is taken under the model's own distribution, without temperature, bias and penalties, and so are
+    `top_logprobs`: the ids and log-probabilities of the most probable tokens, best first, as many as asked for.
     """
 
     key: int
     token_id: int
     logprob: float
     finish_reason: Literal["stop", "length"] | None
+    top_logprobs: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,23 @@ def test_max_tokens_ends_an_answer(renderer: Renderer) -> None:
     assert ask(engine, Sampling(max_tokens=6)) == ("abcdef", "stop")
 
 
+def test_a_stop_token_ends_an_answer_and_is_not_part_of_it(renderer: Renderer) -> None:
+    engine = ScriptedEngine(["abcdef"], renderer=renderer)
+    (stop,) = renderer.completion("d")[:1]
+    assert ask(engine, Sampling(stop_ids=frozenset({stop}))) == ("abc", "stop")
+
+
+def test_every_token_may_be_named_with_its_probability(renderer: Renderer) -> None:
+    engine = ScriptedEngine(["ab"], renderer=renderer)
+
+    async def tops() -> list[object]:
+        chunks = engine.generate([1], Sampling(top_logprobs=2))
+        return [chunk.top_logprobs async for chunk in chunks if chunk.token_ids]
+
+    a, b = renderer.completion("ab")[:2]
+    assert asyncio.run(tops()) == [(((a, 0.0),),), (((b, 0.0),),)]
+
+
 def test_the_context_ends_an_answer(renderer: Renderer) -> None:
     length = len(renderer.prompt([Message("user", "Hi")])) + 2
     engine = ScriptedEngine(["abcdef"], renderer=renderer, context_length=length)
