@@ -23,7 +23,7 @@ from tutelage.errors import DataError, TutelageError
 from tutelage.models.generation import Batch, Request
 from tutelage.models.loading import LoadedModel, load_model, load_version
 from tutelage.registry import ModelVersion
-from tutelage.training.reward import load_reward_model, score_completions
+from tutelage.training.reward_model import load_reward_model, score_completions
 
 _IN_FLIGHT = 64
 
@@ -85,7 +85,7 @@ def score_lines(source: BinaryIO, target: TextIO, version: ModelVersion, home: P
     if version.adapter is None:
         raise DataError(f"{version.name} has no reward model", hint="name a reward version (r1, r2, …)")
     loaded = load_model(version.model, home)
-    head = load_reward_model(loaded.model, version.adapter)
+    judge = load_reward_model(loaded.model, version.adapter)
     lines = _Lines(source)
     failed = 0
     while lines.open:
@@ -96,8 +96,8 @@ def score_lines(source: BinaryIO, target: TextIO, version: ModelVersion, home: P
                 good.append((line, _scorable(line.text, loaded)))
             except TutelageError as error:
                 line.answer = _error(error, line.number)
-        rewards = score_completions(loaded.model, head, [ids for _, ids in good])
-        for (line, _), reward in zip(good, rewards, strict=True):
+        rewards = score_completions(loaded.model, judge, [ids for _, ids in good]).mean(dim=1)
+        for (line, _), reward in zip(good, rewards.tolist(), strict=True):
             line.answer = {"reward": reward}
         failed += _print_finished(order, target)
     return failed

@@ -66,11 +66,13 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
 
 
 def weights(home: Path) -> dict[str, bytes]:
-    stages = ("sft", "reward", "ppo")
     folder = home / "runs" / "round-0001"
-    return {
-        stage: (folder / stage / "adapter" / "adapter_model.safetensors").read_bytes() for stage in stages
-    }
+    files = [
+        file
+        for stage in ("sft", "reward", "ppo")
+        for file in folder.glob(f"{stage}/adapter/**/*.safetensors")
+    ]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 def test_a_round_makes_a_candidate_with_its_lineage(straight: tuple[Path, dict]) -> None:

@@ -25,8 +25,9 @@ from tutelage.training.ppo import (
     step_prompts,
     train_ppo,
 )
-from tutelage.training.reward import RewardConfig, load_reward_model, train_reward
-from tutelage.training.rollouts import Rollout, RowView, ValueModel, as_examples, micro_batches, sample, score
+from tutelage.training.reward import RewardConfig, train_reward
+from tutelage.training.reward_model import load_reward_model, load_value_model
+from tutelage.training.rollouts import Rollout, RowView, as_examples, micro_batches, sample, score
 from tutelage.training.sft import SFTConfig, train_sft
 from tutelage.training.standing import compare
 
@@ -98,8 +99,8 @@ def scene(home: Path, prompts: list[Dialogue], stages: tuple[Path, Path]):
 
     load_adapter(loaded.model, "sft", stages[0])
     loaded.model.copy_adapter("sft", "policy")
-    value = ValueModel("value", load_reward_model(loaded.model, stages[1], name="value"))
-    reward = ValueModel("reward", load_reward_model(loaded.model, stages[1], name="reward"))
+    value = load_value_model(loaded.model, stages[1], name="value")
+    reward = load_reward_model(loaded.model, stages[1], name="reward")
     prompt_ids = [loaded.renderer.prompt(prompt.messages) for prompt in prompts]
     completions = sample(
         loaded.model,
@@ -157,7 +158,7 @@ def test_values_stand_before_the_token_they_judge(scene) -> None:
     with torch.inference_mode():
         for scalar, place, expected in (
             (value, start, rollout.values[0, 0]),
-            (reward, len(ids), rollout.scores[0]),
+            (reward.members[0], len(ids), rollout.scores[0]),
         ):
             with loaded.model.using(scalar.adapter):
                 hidden = loaded.model.hidden(torch.tensor(ids[:place]), sequences([place]))

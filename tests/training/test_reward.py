@@ -18,11 +18,10 @@ from tutelage.training.reward import (
     ADAPTER,
     RewardConfig,
     accumulate_gradients,
-    load_reward_model,
-    score_completions,
     score_examples,
     train_reward,
 )
+from tutelage.training.reward_model import RewardModel, ValueModel, load_reward_model, score_completions
 
 CONFIG = RewardConfig(
     model="tiny", batch_tokens=300, learning_rate=5e-3, head_learning_rate=1e-2, held_out=0.25
@@ -37,7 +36,8 @@ def test_a_score_does_not_depend_on_its_batch(home: Path, comparisons: list[Comp
     together = torch.cat(score_examples(loaded.model, head, examples, 10_000))
     apart = torch.cat(score_examples(loaded.model, head, examples, 1))
     pairs = [(example.prompt_ids, ids) for example in examples for ids in example.completions]
-    singly = torch.tensor(score_completions(loaded.model, head, pairs, 50))
+    judge = RewardModel((ValueModel(ADAPTER, head),))
+    singly = score_completions(loaded.model, judge, pairs, 50)[:, 0]
     assert torch.allclose(together, apart, atol=1e-4)
     assert torch.allclose(together, singly, atol=1e-4)
 
@@ -68,10 +68,10 @@ def test_it_learns_the_taste_and_is_loaded_as_it_was(
     assert evaluation["length_baseline"]["value"] == 0.0
 
     loaded = load_model("tiny", home)
-    head = load_reward_model(loaded.model, run.folder / "adapter")
+    judge = load_reward_model(loaded.model, run.folder / "adapter")
     prompt = loaded.renderer.prompt([Message("user", "say gnu")])
     answers = [completion_ids(text, loaded.renderer) for text in ("b", "a" * 9)]
-    short, long = score_completions(loaded.model, head, [(prompt, ids) for ids in answers])
+    short, long = score_completions(loaded.model, judge, [(prompt, ids) for ids in answers])[:, 0]
     assert short > long
 
 

@@ -17,7 +17,7 @@ from tutelage.models.adapters import load_adapter
 from tutelage.models.generation import Request, complete
 from tutelage.models.loading import load_model
 from tutelage.training.agreement import bootstrap_ratio
-from tutelage.training.reward import load_reward_model, score_completions
+from tutelage.training.reward_model import load_reward_model, score_completions
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def answer_all(
     """
     loaded = load_model(model_name, home)
     model, renderer = loaded.model, loaded.renderer
-    head = load_reward_model(model, reward)
+    judge = load_reward_model(model, reward)
     answers: dict[str, Answers] = {}
     for name, adapter in speakers.items():
         if adapter is not None:
@@ -69,7 +69,7 @@ def answer_all(
         pairs = [(p.token_ids, list(c.token_ids)) for p, c in zip(prompts, completions, strict=True)]
         answers[name] = Answers(
             texts=[renderer.decode(completion.token_ids) for completion in completions],
-            rewards=score_completions(model, head, pairs),
+            rewards=score_completions(model, judge, pairs).mean(dim=1).tolist(),
             lengths=[len(completion.token_ids) for completion in completions],
             ended=[completion.finish_reason == "stop" for completion in completions],
         )

@@ -28,8 +28,12 @@ class ScalarHead(nn.Module):
         return self.gain * (hidden.float() @ self.weight + self.bias) + self.shift
 
     @torch.no_grad()
-    def normalise(self, outputs: Tensor) -> None:
-        """Set gain and shift so that what gave `outputs` would have mean 0 and standard deviation 1."""
+    def normalise(self, outputs: Tensor) -> float:
+        """Set gain and shift so that what gave `outputs` would have mean 0 and standard deviation 1.
+
+        Returns the factor by which differences of outputs have grown.
+        """
         mean, deviation = outputs.mean(), outputs.std().clamp_min(1e-6)
         self.gain.div_(deviation)
         self.shift.sub_(mean).div_(deviation)
+        return 1 / float(deviation)

@@ -2,6 +2,7 @@
 
 versions/v3/manifest.json
 versions/v3/adapter/adapter_config.json, adapter_model.safetensors     PEFT's own format
+versions/r1/adapter/reward.json, members/0/, members/1/, …             a reward model: one adapter a member
 """
 
 from __future__ import annotations
@@ -89,8 +90,16 @@ def read_version(folder: Path) -> ModelVersion:
 
 
 def check_adapter(folder: Path) -> None:
-    """Raises ModelError when a folder is not an adapter in PEFT's format, with its weights as safetensors."""
+    """Raises ModelError when a folder is not an adapter in PEFT's format, with its weights as safetensors.
+
+    A folder with `members` holds one adapter in each of them.
+    """
     hint = "Train it again, or publish another run."
+    members = sorted((folder / "members").glob("*"))
+    for member in members:
+        check_adapter(member)
+    if members:
+        return
     if not folder.is_dir():
         raise ModelError("The adapter's folder is missing.", where=str(folder), hint=hint)
     if not (folder / "adapter_config.json").is_file():

@@ -1,10 +1,10 @@
 """PPO: the policy learns to write what the reward model scores high, held near the SFT model.
 
-Read it top to bottom. Policy, reference (the SFT model), value and reward model are four adapters on one frozen
-base, with two scalar heads. A step: sample one completion for each prompt, score every token, one pass of
-clipped updates over minibatches. The reward model is first shifted and scaled so that the SFT model's own samples
-score with mean 0 and deviation 1. Rollouts are drawn at temperature 1 from the whole distribution, or the
-ratios would be biased. Left out: reward whitening, dropout, pretraining mix, weight averaging.
+Read it top to bottom. Policy, reference (the SFT model), value model and each member of the reward model are
+adapters on one frozen base, with scalar heads. A step: sample one completion for each prompt, score every
+token, one pass of clipped updates over minibatches. The reward model is first shifted and scaled so that the SFT
+model's own samples score with mean 0 and deviation 1. Rollouts are drawn at temperature 1 from the whole
+distribution, or the ratios would be biased. Left out: reward whitening, dropout, pretraining mix, weight averaging.
 
 Sources: Ouyang et al. 2022 (2203.02155), section 3.5; Ziegler et al. 2019 (1909.08593) for the KL controller;
 Huang et al. 2024 (2403.17031) for the details.
@@ -47,8 +47,8 @@ from tutelage.training.flat import flatten
 from tutelage.training.losses import clipped_policy_loss, clipped_value_loss
 from tutelage.training.metrics import Run
 from tutelage.training.optimizer import adamw, set_rate, update
-from tutelage.training.reward import load_reward_model
-from tutelage.training.rollouts import Rollout, RowView, ValueModel, as_examples, micro_batches, sample, score
+from tutelage.training.reward_model import load_reward_model, load_value_model
+from tutelage.training.rollouts import Rollout, RowView, as_examples, micro_batches, sample, score
 from tutelage.training.standing import (
     POLICY,
     REFERENCE,
@@ -142,8 +142,8 @@ def train_ppo(
     data = prepare_ppo(config, prompts, renderer)
     load_adapter(model, REFERENCE, start)
     model.copy_adapter(REFERENCE, POLICY)
-    reward_model = ValueModel(REWARD, load_reward_model(model, reward, name=REWARD))
-    value_model = ValueModel(VALUE, load_reward_model(model, reward, name=VALUE))
+    reward_model = load_reward_model(model, reward, name=REWARD)
+    value_model = load_value_model(model, reward, name=VALUE)
     policy_optimizer = adamw([(model.adapter_parameters(POLICY), config.learning_rate)])
     value_parameters = [*model.adapter_parameters(VALUE), *value_model.head.parameters()]
     value_optimizer = adamw([(value_parameters, config.value_learning_rate)])

@@ -18,8 +18,6 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tutelage.config import Settings
@@ -27,8 +25,8 @@ from tutelage.datasets.batching import epoch_batches, fill
 from tutelage.datasets.preference import PreferenceExample, render_comparisons
 from tutelage.datasets.splits import split
 from tutelage.dialogue import Comparison
-from tutelage.errors import DataError, ModelError
-from tutelage.models.adapters import AdapterHost, AdapterShape, load_adapter, save_adapter
+from tutelage.errors import DataError
+from tutelage.models.adapters import AdapterShape, load_adapter
 from tutelage.models.heads import ScalarHead
 from tutelage.models.interface import CausalModel
 from tutelage.models.loading import load_model
@@ -43,13 +41,13 @@ from tutelage.training.checkpoints import (
     section,
     unpack_optimizer,
 )
-from tutelage.training.flat import TreeBatch, flatten_trees, preference_trees
+from tutelage.training.flat import TreeBatch, preference_trees
 from tutelage.training.losses import preference_loss
 from tutelage.training.metrics import Run
 from tutelage.training.optimizer import adamw, cosine, set_rate, update
+from tutelage.training.reward_model import RewardModel, ValueModel, save_reward_model
 
 ADAPTER = "reward"
-HEAD_FILE = "head.safetensors"
 UNIT_SAMPLE = 64  # comparisons that set the unit of the reward where none are held out
 
 
@@ -182,7 +180,8 @@ def train_reward(
     unseen = data.held_out or data.train[:UNIT_SAMPLE]
     head.normalise(torch.cat(score_examples(model, head, unseen, config.micro_tokens)))
     scores = score_examples(model, head, data.held_out, config.micro_tokens)
-    save_reward_model(model, head, run.folder / "adapter", base=config.model)
+    member = ValueModel(ADAPTER, head)
+    save_reward_model(model, RewardModel((member,)), run.folder / "adapter", base=config.model)
     manifest = {
         "kind": "reward",
         "model": config.model,
@@ -234,24 +233,6 @@ def score_examples(
     return scores
 
 
-@torch.inference_mode()
-def score_completions(
-    model: CausalModel,
-    head: ScalarHead,
-    dialogues: Sequence[tuple[list[int], list[int]]],
-    micro_tokens: int = 4096,
-) -> list[float]:
-    """Rewards of (prompt ids, completion ids), each read at the completion's last token; order is kept."""
-    lengths = [len(prompt) + len(completion) for prompt, completion in dialogues]
-    order = sorted(range(len(dialogues)), key=lambda index: lengths[index])
-    rewards = [0.0] * len(dialogues)
-    for group in fill(order, lengths, micro_tokens):
-        batch = flatten_trees([(dialogues[i][0], [dialogues[i][1]]) for i in group], model.device)
-        for index, scores in zip(group, tree_scores(model, head, batch), strict=True):
-            rewards[index] = float(scores[0])
-    return rewards
-
-
 def micro_batches(examples: Sequence[PreferenceExample], micro_tokens: int) -> list[list[PreferenceExample]]:
     """Cut comparisons into groups of at most `micro_tokens` tokens."""
     lengths = [example.tokens for example in examples]
@@ -276,24 +257,3 @@ def report(examples: Sequence[PreferenceExample], scores: Sequence[Tensor], *, s
         },
         "by_rank_gap": {str(gap): accuracy(scores, gap=gap) for gap in gaps},
     }
-
-
-def save_reward_model(model: AdapterHost, head: ScalarHead, folder: Path, *, base: str) -> None:
-    """Write the adapter in PEFT's format with the scalar head beside it."""
-    save_adapter(model, ADAPTER, folder, base=base)
-    save_file(head.state_dict(), folder / HEAD_FILE)
-
-
-def load_reward_model(model: CausalModel, folder: Path, *, name: str = ADAPTER) -> ScalarHead:
-    """Add the adapter of a reward model under `name`; returns its head. Raises ModelError when it is broken."""
-    load_adapter(model, name, folder)
-    head = ScalarHead(model.width, seed=0)
-    try:
-        head.load_state_dict(load_file(folder / HEAD_FILE))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            f"the reward model's head cannot be read: {error}",
-            where=str(folder / HEAD_FILE),
-            hint="name a reward version (r1, r2, …), not a chat version",
-        ) from error
-    return head.to(model.device)

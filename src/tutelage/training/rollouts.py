@@ -15,19 +15,11 @@ from torch import Tensor
 
 from tutelage.datasets.batching import fill
 from tutelage.models.generation import Completion, Request, complete
-from tutelage.models.heads import ScalarHead
 from tutelage.models.interface import CausalModel
 from tutelage.models.logprobs import token_scores
 from tutelage.rendering import Rendered
-from tutelage.training.flat import FlatBatch, flatten
-
-
-@dataclass(frozen=True, slots=True)
-class ValueModel:
-    """A scalar model: the adapter of this name, and its head."""
-
-    adapter: str
-    head: ScalarHead
+from tutelage.training.flat import flatten
+from tutelage.training.reward_model import RewardModel, ValueModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +31,7 @@ class Rollout:
     mask: (batch, T) True at completion tokens.
     logprobs, reference_logprobs, sampler_logprobs: (batch, T) of the sampled tokens.
     values: (batch, T) value of the state before each token.
-    scores: (batch,) reward model's score at the last token.
+    scores: (batch,) the reward, at the last token.
     entropy: mean entropy of the policy at the sampled places, in nats.
     """
 
@@ -102,7 +94,7 @@ def score(
     policy: str,
     reference: str,
     value: ValueModel,
-    reward: ValueModel,
+    reward: RewardModel,
 ) -> Rollout:
     """Everything PPO needs of sampled completions; the four adapters visit each micro-batch in turn."""
     lengths = [len(each.token_ids) for each in completions]
@@ -122,9 +114,8 @@ def score(
         with model.using(reference):
             states = model.hidden(batch.token_ids, batch.layout)[batch.scored]
         rows.put(reference_logprobs, token_scores(states, model.head, batch.targets).logprobs)
-        with model.using(value.adapter):
-            rows.put(values, value.head(model.hidden(batch.token_ids, batch.layout)[batch.scored]))
-        scores[list(group)] = final_scores(model, reward, batch).cpu()
+        rows.put(values, value.at(model, batch.token_ids, batch.layout, batch.scored))
+        scores[list(group)] = reward.scores(model, batch).mean(dim=1).cpu()
     sampler = torch.zeros(size)
     for row, each in enumerate(completions):
         sampler[row, : len(each.logprobs)] = torch.tensor(each.logprobs)
@@ -133,17 +124,6 @@ def score(
     return Rollout(
         examples, ended, mask, logprobs, reference_logprobs, sampler, values, scores, entropy / sum(lengths)
     )
-
-
-def final_scores(model: CausalModel, reward: ValueModel, batch: FlatBatch) -> Tensor:
-    """The reward model's score at the last token of every sequence of a flat batch."""
-    positions = batch.layout.positions
-    last = torch.cat(
-        [(positions[1:] == 0).nonzero()[:, 0], torch.tensor([len(positions) - 1], device=positions.device)]
-    )
-    with model.using(reward.adapter):
-        scores: Tensor = reward.head(model.hidden(batch.token_ids, batch.layout)[last])
-    return scores
 
 
 @dataclass(frozen=True, slots=True)

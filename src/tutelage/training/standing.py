@@ -14,7 +14,8 @@ from tutelage.models.interface import CausalModel
 from tutelage.models.loading import LoadedModel
 from tutelage.training.agreement import bootstrap_ratio
 from tutelage.training.checkpoints import State, prefixed, section
-from tutelage.training.rollouts import ValueModel, as_examples, micro_batches, sample, score
+from tutelage.training.reward_model import RewardModel, ValueModel
+from tutelage.training.rollouts import as_examples, micro_batches, sample, score
 
 POLICY, REFERENCE, VALUE, REWARD = "policy", "sft", "value", "reward"
 
@@ -25,33 +26,36 @@ class Models:
 
     loaded: LoadedModel
     value: ValueModel
-    reward: ValueModel
+    reward: RewardModel
 
     @property
     def model(self) -> CausalModel:
         return self.loaded.model
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """What training changes, and the calibrated reward head."""
-        return {
+        """What training changes, and the calibrated heads of the reward model."""
+        tensors = {
             **prefixed("policy", self.model.adapter_tensors(POLICY)),
             **prefixed("value", self.model.adapter_tensors(VALUE)),
             **prefixed("value_head", self.value.head.state_dict()),
-            **prefixed("reward_head", self.reward.head.state_dict()),
         }
+        for member in self.reward.members:
+            tensors |= prefixed(member.adapter, member.head.state_dict())
+        return tensors
 
     def restore(self, state: State) -> None:
         """Put back what `tensors` gave."""
         self.model.set_adapter_tensors(POLICY, section("policy", state.tensors))
         self.model.set_adapter_tensors(VALUE, section("value", state.tensors))
         self.value.head.load_state_dict(section("value_head", state.tensors))
-        self.reward.head.load_state_dict(section("reward_head", state.tensors))
+        for member in self.reward.members:
+            member.head.load_state_dict(section(member.adapter, state.tensors))
 
 
 def calibrate(models: Models, scores: Sequence[float]) -> None:
     """Shift and scale the reward, and with it the value, so that what got `scores` would score N(0, 1)."""
-    for head in (models.reward.head, models.value.head):
-        head.normalise(torch.tensor(scores))
+    models.reward.normalised(torch.tensor(scores))
+    models.value.head.normalise(torch.tensor(scores))
 
 
 @torch.inference_mode()
