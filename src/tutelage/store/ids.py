@@ -43,3 +43,8 @@ def new_id() -> str:
 def now() -> datetime:
     """The present moment in UTC."""
     return datetime.now(UTC)
+
+
+def new_lot() -> int:
+    """A random number that fits a signed 64-bit column."""
+    return secrets.randbits(63)

@@ -18,12 +18,13 @@ from tutelage.store import Store, imports, migrations
 from tutelage.store.database import connect
 from tutelage.store.tables import Base
 
+HEAD = migrations.HEAD
 NEXT_STEP = """
     import sqlalchemy as sa
     from alembic import op
 
-    revision = "0002"
-    down_revision = "0001"
+    revision = "9000"
+    down_revision = "{head}"
 
 
     def upgrade():
@@ -37,9 +38,9 @@ def future(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The program one step on: a schema that rebuilds a table on which others hang."""
     folder = tmp_path / "migrations"
     shutil.copytree(migrations.FOLDER, folder)
-    (folder / "versions" / "0002_next.py").write_text(dedent(NEXT_STEP))
+    (folder / "versions" / "9000_next.py").write_text(dedent(NEXT_STEP.format(head=HEAD)))
     monkeypatch.setattr(migrations, "FOLDER", folder)
-    monkeypatch.setattr(migrations, "HEAD", "0002")
+    monkeypatch.setattr(migrations, "HEAD", "9000")
     return folder
 
 
@@ -75,18 +76,18 @@ def test_an_older_database_is_copied_then_migrated_and_keeps_its_rows(
         assert connection.execute("SELECT count(*) FROM messages").fetchone() == (2,)
     [copy] = store.path.parent.glob("*.bak")
     with closing(sqlite3.connect(copy)) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (HEAD,)
         assert connection.execute("SELECT count(*) FROM messages").fetchone() == (2,)
 
 
 def test_a_step_that_fails_changes_nothing(store: Store, future: Path) -> None:
     store.close()
-    with (future / "versions" / "0002_next.py").open("a") as step:
+    with (future / "versions" / "9000_next.py").open("a") as step:
         step.write("    raise ZeroDivisionError\n")
     with pytest.raises(ZeroDivisionError):
         Store.open(store.path)
     with closing(sqlite3.connect(store.path)) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (HEAD,)
         assert "mood" not in str(connection.execute("SELECT sql FROM sqlite_master").fetchall())
 
 

@@ -1,0 +1,67 @@
+"""Who may come in."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tutelage.store.columns import Text
+from tutelage.store.ids import new_id, now
+from tutelage.store.tables.base import Base, link_to_user
+
+UserRole = Literal["guest", "user", "trainer", "operator"]
+
+
+class User(Base):
+    """A person. A guest has no name and no password; `consent` is "my chats may improve the model"."""
+
+    __tablename__ = "users"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str | None]
+    name_key: Mapped[str | None] = mapped_column(unique=True)
+    password_hash: Mapped[str | None]
+    role: Mapped[UserRole] = mapped_column(Text)
+    locale: Mapped[str] = mapped_column(default="")
+    consent: Mapped[bool] = mapped_column(default=False)
+    created: Mapped[datetime] = mapped_column(default=now)
+
+
+class UserSession(Base):
+    """A signed-in browser. Only the SHA-256 of its token is kept."""
+
+    __tablename__ = "sessions"
+
+    token_hash: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True, default=new_id)
+    user_id: Mapped[str] = mapped_column(link_to_user(), index=True)
+    created: Mapped[datetime] = mapped_column(default=now)
+    expires: Mapped[datetime]
+
+
+class OperatorLink(Base):
+    """A link that makes whoever opens it first an operator."""
+
+    __tablename__ = "operator_links"
+
+    token_hash: Mapped[str] = mapped_column(primary_key=True)
+    created: Mapped[datetime] = mapped_column(default=now)
+    expires: Mapped[datetime]
+    used: Mapped[datetime | None]
+
+
+class ApiKey(Base):
+    """A key for programs. `prefix` is the part shown in lists; only the SHA-256 of the whole is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str]
+    prefix: Mapped[str]
+    secret_hash: Mapped[str] = mapped_column(unique=True)
+    scopes: Mapped[list[str]] = mapped_column(default=list)
+    user_id: Mapped[str | None] = mapped_column(link_to_user(), index=True)
+    created: Mapped[datetime] = mapped_column(default=now)
+    revoked: Mapped[datetime | None]
