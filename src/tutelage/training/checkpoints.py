@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tutelage.errors import ModelError, TrainingError
+from tutelage.training.distributed import world
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,12 @@ class State:
 
 
 def save(folder: Path, state: State) -> None:
-    """Write `folder/checkpoint-STEP`, then remove the older ones. Raises TrainingError when the disk is full."""
+    """Write `folder/checkpoint-STEP`, then remove the older ones. The first process writes; the others have the same.
+
+    Raises TrainingError when the disk is full.
+    """
+    if not world().is_first:
+        return
     final = folder / f"checkpoint-{state.step:06d}"
     draft = folder / f".{final.name}.partial"
     shutil.rmtree(draft, ignore_errors=True)

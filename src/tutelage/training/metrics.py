@@ -20,6 +20,7 @@ from typing import Any
 
 from tutelage.errors import Conflict, NotFound
 from tutelage.registry.version import write_json
+from tutelage.training.distributed import world
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
 """Called with the stage's name, steps done, steps in all, and the newest metrics."""
@@ -31,7 +32,7 @@ def no_progress(stage: str, done: int, total: int, metrics: dict[str, float]) ->
 
 @dataclass(slots=True)
 class Run:
-    """One training run's folder. `stage` names it in progress bars."""
+    """One training run's folder, written by the first process alone. `stage` names it in progress bars."""
 
     folder: Path
     stage: str
@@ -84,7 +85,7 @@ class Run:
     def rewind(self, step: int) -> None:
         """Forget metrics of steps from `step` on: they are about to be made again."""
         file = self.folder / "metrics.jsonl"
-        if not file.exists():
+        if not file.exists() or not world().is_first:
             return
         kept = []
         for line in file.read_text(encoding="utf-8").splitlines():
@@ -99,6 +100,8 @@ class Run:
 
     def log(self, step: int, total: int, metrics: dict[str, float]) -> None:
         """Append one step's metrics and move the progress bar."""
+        if not world().is_first:
+            return
         record = {"step": step, "seconds": round(time.monotonic() - self._started, 3), **metrics}
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
@@ -106,6 +109,8 @@ class Run:
 
     def finish(self, manifest: dict[str, Any]) -> None:
         """Write the manifest, which makes the run publishable, and drop its checkpoints."""
+        if not world().is_first:
+            return
         write_json(self.folder / "manifest.json", manifest)
         for checkpoint in self.folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tutelage.errors import TrainingError
+from tutelage.training.distributed import sum_gradients
 
 
 def adamw(groups: Sequence[tuple[Iterable[nn.Parameter], float]]) -> torch.optim.AdamW:
@@ -35,11 +36,12 @@ def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
 
 
 def update(optimizer: torch.optim.Optimizer, loss: float, *, max_norm: float, where: str) -> float:
-    """Clip the gradients, take the step, clear them; returns the norm before clipping.
+    """Add up the gradients of all processes, clip them, take the step, clear them; returns the norm before clipping.
 
     Raises TrainingError, before any weight has changed, when the loss or a gradient is not finite.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    sum_gradients(parameters)
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_norm))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise TrainingError(

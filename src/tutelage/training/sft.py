@@ -35,6 +35,7 @@ from tutelage.training.checkpoints import (
     section,
     unpack_optimizer,
 )
+from tutelage.training.distributed import share, sum_scalars, world
 from tutelage.training.flat import flatten
 from tutelage.training.metrics import Run
 from tutelage.training.optimizer import adamw, cosine, set_rate, update
@@ -154,7 +155,8 @@ def train_sft(
             save(run.folder, State(step + 1, tensors, {"held_out_loss_before": loss_before}))
 
     loss_after = held_out_loss(model, data.held_out.rendered, config.micro_tokens)
-    save_adapter(model, ADAPTER, run.folder / "adapter", base=config.model)
+    if world().is_first:
+        save_adapter(model, ADAPTER, run.folder / "adapter", base=config.model)
     manifest = {
         "kind": "chat",
         "model": config.model,
@@ -171,18 +173,18 @@ def accumulate_gradients(
 ) -> tuple[float, int]:
     """Add the gradient of the mean loss over all scored tokens of `examples`; returns that loss and their number.
 
-    However the examples are cut into micro-batches, the gradient is the same.
+    However the examples are cut into micro-batches and shared among processes, the gradients add up to the same.
     """
     total = sum(sum(example.completion_mask[1:]) for example in examples)
     loss = 0.0
-    for group in micro_batches(examples, micro_tokens):
+    for group in micro_batches(share(examples, _tokens), micro_tokens):
         batch = flatten(group, model.device)
         with model.using(ADAPTER):
             hidden = model.hidden(batch.token_ids, batch.layout)
             part = -token_scores(hidden[batch.scored], model.head, batch.targets).logprobs.sum() / total
             part.backward()  # type: ignore[no-untyped-call]
         loss += part.item()
-    return loss, total
+    return sum_scalars(loss)[0], total
 
 
 @torch.inference_mode()
@@ -192,17 +194,21 @@ def held_out_loss(model: CausalModel, examples: Sequence[Rendered], micro_tokens
     if not total:
         return None
     loss = 0.0
-    for group in micro_batches(examples, micro_tokens):
+    for group in micro_batches(share(examples, _tokens), micro_tokens):
         batch = flatten(group, model.device)
         with model.using(ADAPTER):
             hidden = model.hidden(batch.token_ids, batch.layout)
             loss -= token_scores(hidden[batch.scored], model.head, batch.targets).logprobs.sum().item()
-    return loss / total
+    return sum_scalars(loss)[0] / total
 
 
 def micro_batches(examples: Sequence[Rendered], micro_tokens: int) -> list[list[Rendered]]:
     """Cut examples into groups of at most `micro_tokens` tokens."""
-    lengths = [len(example.token_ids) for example in examples]
+    lengths = [_tokens(example) for example in examples]
     return [
         [examples[index] for index in group] for group in fill(range(len(examples)), lengths, micro_tokens)
     ]
+
+
+def _tokens(example: Rendered) -> int:
+    return len(example.token_ids)

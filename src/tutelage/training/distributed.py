@@ -1,0 +1,156 @@
+"""Several processes that train one model as one process would.
+
+Every process holds the whole model, takes its share of each step's examples, and adds up gradients and sums with
+the others; losses are divided by the count of the *whole* step, so a sum over processes is what one
+process would have computed. With one process every function here does nothing and costs nothing. Functions that
+add up or collect are called by all processes in the same order, or all of them wait.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from tutelage.errors import TrainingError
+
+Item = TypeVar("Item")
+
+_PATIENCE = timedelta(minutes=30)  # how long one process waits for another before it gives up
+_BUCKET = 2**24  # gradients added up at a time
+
+
+class LostContact(TrainingError):
+    """Another process ended, or cannot be reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Which process this is, of how many."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes files and tells how far things are."""
+        return self.rank == 0
+
+
+def world() -> World:
+    """This process among those that train together; one of one when there are no others."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return World()
+    return World(dist.get_rank(), dist.get_world_size())
+
+
+@contextmanager
+def joined(size: int) -> Iterator[World]:
+    """Stand among `size` processes inside the block, as the environment says (RANK, WORLD_SIZE, LOCAL_RANK).
+
+    A group that the surroundings have already formed is used and left as it is. Raises TrainingError when there
+    are not `size` processes: training would go on with a part of every step.
+    """
+    formed_here = not dist.is_initialized()
+    if formed_here and int(os.environ.get("WORLD_SIZE", "1")) == size:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+    try:
+        if world().size != size:
+            found = int(os.environ.get("WORLD_SIZE", world().size))
+            raise TrainingError(
+                f"{size} processes were asked for, and {found} came up",
+                hint="start them with --processes, or with torchrun and the same number",
+            )
+        yield world()
+    finally:
+        if formed_here and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def share(items: Sequence[Item], weight: Callable[[Item], int]) -> list[Item]:
+    """The items that fall to this process, in their order. All get about the same weight; one may get none."""
+    here = world()
+    if here.size == 1:
+        return list(items)
+    loads = [0] * here.size
+    mine = []
+    for index in sorted(range(len(items)), key=lambda index: -weight(items[index])):
+        lightest = loads.index(min(loads))
+        loads[lightest] += weight(items[index])
+        if lightest == here.rank:
+            mine.append(index)
+    return [items[index] for index in sorted(mine)]
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Add up each parameter's gradient over all processes; a process that had no examples adds nothing."""
+    if world().size == 1:
+        return
+    trained = list(parameters)
+    for parameter in trained:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    bucket: list[Tensor] = []
+    for parameter in trained:
+        assert parameter.grad is not None
+        bucket.append(parameter.grad)
+        if sum(map(Tensor.numel, bucket)) >= _BUCKET:
+            sum_tensors(bucket)
+            bucket = []
+    sum_tensors(bucket)
+
+
+def sum_tensors(tensors: Sequence[Tensor]) -> None:
+    """Add up tensors over all processes, in place and in one message."""
+    if world().size == 1 or not tensors:
+        return
+    flat = torch.cat([tensor.detach().flatten() for tensor in tensors]).to(_device())
+    with _contact():
+        dist.all_reduce(flat)
+    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.detach().copy_(total.view_as(tensor))
+
+
+def sum_scalars(*values: float) -> tuple[float, ...]:
+    """Add up numbers over all processes."""
+    total = torch.tensor(values, dtype=torch.float64)
+    sum_tensors([total])
+    return tuple(total.tolist())
+
+
+def collect(mine: Sequence[tuple[int, Item]], count: int) -> list[Item]:
+    """Put together what the processes made: `mine` holds (place, item), and each of `count` places is some one's."""
+    parts: list[Sequence[tuple[int, Item]]] = [mine]
+    if world().size > 1:
+        parts = [[] for _ in range(world().size)]
+        with _contact():
+            dist.all_gather_object(parts, mine)
+    made = {place: item for part in parts for place, item in part}
+    return [made[place] for place in range(count)]
+
+
+def _device() -> torch.device:
+    """Where the processes' messages must be."""
+    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+
+
+@contextmanager
+def _contact() -> Iterator[None]:
+    """Raises LostContact when a message between processes fails."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise LostContact(
+            f"contact with the other processes was lost: {str(error).splitlines()[0]}",
+            where=f"process {world().rank + 1} of {world().size}",
+            hint="one of them has ended; go on with --resume",
+        ) from error
