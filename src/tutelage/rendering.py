@@ -65,6 +65,7 @@ class Renderer:
         self.tokenizer = folder.tokenizer
         self.stop_ids = folder.stop_ids
         self.pad_id = folder.pad_id
+        self.vocabulary = folder.vocabulary
         self._special_tokens = folder.special_tokens
         self._template = _compile(folder.chat_template)
         self._scaffold = lru_cache(maxsize=256)(self._make_scaffold)
@@ -97,6 +98,14 @@ class Renderer:
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""
         return self.tokenizer.decode(token_ids)
+
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of a text that is no dialogue; special tokens that are spelled out in it count as such."""
+        return self.tokenizer.encode(text, special=True)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes of one token, which may be a part of a character; special tokens as they are spelled."""
+        return self.tokenizer.token_bytes(token_id)
 
     def decoder(self) -> StreamDecoder:
         """A decoder for one stream of tokens."""

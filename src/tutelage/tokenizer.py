@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,18 @@ from typing import Any, Protocol
 import tokenizers
 
 from tutelage.errors import ModelError
+
+_BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
+
+
+def byte_symbols() -> list[str]:
+    """The printable stand-ins of the 256 bytes that byte-level tokenizers use, in byte order."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in plain else chr(next(others)) for byte in range(256)]
+
+
+_BYTES = {symbol: byte for byte, symbol in enumerate(byte_symbols())}
 
 
 class Tokenizer(Protocol):
@@ -21,6 +34,9 @@ class Tokenizer(Protocol):
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of the ids, special tokens left out; incomplete UTF-8 becomes U+FFFD."""
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What one token stands for, special tokens as they are spelled. Nothing for an unknown id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +64,8 @@ class HuggingFaceTokenizer:
         for each in (self._plain, self._special):
             each.no_truncation()
             each.no_padding()
+        self._added = self._special.get_added_tokens_decoder()
+        self._byte_level = "ByteLevel" in json.dumps(json.loads(tokenizer_json).get("decoder"))
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         tokenizer = self._special if special else self._plain
@@ -58,14 +76,25 @@ class HuggingFaceTokenizer:
         text: str = self._special.decode(list(token_ids), skip_special_tokens=True)
         return text
 
+    def token_bytes(self, token_id: int) -> bytes:
+        token: str | None = self._special.id_to_token(token_id)
+        if token is None:
+            return b""
+        if token_id in self._added:
+            return token.encode()
+        if self._byte_level:
+            return bytes(_BYTES[symbol] for symbol in token if symbol in _BYTES)
+        if _BYTE_TOKEN.fullmatch(token):
+            return bytes([int(token[3:5], 16)])
+        return token.replace("\u2581", " ").encode()
+
     def id_of(self, token: str) -> int | None:
         found: int | None = self._special.token_to_id(token)
         return found
 
     def special_ids(self) -> dict[str, int]:
         """The added tokens marked special, by their text."""
-        added = self._special.get_added_tokens_decoder()
-        return {token.content: index for index, token in added.items() if token.special}
+        return {token.content: index for index, token in self._added.items() if token.special}
 
     def size(self) -> int:
         size: int = self._special.get_vocab_size(with_added_tokens=True)

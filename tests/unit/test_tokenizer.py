@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tutelage.errors import ModelError
 from tutelage.models import tiny
-from tutelage.tokenizer import load_tokenizer
+from tutelage.tokenizer import HuggingFaceTokenizer, load_tokenizer
 
 
 @pytest.fixture
@@ -148,3 +150,24 @@ def test_a_broken_folder_is_named(folder: Path, damage: Callable[[Path], None]) 
         load_tokenizer(folder)
     assert str(folder) in caught.value.where
     assert caught.value.hint
+
+
+@given(st.text(max_size=40))
+def test_the_bytes_of_its_tokens_are_the_bytes_of_a_text(text: str) -> None:
+    tokenizer = HuggingFaceTokenizer(tiny.tokenizer_json())
+    ids = tokenizer.encode(text, special=False)
+    assert b"".join(map(tokenizer.token_bytes, ids)) == text.encode()
+
+
+def test_special_tokens_have_the_bytes_that_spell_them(folder: Path) -> None:
+    tokenizer = load_tokenizer(folder).tokenizer
+    assert tokenizer.token_bytes(2) == b"<|im_end|>"
+    assert tokenizer.token_bytes(10_000) == b""
+
+
+def test_tokenizers_that_are_not_byte_level_spell_bytes_and_spaces_out() -> None:
+    vocabulary = {"<unk>": 0, "\u2581caf": 1, "<0xC3>": 2, "<0xA9>": 3}
+    model = {"type": "BPE", "vocab": vocabulary, "merges": [], "byte_fallback": True, "unk_token": "<unk>"}
+    decoder = {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}
+    tokenizer = HuggingFaceTokenizer(json.dumps({"version": "1.0", "model": model, "decoder": decoder}))
+    assert b"".join(map(tokenizer.token_bytes, (1, 2, 3))).decode() == " café"

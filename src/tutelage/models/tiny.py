@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tutelage.tokenizer import byte_symbols
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
@@ -41,16 +43,9 @@ CONFIG: dict[str, Any] = {
 EMBEDDING_DEVIATION = 0.4
 
 
-def _byte_symbols() -> list[str]:
-    """The printable stand-ins of the 256 bytes that byte-level tokenizers use, in byte order."""
-    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = iter(range(256, 512))
-    return [chr(byte) if byte in plain else chr(next(others)) for byte in range(256)]
-
-
 def tokenizer_json() -> str:
     """A byte-level tokenizer without merges: one token a byte, after the special tokens."""
-    vocabulary = {symbol: index for index, symbol in enumerate([*SPECIAL_TOKENS, *_byte_symbols()])}
+    vocabulary = {symbol: index for index, symbol in enumerate([*SPECIAL_TOKENS, *byte_symbols()])}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     return json.dumps(
