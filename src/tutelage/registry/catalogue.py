@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from tutelage.registry.version import (
     MANIFEST,
     NAME,
     PREFIXES,
+    WEIGHTS,
     ModelVersion,
     VersionKind,
     check_adapter,
+    check_weights,
     kind_of,
     read_version,
     write_json,
@@ -54,6 +56,7 @@ class Registry:
         kind: VersionKind,
         model: str,
         files: Path | None = None,
+        weights: Path | None = None,
         parents: Sequence[str] = (),
         snapshot: str | None = None,
         run: str | None = None,
@@ -61,9 +64,10 @@ class Registry:
         evaluation: dict[str, Any] | None = None,
         notes: str = "",
     ) -> ModelVersion:
-        """Add a version under the next free name; `files` is its adapter's folder, which is copied.
+        """Add a version under the next free name. `files` is its adapter's folder, or `weights` that of the
+        whole model; what is given is copied.
 
-        Raises NotFound for unknown parents, ModelError when the adapter is not whole, InvalidRequest for an
+        Raises NotFound for unknown parents, ModelError when a folder is not whole, InvalidRequest for an
         unknown kind. Either the whole version is there afterwards, or nothing.
         """
         if kind not in KINDS:
@@ -74,10 +78,13 @@ class Registry:
             self.get(parent)
         if files is not None:
             check_adapter(files)
+        if weights is not None:
+            check_weights(weights)
         manifest = {
             "kind": kind,
             "model": model,
             "adapter": files is not None,
+            "weights": weights is not None,
             "parents": list(parents),
             "created": datetime.now(UTC).isoformat(),
             "snapshot": snapshot,
@@ -87,7 +94,8 @@ class Registry:
             "evaluation": evaluation or {},
             "notes": notes,
         }
-        return self._place(kind, manifest, files)
+        folders = {ADAPTER: files, WEIGHTS: weights}
+        return self._place(kind, manifest, {name: each for name, each in folders.items() if each is not None})
 
     def begin(self, model: str) -> None:
         """Where nothing is `stable` yet, make a base model the first version and let it serve."""
@@ -134,7 +142,7 @@ class Registry:
         if wanted not in (None, version.kind):
             message = f"{alias!r} means a {wanted} model, and {name} is a {version.kind} model."
             raise InvalidRequest(message, param="alias", hint="Choose another alias.")
-        _check_files(version)
+        self._check_files(version)
         self._aliases.point(alias, version.name)
         return version
 
@@ -158,12 +166,14 @@ class Registry:
         wanted = [name for name in names if kind is None or kind_of(name) == kind]
         return sorted(wanted, key=lambda name: (kind_of(name), int(name[1:])))
 
-    def _place(self, kind: VersionKind, manifest: dict[str, Any], files: Path | None) -> ModelVersion:
+    def _place(
+        self, kind: VersionKind, manifest: dict[str, Any], folders: Mapping[str, Path]
+    ) -> ModelVersion:
         draft = Path(tempfile.mkdtemp(prefix=".publishing-", dir=self.folder))
         try:
             write_json(draft / MANIFEST, manifest)
-            if files is not None:
-                shutil.copytree(files, draft / ADAPTER)
+            for name, folder in folders.items():
+                shutil.copytree(folder, draft / name)
             return read_version(self._rename(draft, kind))
         except OSError as error:
             raise ModelError(f"The version cannot be written: {error}.", where=str(self.folder)) from error
@@ -190,21 +200,23 @@ class Registry:
         current = self._aliases.current().get(alias)
         return None if current is None else kind_of(current)
 
+    def _check_files(self, version: ModelVersion) -> None:
+        if version.adapter is not None:
+            check_adapter(version.adapter)
+        if version.weights is not None:
+            check_weights(version.weights)
+        base, hint = Path(version.model), "Put the model back, or promote another version."
+        if NAME.fullmatch(version.model):
+            base = self.folder / version.model / WEIGHTS
+        if version.weights is None and base.is_absolute() and not base.exists():
+            raise ModelError(f"The base model of {version.name} is missing.", where=version.model, hint=hint)
+
     def _unknown(self, name: str) -> NotFound:
         known = [*self._names(None), *sorted(self._aliases.current())]
         hint = (
             f"There are {', '.join(known)}." if known else "Publish one: `tutelage versions publish RUN_DIR`."
         )
         return NotFound(f"There is no version {name!r}.", hint=hint)
-
-
-def _check_files(version: ModelVersion) -> None:
-    if version.adapter is not None:
-        check_adapter(version.adapter)
-    base = Path(version.model)
-    if base.is_absolute() and not base.exists():
-        hint = "Put the model back, or promote another version."
-        raise ModelError(f"The base model of {version.name} is missing.", where=version.model, hint=hint)
 
 
 def _code() -> str:

@@ -1,4 +1,4 @@
-"""Publishing what a training run left in its folder: `manifest.json` and `adapter/`."""
+"""Publishing what a training run left in its folder: `manifest.json`, and `adapter/` or `weights/`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from tutelage.errors import InvalidRequest, ModelError
 from tutelage.registry.catalogue import Registry
-from tutelage.registry.version import ADAPTER, MANIFEST, ModelVersion
+from tutelage.registry.version import ADAPTER, MANIFEST, WEIGHTS, ModelVersion
 
 
 def publish_run(registry: Registry, folder: Path, *, notes: str = "") -> ModelVersion:
@@ -17,12 +17,13 @@ def publish_run(registry: Registry, folder: Path, *, notes: str = "") -> ModelVe
     The manifest names kind, model, parents, snapshot, config and evaluation; the last four may be missing.
     """
     manifest = _manifest(folder / MANIFEST)
-    adapter = folder / ADAPTER
+    adapter, weights = (made if made.is_dir() else None for made in (folder / ADAPTER, folder / WEIGHTS))
     try:
         return registry.publish(
             kind=manifest["kind"],
             model=str(manifest["model"]),
-            files=adapter if adapter.is_dir() else None,
+            files=adapter,
+            weights=weights,
             parents=tuple(manifest.get("parents") or ()),
             snapshot=manifest.get("snapshot"),
             run=folder.resolve().name,

@@ -1,8 +1,9 @@
-"""One published version: a folder with a manifest and, for a tuned model, its adapter.
+"""One published version: a folder with a manifest and, for a tuned model, its adapter or its own weights.
 
 versions/v3/manifest.json
 versions/v3/adapter/adapter_config.json, adapter_model.safetensors     PEFT's own format
 versions/r1/adapter/reward.json, members/0/, members/1/, …             a reward model: one adapter a member
+versions/v4/weights/config.json, tokenizer.json, model.safetensors, …   a model that was fine-tuned whole
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ PREFIXES: dict[VersionKind, str] = {"chat": "v", "reward": "r"}
 NAME = re.compile(r"([vr])([1-9][0-9]{0,8})")
 MANIFEST = "manifest.json"
 ADAPTER = "adapter"
+WEIGHTS = "weights"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelVersion:
     """A version and where it came from. `model` is the base: `builtin`, `tiny`, a Hugging Face id or a path.
 
-    `adapter` is None when the base itself is served. `run`, `snapshot` and `parents` name what it was made by
+    `adapter` is what was trained on top of the base; `weights` is the whole model, where all of it was trained.
+    Both are None when the base itself is served. `run`, `snapshot` and `parents` name what it was made by
     and of; `code` is the program that made it; `evaluation` is its report.
     """
 
@@ -37,6 +40,7 @@ class ModelVersion:
     kind: VersionKind
     model: str
     adapter: Path | None
+    weights: Path | None
     parents: tuple[str, ...]
     created: datetime
     snapshot: str | None
@@ -55,7 +59,8 @@ class ModelVersion:
     def as_dict(self) -> dict[str, Any]:
         """The version as plain JSON."""
         plain = {field: getattr(self, field) for field in self.__slots__}
-        places = {"adapter": None if self.adapter is None else str(self.adapter), "path": str(self.path)}
+        folders = {"adapter": self.adapter, "weights": self.weights, "path": self.path}
+        places = {field: None if folder is None else str(folder) for field, folder in folders.items()}
         return plain | places | {"parents": list(self.parents), "created": self.created.isoformat()}
 
 
@@ -74,6 +79,7 @@ def read_version(folder: Path) -> ModelVersion:
             kind=kind_of(folder.name),
             model=_typed(fields, "model", str),
             adapter=folder / ADAPTER if _typed(fields, "adapter", bool) else None,
+            weights=folder / WEIGHTS if _typed({"weights": False, **fields}, "weights", bool) else None,
             parents=tuple(_typed(fields, "parents", list)),
             created=datetime.fromisoformat(_typed(fields, "created", str)).astimezone(UTC),
             snapshot=_typed(fields, "snapshot", str | None),
@@ -106,6 +112,18 @@ def check_adapter(folder: Path) -> None:
         raise ModelError("The adapter has no adapter_config.json.", where=str(folder), hint=hint)
     if not any(file.stat().st_size for file in folder.glob("*.safetensors")):
         raise ModelError("The adapter's weights (*.safetensors) are missing.", where=str(folder), hint=hint)
+
+
+def check_weights(folder: Path) -> None:
+    """Raises ModelError when a folder is not a whole model in Hugging Face's layout, as safetensors."""
+    hint = "Train it again, or publish another run."
+    for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise ModelError(f"The model has no {name}.", where=str(folder), hint=hint)
+    if not any(file.stat().st_size for file in folder.glob("model*.safetensors")):
+        raise ModelError(
+            "The model's weights (model*.safetensors) are missing.", where=str(folder), hint=hint
+        )
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:

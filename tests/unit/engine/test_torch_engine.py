@@ -295,6 +295,7 @@ def version(home: Path, adapter: Path | None) -> ModelVersion:
         kind="chat",
         model="tiny",
         adapter=adapter,
+        weights=None,
         parents=(),
         created=datetime.now(UTC),
         snapshot=None,

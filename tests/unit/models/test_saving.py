@@ -14,14 +14,16 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tutelage.dialogue import Message
-from tutelage.errors import ModelError
+from tutelage.errors import ModelError, NotFound
 from tutelage.models import saving
 from tutelage.models import tiny as tiny_model
 from tutelage.models.adapters import AdapterShape
 from tutelage.models.interface import CausalModel
 from tutelage.models.layout import sequences
-from tutelage.models.loading import LoadedModel, load_model
+from tutelage.models.loading import LoadedModel, load_model, load_version
+from tutelage.models.locate import locate
 from tutelage.models.saving import save_weights
+from tutelage.registry import Registry
 
 TOKENS = torch.tensor([5, 60, 7, 7, 33, 90])
 
@@ -130,3 +132,25 @@ def test_what_cannot_be_written_leaves_the_older_folder(
     assert raised.value.where == str(out)
     assert (out / "model.safetensors").read_bytes() == before
     assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_a_whole_model_is_published_served_and_trained_further(tmp_path: Path) -> None:
+    tuned = load_model("tiny", tmp_path, dtype="float32")
+    adapt(tuned.model)
+    tuned.model.merge_adapter("mine")
+    save_weights(tuned.model, tmp_path / "run" / "weights", locate("tiny", tmp_path))
+    version = Registry(tmp_path).publish(kind="chat", model="tiny", weights=tmp_path / "run" / "weights")
+    served = load_version(version, tmp_path, dtype="float32")
+    assert torch.equal(logits(served.model), logits(tuned.model))
+    assert locate(version.name, tmp_path) == version.weights
+    base_of_the_next = load_model(version.name, tmp_path, dtype="float32")
+    assert torch.equal(logits(base_of_the_next.model), logits(tuned.model))
+
+
+def test_a_version_without_weights_of_its_own_is_no_base(tmp_path: Path) -> None:
+    version = Registry(tmp_path).publish(kind="chat", model="tiny")
+    with pytest.raises(ModelError, match="stands on tiny") as raised:
+        locate(version.name, tmp_path)
+    assert raised.value.hint == "name tiny as the model"
+    with pytest.raises(NotFound, match="v7"):
+        locate("v7", tmp_path)

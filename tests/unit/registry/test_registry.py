@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,15 @@ def adapter(tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_text("{}")
     (folder / WEIGHTS).write_bytes(b"weights")
+    return folder
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    folder = tmp_path / "run" / "weights"
+    folder.mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (folder / name).write_text("{}")
     return folder
 
 
@@ -70,6 +80,54 @@ def test_a_version_does_not_change_with_the_run_it_came_from(registry: Registry,
     (adapter / WEIGHTS).open("r+b").write(b"CHANGED")
     assert version.adapter is not None
     assert (version.adapter / WEIGHTS).read_bytes() == b"weights"
+
+
+def test_a_version_may_hold_a_whole_model(registry: Registry, weights: Path) -> None:
+    version = publish(registry, weights=weights)
+    assert (version.adapter, version.weights) == (None, version.path / "weights")
+    assert version.weights is not None
+    assert (version.weights / "config.json").read_text() == "{}"
+    assert registry.get("v1").as_dict()["weights"] == str(version.weights)
+    registry.promote("v1")
+
+
+def test_a_manifest_from_before_whole_models_is_read(registry: Registry) -> None:
+    file = publish(registry).path / "manifest.json"
+    fields = json.loads(file.read_text())
+    del fields["weights"]
+    file.write_text(json.dumps(fields))
+    assert registry.get("v1").weights is None
+
+
+@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_model_that_is_not_whole_is_neither_published_nor_promoted(
+    registry: Registry, weights: Path, missing: str
+) -> None:
+    version = publish(registry, weights=weights)
+    (weights / missing).unlink()
+    with pytest.raises(ModelError, match=missing.split(".")[0]):
+        publish(registry, weights=weights)
+    assert [each.name for each in registry.list()] == ["v1"]
+    assert leftovers(registry) == []
+    assert version.weights is not None
+    (version.weights / missing).unlink()
+    with pytest.raises(ModelError):
+        registry.promote("v1")
+
+
+def test_a_version_whose_base_is_a_deleted_version_does_not_serve(registry: Registry, weights: Path) -> None:
+    base = publish(registry, weights=weights)
+    tuned = registry.publish(kind="chat", model=base.name, parents=[base.name])
+    registry.promote(tuned.name)
+    shutil.rmtree(base.path)
+    with pytest.raises(ModelError, match="base model of v2 is missing"):
+        registry.promote(tuned.name, alias="other")
+
+
+def test_a_run_that_trained_all_weights_is_published_with_them(registry: Registry, weights: Path) -> None:
+    (weights.parent / "manifest.json").write_text('{"kind": "chat", "model": "tiny"}')
+    version = publish_run(registry, weights.parent)
+    assert (version.adapter, version.weights) == (None, version.path / "weights")
 
 
 def test_kinds_are_numbered_apart(registry: Registry) -> None:
