@@ -85,8 +85,12 @@ class Store:
             self._turn.release()
 
 
-def connect(path: Path, *, foreign_keys: bool = True) -> Engine:
-    """An engine for this file. Transactions begin with the execution option `begin`, or plain BEGIN."""
+def connect(path: Path, *, migrating: bool = False) -> Engine:
+    """An engine for this file. Transactions begin with the execution option `begin`, or plain BEGIN.
+
+    While `migrating`, tables may be rebuilt: that must not cascade into their children, nor trip over triggers that
+    name a table which is not there for a moment.
+    """
     engine = create_engine(f"sqlite:///{path}", max_overflow=-1, connect_args={"timeout": BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")
@@ -94,7 +98,8 @@ def connect(path: Path, *, foreign_keys: bool = True) -> Engine:
         connection.isolation_level = None  # transactions begin where we say, not where the driver guesses
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")  # what was accepted survives a power cut
-        connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
+        connection.execute(f"PRAGMA foreign_keys = {'OFF' if migrating else 'ON'}")
+        connection.execute(f"PRAGMA legacy_alter_table = {'ON' if migrating else 'OFF'}")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -128,8 +133,7 @@ def _migrate(path: Path) -> None:
         return
     if revision is not None:
         backup(path, path.with_name(f"{path.name}.{revision}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.bak"))
-    # Without foreign keys: a step that rebuilds a table must not cascade into its children.
-    engine = connect(path, foreign_keys=False)
+    engine = connect(path, migrating=True)
     try:
         with engine.execution_options(begin="BEGIN IMMEDIATE").begin() as connection:
             migrations.upgrade(connection)

@@ -51,9 +51,15 @@ def test_head_is_the_last_step() -> None:
 def test_the_steps_lead_to_the_tables(store: Store) -> None:
     engine = connect(store.path)
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": False})
+        opts = {"compare_type": False, "include_name": _but_the_text_index}
+        context = MigrationContext.configure(connection, opts=opts)
         assert compare_metadata(context, Base.metadata) == []
     engine.dispose()
+
+
+def _but_the_text_index(name: str | None, kind: str, parents: object) -> bool:
+    """SQLite keeps the index in tables of its own."""
+    return not (kind == "table" and name is not None and name.startswith("search_texts"))
 
 
 def test_many_may_open_a_new_database_at_once(tmp_path: Path) -> None:

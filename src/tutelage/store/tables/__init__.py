@@ -45,6 +45,8 @@ from tutelage.store.tables.chat import (
     Report,
     ReportKind,
     ReportStatus,
+    SearchRow,
+    Share,
 )
 from tutelage.store.tables.labelling import (
     Candidate,
@@ -59,6 +61,7 @@ from tutelage.store.tables.labelling import (
     WritingPrompt,
 )
 from tutelage.store.tables.operations import (
+    AuditEntry,
     Experiment,
     ExperimentStatus,
     RequestStatus,
@@ -71,7 +74,9 @@ from tutelage.store.tables.operations import (
 )
 from tutelage.store.tables.people import (
     ApiKey,
+    Invite,
     OperatorLink,
+    Usage,
     User,
     UserRole,
     UserSession,
@@ -79,6 +84,7 @@ from tutelage.store.tables.people import (
 
 __all__ = [
     "ApiKey",
+    "AuditEntry",
     "AuthorKind",
     "Base",
     "Candidate",
@@ -89,6 +95,7 @@ __all__ = [
     "Experiment",
     "ExperimentStatus",
     "Guidelines",
+    "Invite",
     "LabellingTask",
     "Lease",
     "LeaseStatus",
@@ -108,9 +115,12 @@ __all__ = [
     "Run",
     "RunRequest",
     "RunStatus",
+    "SearchRow",
     "Setting",
+    "Share",
     "SnapshotRow",
     "Tombstone",
+    "Usage",
     "User",
     "UserRole",
     "UserSession",

@@ -27,7 +27,8 @@ class Dialogue(Base):
 
     `origin` is `chat` or `imported`; `source` names the importer. A dialogue with `demonstration` set is
     worth imitating turn by turn. A `temporary` one is never shown in lists, labelled or exported. `lot` is a random
-    number, by which a random dialogue is found without reading all.
+    number, by which a random dialogue is found without reading all. A `binned` one does not exist for anybody; until
+    it is purged its owner can take that back.
     """
 
     __tablename__ = "dialogues"
@@ -48,6 +49,8 @@ class Dialogue(Base):
     consent: Mapped[bool] = mapped_column(default=False)
     content_hash: Mapped[str | None]
     lot: Mapped[int] = mapped_column(BigInteger, default=new_lot)
+    archived: Mapped[bool] = mapped_column(default=False)
+    binned: Mapped[datetime | None] = mapped_column(index=True)
     created: Mapped[datetime] = mapped_column(default=now)
     updated: Mapped[datetime] = mapped_column(default=now)
 
@@ -145,3 +148,27 @@ class Pick(Base):
     consent: Mapped[bool] = mapped_column(default=False)
     created: Mapped[datetime] = mapped_column(default=now)
     updated: Mapped[datetime] = mapped_column(default=now)
+
+
+class Share(Base):
+    """A copy of one branch that anybody who knows the token may read. It does not change with the dialogue.
+
+    `messages` is a list of {role, content}.
+    """
+
+    __tablename__ = "shares"
+
+    token: Mapped[str] = mapped_column(primary_key=True)
+    dialogue_id: Mapped[str] = mapped_column(ForeignKey("dialogues.id", ondelete="CASCADE"), unique=True)
+    title: Mapped[str]
+    messages: Mapped[list[dict[str, Any]]]
+    created: Mapped[datetime] = mapped_column(default=now)
+
+
+class SearchRow(Base):
+    """The number under which the text index (`search_texts`, kept by triggers) knows a message."""
+
+    __tablename__ = "search_rows"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    message_id: Mapped[str] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"), unique=True)

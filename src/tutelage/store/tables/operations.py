@@ -98,3 +98,16 @@ class Setting(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[dict[str, Any]]
     updated: Mapped[datetime] = mapped_column(default=now)
+
+
+class AuditEntry(Base):
+    """What somebody with power did: who, what, and to which row."""
+
+    __tablename__ = "audit_log"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    actor_id: Mapped[str | None] = mapped_column(link_to_user(keep=True), index=True)
+    action: Mapped[str] = mapped_column(index=True)
+    subject: Mapped[str] = mapped_column(default="")
+    detail: Mapped[dict[str, Any] | None]
+    created: Mapped[datetime] = mapped_column(default=now)

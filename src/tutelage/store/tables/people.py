@@ -15,7 +15,10 @@ UserRole = Literal["guest", "user", "trainer", "operator"]
 
 
 class User(Base):
-    """A person. A guest has no name and no password; `consent` is "my chats may improve the model"."""
+    """A person. A guest has no name and no password; `consent` is "my chats may improve the model".
+
+    `instructions` are what every new chat of theirs begins with.
+    """
 
     __tablename__ = "users"
 
@@ -26,17 +29,19 @@ class User(Base):
     role: Mapped[UserRole] = mapped_column(Text)
     locale: Mapped[str] = mapped_column(default="")
     consent: Mapped[bool] = mapped_column(default=False)
+    instructions: Mapped[str] = mapped_column(default="")
     created: Mapped[datetime] = mapped_column(default=now)
 
 
 class UserSession(Base):
-    """A signed-in browser. Only the SHA-256 of its token is kept."""
+    """A signed-in browser. Only the SHA-256 of its token is kept; `agent` is what the browser calls itself."""
 
     __tablename__ = "sessions"
 
     token_hash: Mapped[str] = mapped_column(primary_key=True)
     id: Mapped[str] = mapped_column(unique=True, default=new_id)
     user_id: Mapped[str] = mapped_column(link_to_user(), index=True)
+    agent: Mapped[str] = mapped_column(default="")
     created: Mapped[datetime] = mapped_column(default=now)
     expires: Mapped[datetime]
 
@@ -65,3 +70,28 @@ class ApiKey(Base):
     user_id: Mapped[str | None] = mapped_column(link_to_user(), index=True)
     created: Mapped[datetime] = mapped_column(default=now)
     revoked: Mapped[datetime | None]
+
+
+class Invite(Base):
+    """A link that lets one new person in, with a role. Only the SHA-256 of its token is kept."""
+
+    __tablename__ = "invites"
+
+    token_hash: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True, default=new_id)
+    role: Mapped[UserRole] = mapped_column(Text)
+    created_by: Mapped[str | None] = mapped_column(link_to_user(keep=True))
+    used_by: Mapped[str | None] = mapped_column(link_to_user(keep=True))
+    created: Mapped[datetime] = mapped_column(default=now)
+    expires: Mapped[datetime]
+    used: Mapped[datetime | None]
+
+
+class Usage(Base):
+    """How many answers a person has asked for on one day (UTC, YYYY-MM-DD)."""
+
+    __tablename__ = "usage"
+
+    user_id: Mapped[str] = mapped_column(link_to_user(), primary_key=True)
+    day: Mapped[str] = mapped_column(primary_key=True)
+    answers: Mapped[int] = mapped_column(default=0)
