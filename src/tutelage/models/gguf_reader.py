@@ -18,32 +18,15 @@ import torch
 from safetensors.torch import save_file
 
 from tutelage.errors import ModelError
-
-_OUTER = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-_INNER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-# How each family of byte-level tokenizers cuts text before it looks for merges.
-_LLAMA3_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+from tutelage.models.gguf_layout import (
+    CONTROL,
+    INNER,
+    OUTER,
+    SPLITTERS,
+    USER_DEFINED,
+    byte_level,
 )
-_QWEN_WORDS = _LLAMA3_WORDS.replace("{1,3}", "")
-_CONTROL, _USER_DEFINED = 3, 4
+
 _INSTEAD = "name the model's Hugging Face folder instead"
 
 
@@ -127,12 +110,12 @@ def _tensors(reader: gguf.GGUFReader, config: dict[str, Any]) -> dict[str, torch
 
 def _name(name: str) -> tuple[str, str]:
     """Hugging Face's name of a tensor, and GGUF's name of the part of the layer it belongs to."""
-    if name in _OUTER:
-        return _OUTER[name], ""
+    if name in OUTER:
+        return OUTER[name], ""
     pieces = name.split(".")
-    if len(pieces) != 4 or pieces[0] != "blk" or pieces[2] not in _INNER:
+    if len(pieces) != 4 or pieces[0] != "blk" or pieces[2] not in INNER:
         raise ModelError(f"holds the tensor {name}, which is not known here", hint=_INSTEAD)
-    return f"model.layers.{pieces[1]}.{_INNER[pieces[2]]}.{pieces[3]}", pieces[2]
+    return f"model.layers.{pieces[1]}.{INNER[pieces[2]]}.{pieces[3]}", pieces[2]
 
 
 def _unpermute(weight: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
@@ -160,30 +143,24 @@ def _write_text_files(meta: dict[str, Any], folder: Path) -> None:
 
 def _tokenizer(meta: dict[str, Any]) -> dict[str, Any]:
     family = meta.get("tokenizer.ggml.pre")
-    splitters = {
-        "smollm": [{"type": "Digits", "individual_digits": True}, _byte_level(use_regex=True)],
-        "gpt-2": [_byte_level(use_regex=True)],
-        "llama-bpe": [_split(_LLAMA3_WORDS), _byte_level(use_regex=False)],
-        "qwen2": [_split(_QWEN_WORDS), _byte_level(use_regex=False)],
-    }
-    if meta.get("tokenizer.ggml.model") != "gpt2" or family not in splitters:
+    if meta.get("tokenizer.ggml.model") != "gpt2" or family not in SPLITTERS:
         raise ModelError(
             f"has a tokenizer of the family {family!r}, which is not read from GGUF", hint=_INSTEAD
         )
     tokens, kinds = meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.token_type"]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     added = [
-        {"id": index, "content": tokens[index], "special": kind == _CONTROL, **flags}
+        {"id": index, "content": tokens[index], "special": kind == CONTROL, **flags}
         for index, kind in enumerate(kinds)
-        if kind in (_CONTROL, _USER_DEFINED)
+        if kind in (CONTROL, USER_DEFINED)
     ]
     merges = [merge.split(" ", 1) for merge in meta["tokenizer.ggml.merges"]]
     return {
         "version": "1.0",
         "added_tokens": added,
         "normalizer": {"type": "NFC"} if family == "qwen2" else None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": splitters[family]},
-        "decoder": _byte_level(use_regex=True),
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": SPLITTERS[family]},
+        "decoder": byte_level(use_regex=True),
         "model": {
             "type": "BPE",
             "vocab": {token: index for index, token in enumerate(tokens)},
@@ -191,14 +168,6 @@ def _tokenizer(meta: dict[str, Any]) -> dict[str, Any]:
             "ignore_merges": family == "llama-bpe",
         },
     }
-
-
-def _byte_level(*, use_regex: bool) -> dict[str, Any]:
-    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
-
-
-def _split(pattern: str) -> dict[str, Any]:
-    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
