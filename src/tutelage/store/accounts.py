@@ -25,6 +25,7 @@ from tutelage.store.tables import (
     Demonstration,
     Dialogue,
     OperatorLink,
+    Pick,
     Rating,
     User,
     UserRole,
@@ -32,6 +33,8 @@ from tutelage.store.tables import (
 )
 
 LINK_LIFE = timedelta(hours=1)
+LONGEST_INSTRUCTIONS = 2000
+LONGEST_AGENT = 200
 SCOPES = ("chat", "moderations")
 """What a key may be used for."""
 _KEY_PREFIX = "tut-"
@@ -108,6 +111,16 @@ def set_locale(tx: Session, user_id: str, locale: str) -> User:
     return user
 
 
+def set_instructions(tx: Session, user_id: str, instructions: str) -> User:
+    """What every new chat of the person begins with. Raises NotFound, InvalidRequest when it is too long."""
+    user = get_user(tx, user_id)
+    if len(instructions.strip()) > LONGEST_INSTRUCTIONS:
+        message = f"Instructions have at most {LONGEST_INSTRUCTIONS} characters."
+        raise InvalidRequest(message, param="instructions")
+    user.instructions = instructions.strip()
+    return user
+
+
 def set_password(tx: Session, user_id: str, password_hash: str) -> User:
     """Also ends all sessions of the user. Raises NotFound."""
     user = get_user(tx, user_id)
@@ -119,13 +132,14 @@ def set_password(tx: Session, user_id: str, password_hash: str) -> User:
 def set_consent(tx: Session, user_id: str, consent: bool) -> User:
     """Whether the person's chats may improve the model: those of the past and those to come.
 
-    Temporary dialogues never may. Raises NotFound.
+    Temporary and binned dialogues never may. Raises NotFound.
     """
     user = get_user(tx, user_id)
     user.consent = consent
-    mine = (Dialogue.owner_id == user_id) & Dialogue.temporary.is_(False)
+    mine = (Dialogue.owner_id == user_id) & Dialogue.temporary.is_(False) & Dialogue.binned.is_(None)
     tx.execute(update(Dialogue).where(mine).values(consent=consent))
     tx.execute(update(Rating).where(Rating.rater_id == user_id).values(consent=consent))
+    tx.execute(update(Pick).where(Pick.rater_id == user_id).values(consent=consent))
     return user
 
 
@@ -143,12 +157,14 @@ def delete_user(tx: Session, user_id: str) -> None:
     tx.flush()
 
 
-def open_session(tx: Session, user_id: str, *, days: float) -> str:
-    """Sign a browser in. Returns its token, which is shown once."""
+def open_session(tx: Session, user_id: str, *, days: float, agent: str = "") -> str:
+    """Sign a browser in, which calls itself `agent`. Returns its token, which is shown once."""
     token = secrets.token_urlsafe(32)
     get_user(tx, user_id)
     tx.execute(delete(UserSession).where(UserSession.expires <= now()))
-    tx.add(UserSession(token_hash=_hash(token), user_id=user_id, expires=now() + timedelta(days=days)))
+    session = UserSession(token_hash=token_hash(token), user_id=user_id, expires=now() + timedelta(days=days))
+    session.agent = agent[:LONGEST_AGENT]
+    tx.add(session)
     tx.flush()
     return token
 
@@ -156,7 +172,7 @@ def open_session(tx: Session, user_id: str, *, days: float) -> str:
 def session_user(tx: Session, token: str) -> User | None:
     """Who is signed in by this token, if its session is open and has not expired."""
     query = select(User).join(UserSession, UserSession.user_id == User.id)
-    return tx.scalar(query.where(UserSession.token_hash == _hash(token), UserSession.expires > now()))
+    return tx.scalar(query.where(UserSession.token_hash == token_hash(token), UserSession.expires > now()))
 
 
 def list_sessions(tx: Session, user_id: str) -> Sequence[UserSession]:
@@ -165,9 +181,14 @@ def list_sessions(tx: Session, user_id: str) -> Sequence[UserSession]:
     return tx.scalars(mine.order_by(UserSession.id.desc())).all()
 
 
+def session_id(tx: Session, token: str) -> str | None:
+    """The id of the session that this token opens."""
+    return tx.scalar(select(UserSession.id).where(UserSession.token_hash == token_hash(token)))
+
+
 def close_session(tx: Session, token: str) -> None:
     """Sign a browser out; nothing happens when it was not signed in."""
-    tx.execute(delete(UserSession).where(UserSession.token_hash == _hash(token)))
+    tx.execute(delete(UserSession).where(UserSession.token_hash == token_hash(token)))
 
 
 def close_sessions(tx: Session, user_id: str, *, session_id: str | None = None) -> None:
@@ -179,14 +200,14 @@ def close_sessions(tx: Session, user_id: str, *, session_id: str | None = None) 
 def make_operator_link(tx: Session) -> str:
     """A token that makes whoever uses it first an operator. It lives for one hour."""
     token = secrets.token_urlsafe(32)
-    tx.add(OperatorLink(token_hash=_hash(token), expires=now() + LINK_LIFE))
+    tx.add(OperatorLink(token_hash=token_hash(token), expires=now() + LINK_LIFE))
     tx.flush()
     return token
 
 
 def use_operator_link(tx: Session, token: str, user_id: str | None) -> User:
     """Make this user (or a new guest) an operator. Raises Denied when the link is used, old or made up."""
-    link = tx.get(OperatorLink, _hash(token))
+    link = tx.get(OperatorLink, token_hash(token))
     if link is None or link.used is not None or link.expires <= now():
         raise Denied("This link is not valid any more.", hint="Restart `tutelage serve` to get a new one.")
     link.used = now()
@@ -206,7 +227,7 @@ def create_key(
     if user_id is not None:
         get_user(tx, user_id)
     secret = _KEY_PREFIX + secrets.token_urlsafe(32)
-    key = ApiKey(name=_checked_name(name), prefix=secret[:10], secret_hash=_hash(secret))
+    key = ApiKey(name=_checked_name(name), prefix=secret[:10], secret_hash=token_hash(secret))
     key.scopes, key.user_id = sorted(set(scopes)), user_id
     tx.add(key)
     tx.flush()
@@ -215,7 +236,7 @@ def create_key(
 
 def key_by_secret(tx: Session, secret: str) -> ApiKey | None:
     """The key with this secret, unless it was revoked."""
-    return tx.scalar(select(ApiKey).where(ApiKey.secret_hash == _hash(secret), ApiKey.revoked.is_(None)))
+    return tx.scalar(select(ApiKey).where(ApiKey.secret_hash == token_hash(secret), ApiKey.revoked.is_(None)))
 
 
 def list_keys(tx: Session, *, user_id: str | None = None) -> Sequence[ApiKey]:
@@ -258,5 +279,6 @@ def _normal(name: str) -> str:
     return unicodedata.normalize("NFKC", str(clean(name))).strip()
 
 
-def _hash(token: str) -> str:
+def token_hash(token: str) -> str:
+    """How a token or a key is kept."""
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session, aliased
 
 from tutelage.dialogue import ROLES, Role
@@ -43,14 +43,19 @@ def create_dialogue(
     return dialogue
 
 
+def listed(owner_id: str) -> ColumnElement[bool]:
+    """What a person finds in lists and by searching: all their dialogues but temporary and binned ones."""
+    return (Dialogue.owner_id == owner_id) & Dialogue.temporary.is_(False) & Dialogue.binned.is_(None)
+
+
 def list_dialogues(
-    tx: Session, owner_id: str, *, limit: int, before: str | None = None
+    tx: Session, owner_id: str, *, limit: int, before: str | None = None, archived: bool = False
 ) -> Sequence[Dialogue]:
     """A person's dialogues, last changed first; `before` is the id of the last one already seen.
 
-    Temporary ones are left out.
+    Either those in use or the archived ones.
     """
-    query = select(Dialogue).where(Dialogue.owner_id == owner_id, Dialogue.temporary.is_(False))
+    query = select(Dialogue).where(listed(owner_id), Dialogue.archived.is_(archived))
     if before is not None:
         seen = get_dialogue(tx, before, owner_id=owner_id)
         query = query.where(
@@ -60,9 +65,9 @@ def list_dialogues(
 
 
 def get_dialogue(tx: Session, dialogue_id: str, *, owner_id: str) -> Dialogue:
-    """Raises NotFound when there is none, or when it is somebody else's."""
+    """Raises NotFound when there is none, when it is somebody else's, or when it lies in the bin."""
     dialogue = tx.get(Dialogue, dialogue_id)
-    if dialogue is None or dialogue.owner_id != owner_id:
+    if dialogue is None or dialogue.owner_id != owner_id or dialogue.binned is not None:
         raise NotFound("There is no such dialogue.")
     return dialogue
 
@@ -82,6 +87,14 @@ def rename_dialogue(tx: Session, dialogue_id: str, *, owner_id: str, title: str)
     if not 1 <= len(title.strip()) <= MAX_TITLE:
         raise InvalidRequest(f"A title has 1 to {MAX_TITLE} characters.", param="title")
     dialogue.title = title.strip()
+    tx.flush()
+    return dialogue
+
+
+def archive_dialogue(tx: Session, dialogue_id: str, *, owner_id: str, archived: bool) -> Dialogue:
+    """Put a dialogue out of the list, or back into it. Raises NotFound."""
+    dialogue = get_dialogue(tx, dialogue_id, owner_id=owner_id)
+    dialogue.archived = archived
     tx.flush()
     return dialogue
 
@@ -155,8 +168,14 @@ def start_answer(
 
 
 def flush_answer(tx: Session, message_id: str, *, content: str) -> Message:
-    """Store what has been written so far; a beat as well. Raises Conflict when the answer has ended."""
+    """Store what has been written so far; a beat as well.
+
+    Raises Conflict when the answer has ended, NotFound when nobody is to have it any more.
+    """
     message = _running(tx, message_id)
+    dialogue = tx.get(Dialogue, message.dialogue_id)
+    if dialogue is None or dialogue.binned is not None:
+        raise NotFound("There is no such dialogue.")
     message.content, message.beat_at = content, now()
     tx.flush()
     return message

@@ -17,6 +17,7 @@ from tutelage.store.tables import (
     Dialogue,
     LabellingTask,
     Message,
+    Pick,
     Ranking,
     Rating,
     Tombstone,
@@ -40,6 +41,7 @@ def bury_row(tx: Session, row_id: str) -> None:
 def withdrawn(tx: Session) -> set[str]:
     """Ids of all rows that a model may not be trained on, or not any more."""
     unwilling = select(Rating.id).where(Rating.consent.is_(False))
+    unwilling = unwilling.union_all(select(Pick.id).where(Pick.consent.is_(False)))
     return {*tx.scalars(select(Tombstone.id)), *tx.scalars(_ids(~ALLOWED)), *tx.scalars(unwilling)}
 
 
@@ -50,8 +52,9 @@ def _ids(dialogues: ColumnElement[bool]) -> CompoundSelect[Any]:
         return query.join(Dialogue, Dialogue.id == Message.dialogue_id).where(dialogues)
 
     rating = select(Rating.id).join(Message, Message.id == Rating.message_id)
+    pick = select(Pick.id).join(Message, Message.id == Pick.first_id)
     better = select(Demonstration.id).join(Message, Message.id == Demonstration.message_id)
     ranking = select(Ranking.id).join(LabellingTask, LabellingTask.id == Ranking.task_id)
     ranking = ranking.join(Message, Message.id == LabellingTask.message_id)
-    hanging = [within(query) for query in (select(Message.id), rating, better, ranking)]
+    hanging = [within(query) for query in (select(Message.id), rating, pick, better, ranking)]
     return union_all(select(Dialogue.id).where(dialogues), *hanging)

@@ -1,4 +1,4 @@
-"""What readers' ratings teach: corrections, and which of several answers they liked."""
+"""What readers' judgements teach: corrections, and which of several answers they liked."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from itertools import groupby, product
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from tutelage.dialogue import Comparison, Dialogue, Message, Preference, check_turns
 from tutelage.store import tables
+from tutelage.store.dialogues import path
 from tutelage.store.privacy import ALLOWED
+from tutelage.store.trees import trainable, turns
 
 
 def corrections(tx: Session, source: str) -> Iterator[Dialogue]:
@@ -44,6 +46,23 @@ def thumbs(tx: Session, source: str) -> Iterator[Comparison]:
         rating, prompt, _ = rows[0]
         texts = tuple(answer.content for _, _, answer in rows)
         yield Comparison(prompt, texts, pairs, rating.id, source, rating.rater_id)
+
+
+def picks(tx: Session, source: str) -> Iterator[Comparison]:
+    """Two answers to one question, side by side or one after the other. Two bad ones are as good as each other."""
+    pick, first, second = tables.Pick, aliased(tables.Message), aliased(tables.Message)
+    query = select(pick, first, second).join(first, first.id == pick.first_id)
+    query = query.join(second, second.id == pick.second_id)
+    query = query.join(tables.Dialogue, tables.Dialogue.id == first.dialogue_id)
+    for row, one, other in tx.execute(query.where(ALLOWED, pick.consent).order_by(pick.id)):
+        before = path(tx, one.id)[:-1]
+        whole = one.status == other.status == "complete" and one.content.strip() and other.content.strip()
+        if whole and trainable(before):
+            better = int(row.verdict == "second")
+            tie = row.verdict in ("tie", "both_bad")
+            pair = Preference(better, 1 - better, tie=tie, gap=0 if tie else 1)
+            texts = (one.content, other.content)
+            yield Comparison(turns(before), texts, (pair,), row.id, source, row.rater_id)
 
 
 def _rated(tx: Session) -> Iterator[tuple[tables.Rating, tuple[Message, ...], tables.Message]]:

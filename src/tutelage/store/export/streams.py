@@ -9,6 +9,7 @@
 |                | ranking     | rankings by annotators                                              |
 |                | correction  | an ideal answer against the one it corrects                         |
 |                | thumbs      | answers to one question, those with thumbs up against those down    |
+|                | pick        | two answers to one question that their reader compared              |
 | prompts        | importer's  | each question of an imported dialogue, and of imported comparisons  |
 |                | chat        | each question people asked                                          |
 
@@ -32,7 +33,7 @@ from tutelage.store.export import judgements
 from tutelage.store.privacy import ALLOWED
 from tutelage.store.trees import trainable, turns, upwards
 
-WRITTEN, CORRECTION, RANKING, THUMBS = "written", "correction", "ranking", "thumbs"
+WRITTEN, CORRECTION, RANKING, THUMBS, PICK = "written", "correction", "ranking", "thumbs", "pick"
 
 _BATCH = 1000
 
@@ -61,6 +62,8 @@ def comparisons(tx: Session, *, sources: Collection[str] | None = None) -> Itera
         yield from _each_with_pairs(judgements.corrected(tx, CORRECTION))
     if wanted(THUMBS):
         yield from _each_with_pairs(judgements.thumbs(tx, THUMBS))
+    if wanted(PICK):
+        yield from _each_with_pairs(judgements.picks(tx, PICK))
 
 
 def prompts(tx: Session, *, sources: Collection[str] | None = None) -> Iterator[Dialogue]:
@@ -121,10 +124,17 @@ def _rankings(tx: Session) -> Iterator[Comparison]:
     ranking, task = tables.Ranking, aliased(tables.LabellingTask)
     query = select(ranking, task.message_id).join(task, task.id == ranking.task_id)
     query = query.join(tables.Dialogue, tables.Dialogue.id == task.dialogue_id)
-    for row, message_id in tx.execute(query.where(ALLOWED, ranking.consent).order_by(ranking.id)):
+    query = query.where(ALLOWED, ranking.consent, ranking.adjudication | ~_settled(ranking))
+    for row, message_id in tx.execute(query.order_by(ranking.id)):
         prompt = path(tx, message_id)[:-1]
         if trainable(prompt):
             yield from _with_pairs(_ranked(tx, row, turns(prompt)))
+
+
+def _settled(ranking: type[tables.Ranking]) -> ColumnElement[bool]:
+    """Whether somebody has adjudicated the task of a ranking."""
+    other = aliased(tables.Ranking)
+    return select(other.id).where(other.task_id == ranking.task_id, other.adjudication).exists()
 
 
 def _ranked(tx: Session, ranking: tables.Ranking, prompt: tuple[Message, ...]) -> Comparison:

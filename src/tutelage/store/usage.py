@@ -1,0 +1,75 @@
+"""How many answers people may ask for in a day, how many they have asked for, and whether strangers may chat."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from tutelage.errors import InvalidRequest, RateLimited
+from tutelage.store.ids import now
+from tutelage.store.settings import read_setting, write_setting
+from tutelage.store.tables import Usage, User
+
+NAME = "chat"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatSettings:
+    """What operators may set about the chat. A limit counts answers a day (UTC) and person; None is no limit.
+
+    `terms` is the operator's own text for the page that says what happens with what people write, in Markdown.
+    """
+
+    guests: bool = True
+    guest_limit: int | None = None
+    user_limit: int | None = None
+    terms: str = ""
+
+    def limit(self, user: User) -> int | None:
+        """How many answers this person may have in a day. Trainers and operators are never held up."""
+        return {"guest": self.guest_limit, "user": self.user_limit}.get(user.role)
+
+
+def chat_settings(tx: Session) -> ChatSettings:
+    """As set by an operator."""
+    return ChatSettings(**read_setting(tx, NAME))
+
+
+def change_chat_settings(tx: Session, settings: ChatSettings) -> None:
+    """Raises InvalidRequest for a limit below 0."""
+    if any(limit is not None and limit < 0 for limit in (settings.guest_limit, settings.user_limit)):
+        raise InvalidRequest("A limit is 0 or more, or none.", param="user_limit")
+    write_setting(tx, NAME, asdict(settings))
+
+
+def remaining(tx: Session, user: User) -> int | None:
+    """How many answers are left for a person today; None when nobody counts."""
+    limit = chat_settings(tx).limit(user)
+    return None if limit is None else max(0, limit - _row(tx, user.id).answers)
+
+
+def count_answer(tx: Session, user: User) -> int | None:
+    """Count one answer more; returns what is left. Raises RateLimited when nothing is."""
+    limit, row = chat_settings(tx).limit(user), _row(tx, user.id)
+    if limit is not None and row.answers >= limit:
+        raise RateLimited(
+            f"You have had your {limit} answers of today.",
+            retry_after=(midnight() - now()).total_seconds(),
+            hint="More come after midnight (UTC).",
+        )
+    row.answers += 1
+    tx.add(row)
+    tx.flush()
+    return None if limit is None else limit - row.answers
+
+
+def midnight() -> datetime:
+    """When the next day begins, in UTC."""
+    return datetime.combine(now().date() + timedelta(days=1), datetime.min.time(), UTC)
+
+
+def _row(tx: Session, user_id: str) -> Usage:
+    day = f"{now():%Y-%m-%d}"
+    return tx.get(Usage, (user_id, day)) or Usage(user_id=user_id, day=day, answers=0)
