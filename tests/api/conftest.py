@@ -36,7 +36,11 @@ class WordFilter:
     """A classifier that knows two words: `murder` is to be blocked, `brawl` to be warned of."""
 
     def score(self, texts: Sequence[str], contexts: Sequence[str] | None = None) -> list[dict[str, float]]:
-        return [{"violence": 0.99 if "murder" in text else 0.0, "illicit": 0.0} for text in texts]
+        return [{"violence": self._violence(text), "illicit": 0.0} for text in texts]
+
+    @staticmethod
+    def _violence(text: str) -> float:
+        return 0.99 if "murder" in text else 0.5 if "brawl" in text else 0.0
 
 
 @dataclass

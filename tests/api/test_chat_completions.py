@@ -14,6 +14,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from tutelage.dialogue import Message
+from tutelage.engine.interface import Sampling
+from tutelage.errors import ModelError
 from tutelage.server.openai.chat_request import ChatRequest
 
 PATH = "/v1/chat/completions"
@@ -122,16 +124,70 @@ def test_a_limit_of_tokens_ends_with_length(ask: Any, name: str) -> None:
     assert (choice["message"]["content"], choice["finish_reason"]) == ("Hello", "length")
 
 
+def streamed(response: httpx.Response) -> tuple[str, list[Any]]:
+    """The text of a stream and the entries of its log-probabilities."""
+    choices = [choice for chunk in chunks_of(response) for choice in chunk["choices"]]
+    text = "".join(choice["delta"].get("content", "") for choice in choices)
+    return text, [entry for choice in choices for entry in (choice["logprobs"] or {}).get("content", [])]
+
+
 def test_logprobs_come_with_their_tokens(ask: Any) -> None:
-    content = ask(logprobs=True, max_tokens=2).json()["choices"][0]["logprobs"]["content"]
-    assert content[0] == {"token": "H", "logprob": 0.0, "bytes": [72], "top_logprobs": []}
-    streamed = chunks_of(ask(logprobs=True, stream=True))
-    tokens = [
-        entry["token"]
-        for each in streamed
-        for entry in (each["choices"][0]["logprobs"] or {}).get("content", [])
-    ]
-    assert "".join(tokens) == "Hello there. How can I help?"
+    logprobs = ask(logprobs=True, max_tokens=2).json()["choices"][0]["logprobs"]
+    first = {"token": "H", "logprob": 0.0, "bytes": [72], "top_logprobs": []}
+    assert (logprobs["content"][0], logprobs["refusal"]) == (first, None)
+    text, entries = streamed(ask(logprobs=True, stream=True))
+    assert "".join(entry["token"] for entry in entries) == text == "Hello there. How can I help?"
+
+
+def test_top_logprobs_name_the_most_probable_tokens(ask: Any) -> None:
+    entry = ask(logprobs=True, top_logprobs=3, max_tokens=1).json()["choices"][0]["logprobs"]["content"][0]
+    assert entry["top_logprobs"] == [{"token": "H", "logprob": 0.0, "bytes": [72]}]
+
+
+@pytest.mark.parametrize(
+    ("stop", "kept"), [("How", "Hello there. "), (["e. H"], "Hello ther"), ("Hello", "")]
+)
+def test_logprobs_end_where_the_text_ends(ask: Any, stop: Any, kept: str) -> None:
+    content = ask(logprobs=True, stop=stop).json()["choices"][0]["logprobs"]["content"]
+    assert "".join(entry["token"] for entry in content) == kept
+    text, entries = streamed(ask(logprobs=True, stop=stop, stream=True))
+    assert "".join(entry["token"] for entry in entries) == text == kept
+
+
+def test_tokens_that_are_parts_of_characters_show_their_bytes(site: Any, ask: Any) -> None:
+    site.engines["v1"].script(["☕"])
+    for entries in (
+        ask(logprobs=True).json()["choices"][0]["logprobs"]["content"],
+        streamed(ask(logprobs=True, stream=True))[1],
+    ):
+        assert [entry["token"] for entry in entries] == ["\\xe2", "\\x98", "\\x95"]
+        assert bytes(byte for entry in entries for byte in entry["bytes"]).decode() == "☕"
+
+
+def test_the_model_draws_as_it_was_asked_to(site: Any, ask: Any) -> None:
+    ask(
+        temperature=0.5,
+        top_p=0.25,
+        presence_penalty=-2,
+        frequency_penalty=1.5,
+        logit_bias={"5": 100, "258": -1.5},
+        max_completion_tokens=9,
+        seed=3,
+        logprobs=True,
+        top_logprobs=20,
+    )
+    assert site.engines["v1"].samplings[-1] == Sampling(
+        temperature=0.5,
+        top_p=0.25,
+        presence_penalty=-2.0,
+        frequency_penalty=1.5,
+        logit_bias={5: 100.0, 258: -1.5},
+        max_tokens=9,
+        seed=3,
+        top_logprobs=20,
+    )
+    ask()
+    assert site.engines["v1"].samplings[-1] == Sampling(temperature=1.0, top_p=1.0, max_tokens=None)
 
 
 def test_all_kinds_of_messages_reach_the_model(site: Any, ask: Any) -> None:
@@ -196,6 +252,18 @@ OFF = {
     "store": False,
     "service_tier": "auto",
     "stream_options": None,
+    "moderation": None,
+    "audio": None,
+    "modalities": ["text"],
+    "prediction": None,
+    "function_call": None,
+    "functions": None,
+    "reasoning_effort": None,
+    "verbosity": None,
+    "web_search_options": None,
+    "prompt_cache_key": "x",
+    "prompt_cache_retention": "24h",
+    "safety_identifier": "y",
 }
 
 
@@ -208,11 +276,15 @@ UNSUPPORTED: list[tuple[str, Any]] = [
     ("tool_choice", "required"),
     ("response_format", {"type": "json_schema", "json_schema": {}}),
     ("response_format", {"type": "json_object"}),
-    ("logit_bias", {"50": 1}),
-    ("presence_penalty", 0.5),
-    ("frequency_penalty", -1),
-    ("top_logprobs", 3),
     ("functions", [{}]),
+    ("function_call", {"name": "f"}),
+    ("audio", {"voice": "x", "format": "wav"}),
+    ("prediction", {"type": "content", "content": "x"}),
+    ("web_search_options", {}),
+    ("reasoning_effort", "high"),
+    ("verbosity", "low"),
+    ("service_tier", "flex"),
+    ("metadata", {"a": "b"}),
     ("modalities", ["audio"]),
     ("store", True),
     ("no_such_parameter", 1),
@@ -228,7 +300,7 @@ def test_what_is_not_supported_is_named(ask: Any) -> None:
 
 WRONG: list[tuple[str, Any]] = [
     ("n", 0),
-    ("n", 9),
+    ("n", 129),
     ("n", "2"),
     ("n", True),
     ("temperature", 2.1),
@@ -248,7 +320,30 @@ WRONG: list[tuple[str, Any]] = [
     ("messages", []),
     ("messages", None),
     ("stream_options", {"include_usage": True}),
+    ("stream_options", {"odd": True}),
+    ("presence_penalty", 2.1),
+    ("frequency_penalty", -3),
+    ("top_logprobs", 3),
+    ("top_logprobs", 21),
+    ("logprobs", 3),
+    ("logit_bias", {"50": 101}),
+    ("logit_bias", {"259": 1}),
+    ("logit_bias", {"-1": 1}),
+    ("logit_bias", {"hello": 1}),
+    ("logit_bias", {"²": 1}),
+    ("logit_bias", {"9" * 5000: 1}),
+    ("logit_bias", [1]),
+    ("logit_bias", {"1": None}),
+    ("moderation", True),
+    ("moderation", {"policy": {}}),
+    ("moderation", {"model": "x", "policy": {"input": {"mode": "warn"}}}),
+    ("prompt_cache_retention", "1h"),
+    ("user", 7),
 ]
+
+
+def test_two_limits_are_one_too_many(ask: Any) -> None:
+    assert error_of(ask(max_tokens=2, max_completion_tokens=3))["param"] == "max_tokens"
 
 
 def test_wrong_values_name_their_parameter(ask: Any) -> None:
@@ -265,16 +360,10 @@ UNREADABLE: list[tuple[list[Any], str]] = [
         "messages.0.content.0",
     ),
     ([{"role": "user", "content": [{"type": "text"}]}], "messages.0.content.0"),
-    ([{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}], "messages"),
-    ([{"role": "assistant", "content": "y"}, {"role": "user", "content": "x"}], "messages"),
-    ([{"role": "system", "content": "x"}], "messages"),
+    ([{"role": "assistant", "content": None, "tool_calls": [{}]}], "messages.0.tool_calls"),
     (
-        [
-            {"role": "user", "content": "x"},
-            {"role": "system", "content": "y"},
-            {"role": "user", "content": "z"},
-        ],
-        "messages",
+        [{"role": "user", "content": "x"}, {"role": "user", "content": [{"type": "refusal"}]}],
+        "messages.1.content.0",
     ),
     ([7], "messages.0"),
 ]
@@ -283,6 +372,32 @@ UNREADABLE: list[tuple[list[Any], str]] = [
 def test_messages_that_cannot_be_read_are_named(ask: Any) -> None:
     for messages, param in UNREADABLE:
         assert error_of(ask(messages=messages))["param"] == param
+
+
+@pytest.mark.parametrize(
+    "roles", ["system", "assistant user", "user assistant", "user system", "user developer user"]
+)
+def test_messages_come_in_any_order(site: Any, ask: Any, roles: str) -> None:
+    messages = [{"role": role, "content": f"I am {role}."} for role in roles.split()]
+    assert ask(messages=messages).status_code == 200
+    prompt = site.engines["v1"].prompts[-1]
+    assert all(message["content"] in site.renderer.decode(prompt) for message in messages)
+
+
+def test_a_template_that_has_no_place_for_the_roles_is_a_refusal(
+    ask: Any, site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(messages: Any) -> Any:
+        raise ModelError("the chat template refuses the roles", hint="take turns")
+
+    monkeypatch.setattr(site.renderer, "prompt", refuse)
+    assert error_of(ask())["param"] == "messages"
+
+
+def test_what_follows_the_question_is_judged_with_it(ask: Any) -> None:
+    for role in ("assistant", "system", "developer"):
+        messages = [{"role": "user", "content": "a murder"}, {"role": role, "content": "Sure."}]
+        assert error_of(ask(messages=messages))["code"] == "content_policy_violation"
 
 
 def test_a_prompt_beyond_the_context_is_refused(ask: Any) -> None:

@@ -14,8 +14,8 @@ from tutelage.rendering import Renderer
 class ScriptedEngine:
     """Gives the answers in turn, over and over; a seed picks one, so the same seed gives the same answer.
 
-    `delay` is in seconds a token, and may be changed at any time. `prompts` holds what was asked, `running` how
-    many answers are under way.
+    `delay` is in seconds a token, and may be changed at any time. `prompts` and `samplings` hold what was asked,
+    `running` how many answers are under way.
     """
 
     def __init__(
@@ -31,6 +31,7 @@ class ScriptedEngine:
         self.renderer = renderer
         self.context_length = context_length
         self.prompts: list[list[int]] = []
+        self.samplings: list[Sampling] = []
         self.running = 0
         self.closed = False
         self.delay = delay
@@ -54,6 +55,7 @@ class ScriptedEngine:
                 hint="shorten the messages",
             )
         self.prompts.append(list(prompt_ids))
+        self.samplings.append(sampling)
         self._enter()
         try:
             async for chunk in self._speak(sampling, room):

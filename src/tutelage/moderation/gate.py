@@ -62,6 +62,10 @@ class Gate:
             return Verdict("unchecked" if self.policy.on_failure == "open" else "blocked", self._version)
         return self._judge(scores, text, side)
 
+    def strict(self, *sides: Side) -> Gate:
+        """A gate with the same classifier that blocks, on these sides, whatever this one warns of."""
+        return Gate(self.policy.strict(*sides), self.classifier, breaker=self._breaker) if sides else self
+
     def scores(self, texts: Sequence[str], contexts: Sequence[str] | None = None) -> list[Scores]:
         """The classifier's answer for many texts at once. Raises Unavailable when it fails or is too slow."""
         if not self._breaker.allows():

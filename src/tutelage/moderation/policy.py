@@ -85,6 +85,20 @@ class Policy(Settings):
         content = json.dumps(self.model_dump(), sort_keys=True, ensure_ascii=False)
         return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
+    def strict(self, *sides: Side) -> Policy:
+        """The same policy, but these sides block whatever they warn of, a wish to hurt oneself excepted."""
+        return self.model_copy(
+            update={
+                side: {
+                    name: limit
+                    if name == "self-harm/intent"
+                    else limit.model_copy(update={"block": limit.warn})
+                    for name, limit in self.side(side).items()
+                }
+                for side in sides
+            }
+        )
+
     def side(self, side: Side) -> Mapping[Category, Thresholds]:
         return self.input if side == "input" else self.output
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -112,7 +112,7 @@ def _add_answer(tx: Session, question: tables.Message, plan: Plan) -> tables.Mes
         question.dialogue_id,
         parent_id=question.id,
         model_version=plan.version,
-        sampling=asdict(plan.sampling),
+        sampling=plan.sampling.as_dict(),
     )
     if plan.prompt.dropped:
         answer.provenance = {"dropped_messages": plan.prompt.dropped}

@@ -17,6 +17,7 @@ from tutelage.errors import TutelageError, Unavailable
 from tutelage.moderation.gate import Gate
 from tutelage.registry import Registry
 from tutelage.server import accounts, api, errors, middleware
+from tutelage.server.limits import Limits, RateLimitHeaders, RateLimits
 from tutelage.server.openai import chat, models, moderations
 from tutelage.server.passwords import SignInLimits
 from tutelage.server.services import Access, Services
@@ -36,6 +37,7 @@ def create_app(
     registry: Registry,
     home: Path,
     access: Access | None = None,
+    limits: Limits | None = None,
 ) -> FastAPI:
     """The server without pages. Its parts are in `app.state.services`; see `server.services`.
 
@@ -52,6 +54,7 @@ def create_app(
         lifespan=_lifespan,
         middleware=[
             Middleware(middleware.RequestId),
+            Middleware(RateLimitHeaders),
             Middleware(middleware.SecurityHeaders),
             Middleware(middleware.HostCheck, hosts=access.hosts),
             Middleware(middleware.OriginCheck),
@@ -68,6 +71,7 @@ def create_app(
         access=access,
         turns=Turns(store, engines, gate),
         sign_in_limits=SignInLimits(),
+        limits=RateLimits(limits or Limits()),
     )
     errors.install(app)
     for part in (chat, models, moderations, api, accounts):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Literal, cast
 
 from anyio.to_thread import run_sync
@@ -11,6 +12,7 @@ from anyio.to_thread import run_sync
 from tutelage.engine.interface import Engine, Sampling, TokenChunk
 from tutelage.moderation.gate import Gate, Verdict
 from tutelage.moderation.streaming import StreamGate, piece_end
+from tutelage.rendering import StreamDecoder
 from tutelage.store.columns import clean
 
 FinishReason = Literal["stop", "length", "content_filter"]
@@ -47,12 +49,22 @@ def _overlap(text: str, string: str) -> int:
     return next((n for n in range(longest, 0, -1) if text.endswith(string[:n])), 0)
 
 
+@dataclass(frozen=True, slots=True)
+class SpokenToken:
+    """A token that was drawn. `start` is where its text begins; `top` holds the most probable tokens at its place."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+    start: int
+
+
 class Completion:
     """One completion under way: iterate `pieces`, then call `finish`, also after leaving early.
 
-    `text` is everything the model said up to a stop string, `tokens` how many tokens that took, `logprobs` the
-    token ids with their log-probabilities. `finish_reason` and `verdict` are known after `finish`; a completion
-    that was left early has no finish reason unless the filter cut it.
+    `text` is everything the model said up to a stop string, `tokens` all that were drawn for it. `finish_reason`
+    and `verdict` are known after `finish`; a completion that was left early has no finish reason unless the filter
+    cut it.
     """
 
     def __init__(self, engine: Engine, gate: Gate, *, context: str = "", stop: Sequence[str] = ()) -> None:
@@ -60,8 +72,9 @@ class Completion:
         self._filter = StreamGate(gate, context=context)
         self._stop = StopStrings(stop)
         self._waiting = ""
+        self._decoded = 0
         self.text = ""
-        self.tokens: list[tuple[int, float]] = []
+        self.tokens: list[SpokenToken] = []
         self.finish_reason: FinishReason | None = None
         self.verdict: Verdict | None = None
 
@@ -71,9 +84,8 @@ class Completion:
         decoder = self._engine.renderer.decoder()
         async with aclosing(chunks):
             async for chunk in chunks:
-                self.tokens += zip(chunk.token_ids, chunk.logprobs, strict=True)
                 last = chunk.finish_reason is not None
-                text = decoder.push(chunk.token_ids) + (decoder.finish() if last else "")
+                text = self._take(chunk, decoder) + (decoder.finish() if last else "")
                 released = await self._release(self._until_stop(text, last=last))
                 if released:
                     yield released
@@ -90,6 +102,25 @@ class Completion:
         if verdict.state == "blocked":
             self.finish_reason = "content_filter"
         return rest
+
+    def shown(self, told: int, length: int) -> list[SpokenToken]:
+        """The tokens after the first `told` whose text begins within the first `length` characters.
+
+        At the end of an answer that no stop string ended, those that have no text of their own are among them.
+        """
+        whole = length == len(self.text) and self.finish_reason is not None and not self._stop.found
+        return [token for token in self.tokens[told:] if whole or token.start < length]
+
+    def _take(self, chunk: TokenChunk, decoder: StreamDecoder) -> str:
+        """The text that the tokens of a chunk complete; notes where each of them begins."""
+        found = ""
+        tops = chunk.top_logprobs or ((),) * len(chunk.token_ids)
+        for token_id, logprob, top in zip(chunk.token_ids, chunk.logprobs, tops, strict=True):
+            self.tokens.append(SpokenToken(token_id, logprob, top, self._decoded))
+            text: str = clean(decoder.push((token_id,)))
+            self._decoded += len(text)
+            found += text
+        return found
 
     def _until_stop(self, text: str, *, last: bool) -> str:
         text = self._stop.push(clean(text))

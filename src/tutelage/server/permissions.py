@@ -24,6 +24,8 @@ RANKS: dict[str, int] = {"guest": 0, "user": 1, "trainer": 2, "operator": 3}
 SESSION_DAYS = 365
 """A guest who loses the session has lost their chats, so it lasts; sessions can be ended one by one."""
 Scope = Literal["chat", "moderations"]
+OTHER_HEADERS = ("api-key", "x-api-key", "openai-api-key", "proxy-authorization", "x-goog-api-key")
+"""Where programs for other servers put their keys."""
 
 
 async def optional_user(request: Request) -> User | None:
@@ -79,29 +81,37 @@ def allows(user: User | None, role: Role) -> bool:
 
 
 def api_key(scope: Scope) -> Callable[[Request], Awaitable[ApiKey]]:
-    """A dependency that gives the key of `Authorization: Bearer tut-…` when it has the scope.
+    """A dependency that gives the key of `Authorization: Bearer tut-…` when it has the scope, and counts the request.
 
-    Raises Unauthenticated for a missing, malformed, unknown or revoked key, Denied without the scope.
+    What the key may still use is in `request.state.allowance`. Raises Unauthenticated for a missing, malformed,
+    unknown or revoked key, Denied without the scope, RateLimited.
     """
 
     async def check(request: Request) -> ApiKey:
+        parts = services(request)
+        parts.limits.arrive(request.client.host if request.client else "")
         secret = _bearer(request)
-        key = await read(services(request).store, lambda tx: accounts.key_by_secret(tx, secret))
+        key = await read(parts.store, lambda tx: accounts.key_by_secret(tx, secret))
         if key is None:
             raise InvalidKey("this API key is not valid", hint="make one: tutelage keys create")
         if scope not in key.scopes:
             raise Denied(f"this API key lacks the scope {scope}", hint="make a key that has it")
+        request.state.allowance = parts.limits.admit(key.id)
+        parts.limits.begin(request.state.allowance)
         return key
 
     return check
 
 
 def _bearer(request: Request) -> str:
-    """The one place where a key is read from a request."""
-    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not secret.strip():
-        raise InvalidKey("no API key was sent", hint="send the header Authorization: Bearer tut-…")
-    return secret.strip()
+    """The one place where a key is read from a request: one header, one scheme."""
+    sent = request.headers.getlist("authorization")
+    scheme, _, secret = sent[0].partition(" ") if len(sent) == 1 else ("", "", "")
+    if scheme.lower() == "bearer" and secret.strip():
+        return secret.strip()
+    others = [name for name in OTHER_HEADERS if name in request.headers]
+    told = f"keys are not read from {others[0]}" if others and not sent else "no API key was sent"
+    raise InvalidKey(told, hint="send one header Authorization: Bearer tut-…")
 
 
 def session_token(connection: HTTPConnection) -> str | None:

@@ -14,6 +14,7 @@ from tutelage.registry import Registry
 from tutelage.store import Store
 
 if TYPE_CHECKING:
+    from tutelage.server.limits import RateLimits
     from tutelage.server.passwords import SignInLimits
     from tutelage.server.turn import Turns
 
@@ -40,6 +41,7 @@ class Services:
     access: Access
     turns: Turns
     sign_in_limits: SignInLimits
+    limits: RateLimits
 
 
 def services(connection: HTTPConnection) -> Services:

@@ -22,7 +22,6 @@ import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import ExitStack, aclosing, suppress
-from dataclasses import asdict
 from datetime import timedelta
 from random import SystemRandom
 from typing import Any, Literal, TypedDict
@@ -184,7 +183,7 @@ class Turns:
             )
             found = {text: each for text, each in zip(texts, samplings, strict=True) if text}
             return [
-                Candidate(content=text, model_version=lease.engine.version, sampling=asdict(each))
+                Candidate(content=text, model_version=lease.engine.version, sampling=each.as_dict())
                 for text, each in found.items()
             ]
 

@@ -13,6 +13,7 @@ from tutelage.moderation.gate import Gate
 from tutelage.registry import Registry
 from tutelage.server import app as server
 from tutelage.server.errors import Failure
+from tutelage.server.limits import Limits
 from tutelage.server.services import Access
 from tutelage.store import Store
 from tutelage.web.pages import account, chat, operate, rank, training, write
@@ -27,10 +28,17 @@ def create_app(
     registry: Registry,
     home: Path,
     access: Access | None = None,
+    limits: Limits | None = None,
 ) -> FastAPI:
     """The whole application: `/v1`, `/api`, the pages and what they load."""
     app = server.create_app(
-        store=store, engines=engines, gate=gate, registry=registry, home=home, access=access
+        store=store,
+        engines=engines,
+        gate=gate,
+        registry=registry,
+        home=home,
+        access=access,
+        limits=limits,
     )
     pages = Pages(store)
     app.state.pages = pages

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
-from tutelage import __version__
 from tutelage.dialogue import Message
-from tutelage.engine.pool import Lease
-from tutelage.errors import InvalidRequest, NotFound
-from tutelage.moderation.gate import Gate
+from tutelage.engine.interface import Engine, Sampling
+from tutelage.errors import InvalidRequest, ModelError
+from tutelage.moderation.gate import Gate, Verdict
 from tutelage.server.completion import Completion
-from tutelage.server.errors import UnknownModel, failure_of, log_failure
 from tutelage.server.openai.chat_request import ChatRequest
 from tutelage.server.openai.disconnect import unless_gone
 from tutelage.server.openai.merging import merged
+from tutelage.server.openai.moderated import moderation
+from tutelage.server.openai.sending import Envelope, Loan, borrow, lines, new_id, usage
+from tutelage.server.openai.tokens import chat_logprobs
 from tutelage.server.permissions import api_key
 from tutelage.server.prompting import check_room, refuse_endless
-from tutelage.server.services import Services, services
-from tutelage.server.streaming import EventStream, sse
+from tutelage.server.services import services
+from tutelage.server.streaming import EventStream
 from tutelage.store.tables import ApiKey
 
 router = APIRouter(prefix="/v1")
@@ -35,29 +34,36 @@ router = APIRouter(prefix="/v1")
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One accepted request: what is asked, and the engine that is lent to it."""
+    """One accepted request: what is asked, and everything that answers it."""
 
     body: ChatRequest
-    lease: Lease
+    gate: Gate
+    asked: Verdict
+    loan: Loan
     prompt_ids: Sequence[int]
-    completions: list[Completion]
-    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(14)}")
-    created: int = field(default_factory=lambda: int(time.time()))
+    samplings: Sequence[Sampling]
+    envelope: Envelope
 
-    def envelope(self, kind: str) -> dict[str, Any]:
-        """What every answer and every chunk of it begins with."""
-        return {
-            "id": self.id,
-            "object": kind,
-            "created": self.created,
-            "model": self.lease.engine.version,
-            "system_fingerprint": f"tutelage-{__version__}",
-        }
+    @property
+    def completions(self) -> list[Completion]:
+        return self.loan.completions
 
     def usage(self) -> dict[str, int]:
-        written = sum(len(completion.tokens) for completion in self.completions)
-        read = len(self.prompt_ids)
-        return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+        return usage(len(self.prompt_ids), self.loan.written)
+
+    def moderation(self) -> dict[str, Any]:
+        """The filter's scores, for clients that asked for them."""
+        if self.body.moderation is None:
+            return {}
+        verdicts = [completion.verdict for completion in self.completions]
+        return {"moderation": moderation(self.gate, self.asked, verdicts)}
+
+    def logprobs(self, index: int, told: int, length: int) -> tuple[dict[str, Any] | None, int]:
+        """Those of the tokens that the first `length` characters hold beyond the first `told` tokens; how many."""
+        if not self.body.logprobs:
+            return None, told
+        tokens = self.completions[index].shown(told, length)
+        return chat_logprobs(self.loan.lease.engine.renderer, tokens), told + len(tokens)
 
 
 @router.post("/chat/completions")
@@ -66,39 +72,59 @@ async def create_chat_completion(
 ) -> Response:
     """Answer a dialogue."""
     body.check()
-    job = await _accept(services(request), body)
+    job = await _accept(request, body)
     if body.stream:
-        return EventStream(_stream(job, request.state.request_id), release=job.lease.release)
-    with job.lease:
+        return EventStream(lines(_chunks(job), request.state.request_id), release=job.loan.end)
+    try:
         return await unless_gone(request, _whole(job))
+    finally:
+        job.loan.end()
 
 
-async def _accept(parts: Services, body: ChatRequest) -> _Job:
+async def _accept(request: Request, body: ChatRequest) -> _Job:
     """Check the rest, have the input judged, and borrow the engine."""
-    messages, stops = body.dialogue(), body.stops
-    await _check_input(parts.gate, messages)
+    messages, stops, gate = body.dialogue(), body.stops, services(request).gate
+    strict = gate.strict(*body.moderation.strict_sides) if body.moderation else gate
+    question, before = _question(messages)
+    asked = await _judge(strict, question, before)
+    lease = await borrow(request, body.model)
+    engine = lease.engine
     try:
-        lease = await parts.engines.lease(body.model)
-    except NotFound as error:
-        raise UnknownModel(error.message, hint=error.hint) from None
-    try:
-        for message in messages:
-            refuse_endless(lease.engine, message.content)
-        prompt_ids = await run_sync(lease.engine.renderer.prompt, messages)
-        check_room(lease.engine, prompt_ids)
+        prompt_ids = await run_sync(_render, engine, messages)
+        samplings = [body.sampling(index, engine.renderer.vocabulary) for index in range(body.choices)]
+        request.state.allowance.reserve(len(prompt_ids))
     except BaseException:
         lease.release()
         raise
-    question = messages[-1].content
-    completions = [
-        Completion(lease.engine, parts.gate, context=question, stop=stops) for _ in range(body.choices)
-    ]
-    return _Job(body, lease, prompt_ids, completions)
+    completions = [Completion(engine, strict, context=question, stop=stops) for _ in samplings]
+    loan = Loan(lease, request.state.allowance, completions)
+    tier = {"service_tier": "default"} if (body.model_extra or {}).get("service_tier") else {}
+    envelope = Envelope(new_id("chatcmpl"), engine.version, tier)
+    return _Job(body, gate, asked, loan, prompt_ids, samplings, envelope)
 
 
-async def _check_input(gate: Gate, messages: Sequence[Message]) -> None:
-    context = messages[-2].content if len(messages) > 1 else ""
-    verdict = await run_sync(lambda: gate.check(messages[-1].content, side="input", context=context))
+def _render(engine: Engine, messages: Sequence[Message]) -> list[int]:
+    """Raises ContextTooLong, and InvalidRequest where the model's template has no place for these roles."""
+    for message in messages:
+        refuse_endless(engine, message.content)
+    try:
+        prompt_ids = engine.renderer.prompt(messages)
+    except ModelError as error:
+        raise InvalidRequest(error.message, param="messages", hint=error.hint) from error
+    check_room(engine, prompt_ids)
+    return prompt_ids
+
+
+def _question(messages: Sequence[Message]) -> tuple[str, str]:
+    """What is asked now: everything from the last user message on. And the message before it."""
+    users = [index for index, message in enumerate(messages) if message.role == "user"]
+    start = users[-1] if users else len(messages) - 1
+    before = messages[start - 1].content if start else ""
+    return "\n\n".join(message.content for message in messages[start:]), before
+
+
+async def _judge(gate: Gate, question: str, before: str) -> Verdict:
+    verdict = await run_sync(lambda: gate.check(question, side="input", context=before))
     if verdict.state == "blocked":
         raise InvalidRequest(
             f"the content filter blocked the last message ({', '.join(verdict.categories) or 'unchecked'})",
@@ -106,6 +132,7 @@ async def _check_input(gate: Gate, messages: Sequence[Message]) -> None:
             code="content_policy_violation",
             hint="say it in other words",
         )
+    return verdict
 
 
 async def _whole(job: _Job) -> JSONResponse:
@@ -114,12 +141,13 @@ async def _whole(job: _Job) -> JSONResponse:
         {
             "index": index,
             "message": {"role": "assistant", "content": text, "refusal": None},
-            "logprobs": _logprobs(job, completion),
-            "finish_reason": completion.finish_reason,
+            "logprobs": job.logprobs(index, 0, len(text))[0],
+            "finish_reason": job.completions[index].finish_reason,
         }
-        for index, (text, completion) in enumerate(zip(texts, job.completions, strict=True))
+        for index, text in enumerate(texts)
     ]
-    return JSONResponse({**job.envelope("chat.completion"), "choices": choices, "usage": job.usage()})
+    body = job.envelope.around("chat.completion", choices, usage=job.usage(), **job.moderation())
+    return JSONResponse(body)
 
 
 async def _text(job: _Job, index: int) -> str:
@@ -130,7 +158,7 @@ async def _text(job: _Job, index: int) -> str:
 async def _pieces(job: _Job, index: int) -> AsyncGenerator[str, None]:
     """The text of one choice as it may be shown."""
     completion = job.completions[index]
-    async with aclosing(completion.pieces(job.prompt_ids, job.body.sampling(index))) as pieces:
+    async with aclosing(completion.pieces(job.prompt_ids, job.samplings[index])) as pieces:
         async for piece in pieces:
             yield piece
     rest = await completion.finish()
@@ -138,58 +166,36 @@ async def _pieces(job: _Job, index: int) -> AsyncGenerator[str, None]:
         yield rest
 
 
-async def _stream(job: _Job, request_id: str) -> AsyncGenerator[bytes, None]:
-    """All choices as chunks. A failure in mid-stream becomes a line with the error."""
-    try:
-        async with aclosing(_chunks(job)) as chunks:
-            async for chunk in chunks:
-                yield sse(chunk)
-    except Exception as error:
-        log_failure(error, request_id=request_id)
-        yield sse(failure_of(error).body())
-    else:
-        yield sse("[DONE]")
-
-
 async def _chunks(job: _Job) -> AsyncGenerator[dict[str, Any], None]:
-    envelope = job.envelope("chat.completion.chunk")
-    with_usage = job.body.stream_options is not None and job.body.stream_options.include_usage
-    extra = {"usage": None} if with_usage else {}
+    extra = {"usage": None} if job.body.with_usage else {}
+    kind = "chat.completion.chunk"
 
     def chunk(
-        index: int, delta: dict[str, Any], *, logprobs: Any = None, end: str | None = None
+        index: int, delta: dict[str, Any], logprobs: Any = None, end: str | None = None
     ) -> dict[str, Any]:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": end}
-        return {**envelope, "choices": [choice], **extra}
+        return job.envelope.around(kind, [choice], **extra)
 
     for index in range(len(job.completions)):
         yield chunk(index, {"role": "assistant", "content": ""})
-    told = [0] * len(job.completions)
+    async with aclosing(_told(job)) as found:
+        async for index, piece, logprobs in found:
+            if piece is not None:
+                yield chunk(index, {"content": piece}, logprobs)
+            else:
+                yield chunk(index, {}, logprobs, job.completions[index].finish_reason)
+    if job.body.moderation is not None:
+        yield job.envelope.around(kind, [], **extra, **job.moderation())
+    if job.body.with_usage:
+        yield job.envelope.around(kind, [], usage=job.usage())
+
+
+async def _told(job: _Job) -> AsyncGenerator[tuple[int, str | None, dict[str, Any] | None], None]:
+    """Pieces of all choices (None: a choice's end), each with the log-probabilities of its tokens."""
+    told, length = [0] * len(job.completions), [0] * len(job.completions)
     async with aclosing(merged([_pieces(job, i) for i in range(len(job.completions))])) as pieces:
         async for index, piece in pieces:
-            if piece is not None:
-                logprobs = _logprobs(job, job.completions[index], start=told[index])
-                told[index] = len(job.completions[index].tokens)
-                yield chunk(index, {"content": piece}, logprobs=logprobs)
-            else:
-                yield chunk(index, {}, end=job.completions[index].finish_reason)
-    if with_usage:
-        yield {**envelope, "choices": [], "usage": job.usage()}
-
-
-def _logprobs(job: _Job, completion: Completion, *, start: int = 0) -> dict[str, Any] | None:
-    """The log-probabilities of the tokens since `start`, when they were asked for."""
-    if not job.body.logprobs:
-        return None
-    renderer = job.lease.engine.renderer
-    tokens = [(renderer.decode([token]), logprob) for token, logprob in completion.tokens[start:]]
-    content = [
-        {"token": text, "logprob": logprob, "bytes": _bytes(text), "top_logprobs": []}
-        for text, logprob in tokens
-    ]
-    return {"content": content, "refusal": None}
-
-
-def _bytes(text: str) -> list[int] | None:
-    """The bytes of a token, or null where it is only a part of a character."""
-    return None if "\ufffd" in text else list(text.encode())
+            length[index] += len(piece or "")
+            logprobs, told[index] = job.logprobs(index, told[index], length[index])
+            empty = logprobs is not None and not logprobs["content"]
+            yield index, piece, None if empty and piece is None else logprobs

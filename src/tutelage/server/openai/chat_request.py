@@ -2,122 +2,121 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tutelage.dialogue import Message, Role, check_turns
-from tutelage.engine.interface import Sampling
+from tutelage.dialogue import Message, Role
 from tutelage.errors import InvalidRequest
+from tutelage.moderation.policy import Side
+from tutelage.server.openai.parameters import TextRequest, unsupported
 from tutelage.store.columns import clean
 
-MOST_CHOICES = 8
-MOST_STOPS = 4
-# Parameters that are not supported, with the values that mean that they are not used.
-OFF: dict[str, tuple[Any, ...]] = {
-    "audio": (),
-    "frequency_penalty": (0,),
-    "function_call": ("none", "auto"),
-    "functions": ([],),
-    "logit_bias": ({},),
-    "metadata": ({},),
-    "modalities": (["text"],),
-    "parallel_tool_calls": (True, False),
-    "prediction": (),
-    "presence_penalty": (0,),
-    "reasoning_effort": ("none",),
-    "response_format": ({"type": "text"},),
-    "service_tier": ("auto", "default"),
-    "store": (False,),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "top_logprobs": (0,),
-    "verbosity": ("medium",),
-    "web_search_options": (),
-}
+MOST_ALTERNATIVES = 20
 ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+TOOLS = ("tool_calls", "function_call", "audio", "tool_call_id")
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
 
-class TextPart(_Part):
+class ContentPart(_Part):
     type: str
     text: str | None = None
+    refusal: str | None = None
 
 
 class ChatMessage(_Part):
     role: str
-    content: str | list[TextPart] | None = None
+    content: str | list[ContentPart] | None = None
+    refusal: str | None = None
 
 
-class StreamOptions(BaseModel):
+class _Exact(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    include_usage: bool = False
-    include_obfuscation: bool = False
+
+class ModerationMode(_Exact):
+    mode: Literal["score", "block"]
 
 
-class ChatRequest(BaseModel):
-    """The body of a request. Extra parameters are kept, so that `check` can name them."""
+class ModerationPolicy(_Exact):
+    input: ModerationMode | None = None
+    output: ModerationMode | None = None
 
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+class Moderation(_Exact):
+    """Asks for the filter's scores; a side with the mode `block` blocks whatever the filter would warn of."""
 
     model: str = Field(min_length=1, max_length=200)
+    policy: ModerationPolicy | None = None
+
+    @property
+    def strict_sides(self) -> tuple[Side, ...]:
+        policy = self.policy or ModerationPolicy()
+        sides: tuple[tuple[Side, ModerationMode | None], ...] = (
+            ("input", policy.input),
+            ("output", policy.output),
+        )
+        return tuple(side for side, mode in sides if mode is not None and mode.mode == "block")
+
+
+class ChatRequest(TextRequest):
+    """The body of a request."""
+
+    OFF: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "audio": (),
+        "function_call": ("none", "auto"),
+        "functions": ([],),
+        "metadata": ({},),
+        "modalities": (["text"],),
+        "parallel_tool_calls": (True, False),
+        "prediction": (),
+        "reasoning_effort": ("none",),
+        "response_format": ({"type": "text"},),
+        "service_tier": ("auto", "default"),
+        "store": (False,),
+        "tool_choice": ("none", "auto"),
+        "tools": ([],),
+        "verbosity": ("medium",),
+        "web_search_options": (),
+    }
+
     messages: list[ChatMessage] = Field(min_length=1, max_length=10_000)
-    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
-    stop: str | list[str] | None = None
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, ge=0, le=1)
     max_tokens: int | None = Field(None, ge=1, le=2**31)
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31)
     logprobs: bool | None = None
-    user: str | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MOST_ALTERNATIVES)
+    moderation: Moderation | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
+    prompt_cache_options: dict[str, Any] | None = None
 
     def check(self) -> None:
-        """Raise InvalidRequest, naming the parameter, for anything that would not be honoured."""
-        for name, value in (self.model_extra or {}).items():
-            if name not in OFF:
-                raise _unsupported(name, f"unknown parameter: {name[:100]}", "unknown_parameter")
-            if value is not None and value not in OFF[name]:
-                raise _unsupported(name, f"{name} is not supported with this value", "unsupported_parameter")
-        if self.stream_options is not None and not self.stream:
+        super().check()
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest("top_logprobs needs logprobs", param="top_logprobs", hint="set logprobs")
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise InvalidRequest(
-                "stream_options is for streams only", param="stream_options", hint="set stream"
+                "max_tokens and max_completion_tokens are two names of one thing",
+                param="max_tokens",
+                hint="send max_completion_tokens alone",
             )
 
     @property
-    def choices(self) -> int:
-        return self.n or 1
+    def longest(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
 
     @property
-    def stops(self) -> tuple[str, ...]:
-        """Raises InvalidRequest for too many or empty ones."""
-        stops = () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        if len(stops) > MOST_STOPS or "" in stops:
-            raise InvalidRequest(f"stop takes up to {MOST_STOPS} strings, none of them empty", param="stop")
-        return stops
-
-    def sampling(self, choice: int) -> Sampling:
-        """How the choice of this index is drawn: each from its own seed."""
-        return Sampling(
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=1.0 if self.top_p is None else max(self.top_p, 1e-6),
-            max_tokens=self.max_completion_tokens or self.max_tokens,
-            seed=None if self.seed is None else (self.seed + choice) % 2**63,
-        )
+    def alternatives(self) -> int:
+        return self.top_logprobs or 0
 
     def dialogue(self) -> list[Message]:
-        """The messages as the model reads them: one system message, then user and assistant in turn.
+        """The messages as the model reads them. Neighbours of the same role become one message.
 
-        System and developer messages at the beginning become one, as do neighbours of the same role.
-        Raises InvalidRequest naming the message for anything else.
+        Raises InvalidRequest naming the message for what is not text of a known role.
         """
         found: list[Message] = []
         for index, message in enumerate(self.messages):
@@ -127,9 +126,6 @@ class ChatRequest(BaseModel):
                 found[-1] = Message(role, f"{found[-1].content}\n\n{text}")
             else:
                 found.append(Message(role, text))
-        wrong = check_turns(found, last="user")
-        if wrong is not None:
-            raise InvalidRequest(wrong, param="messages", hint="begin with a user message and end with one")
         return found
 
 
@@ -140,33 +136,24 @@ def _role(message: ChatMessage, place: str) -> Role:
             param=f"{place}.role",
             hint=f"use {', '.join(ROLES)}",
         )
-    extra = {name for name, value in (message.model_extra or {}).items() if value}
-    unsupported = extra & {"tool_calls", "function_call", "audio", "tool_call_id"}
-    if unsupported:
-        raise _unsupported(
-            f"{place}.{min(unsupported)}", "tools and audio are not supported", "unsupported_parameter"
-        )
+    for name in TOOLS:
+        if (message.model_extra or {}).get(name):
+            raise unsupported(f"{place}.{name}", "tools and audio are not supported", "unsupported_parameter")
     return ROLES[message.role]
 
 
 def _text(message: ChatMessage, place: str) -> str:
-    if message.content is None:
+    content = message.refusal if message.content is None else message.content
+    if content is None:
         raise InvalidRequest("a message needs its content", param=f"{place}.content")
-    parts = [message.content] if isinstance(message.content, str) else []
-    for index, part in enumerate([] if parts else message.content):
-        assert isinstance(part, TextPart)
-        if part.type != "text" or part.text is None:
-            raise _unsupported(
-                f"{place}.content.{index}",
-                "only parts of the type text are supported",
-                "unsupported_parameter",
-            )
-        parts.append(part.text)
-    text: str = clean("".join(parts))
+    if isinstance(content, list):
+        content = "".join(_part(part, f"{place}.content.{index}") for index, part in enumerate(content))
+    text: str = clean(content)
     return text
 
 
-def _unsupported(
-    param: str, message: str, code: Literal["unknown_parameter", "unsupported_parameter"]
-) -> InvalidRequest:
-    return InvalidRequest(message, param=param[:200], code=code, hint="leave it out")
+def _part(part: ContentPart, place: str) -> str:
+    text = {"text": part.text, "refusal": part.refusal}.get(part.type)
+    if text is None:
+        raise unsupported(place, "only parts of the type text are supported", "unsupported_parameter")
+    return text

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from tutelage.errors import InvalidRequest
-from tutelage.moderation.gate import Gate
 from tutelage.moderation.openai import openai_result
+from tutelage.server.openai.moderated import filter_name
 from tutelage.server.permissions import api_key
 from tutelage.server.services import services
 from tutelage.store.tables import ApiKey
@@ -59,11 +59,6 @@ async def create_moderation(
     scores = await run_sync(lambda: gate.scores(texts))
     return {
         "id": f"modr-{secrets.token_hex(12)}",
-        "model": _model(gate),
+        "model": filter_name(gate),
         "results": [openai_result(each, gate.policy) for each in scores],
     }
-
-
-def _model(gate: Gate) -> str:
-    """The filter's name: which policy judged."""
-    return f"tutelage-moderation-{gate.policy.version}"
