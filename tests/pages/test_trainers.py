@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 from sqlalchemy import delete, select
 
+from tutelage.store import labelling
+from tutelage.store.labelling import LabellingSettings
 from tutelage.store.tables import Demonstration, Dialogue, LabellingTask, Ranking
 
 pytestmark = pytest.mark.browser
@@ -192,3 +195,59 @@ def test_a_draft_is_saved_and_opened_again(visit: Visit) -> None:
     page.get_by_role("dialog").get_by_role("button", name="Discard").click()
     expect(turn(page, "The person says")).to_have_value("")
     expect(page.get_by_role("heading", name="Drafts")).to_have_count(0)
+
+
+def test_an_answer_is_fixed_in_its_place_and_becomes_a_demonstration(ranking_page: Page, site: Any) -> None:
+    page = ranking_page
+    card = page.locator(".candidate").nth(1)
+    card.get_by_role("button", name="Fix it").press("Enter")
+    area = card.get_by_role("textbox")
+    expect(area).to_be_focused()
+    area.fill("A year with 366 days, every fourth year.")
+    page.keyboard.press("Control+Enter")
+    page.get_by_role("dialog").get_by_role("button", name="Yes, send it").press("Enter")
+    expect(page.get_by_text("Nothing to rank now")).to_be_visible()
+    with site.store.read() as tx:
+        row = tx.scalars(select(Demonstration).order_by(Demonstration.id.desc()).limit(1)).one()
+    assert row.messages[-1]["content"] == "A year with 366 days, every fourth year."
+    assert row.messages[-1]["provenance"]["kind"] == "edited"
+    assert latest_ranking(site).as_it_came
+
+
+def test_a_task_is_flagged_with_a_reason(ranking_page: Page, site: Any) -> None:
+    page = ranking_page
+    page.get_by_role("button", name="Flag").click()
+    expect(page.get_by_text("Say in the note what is wrong with it.")).to_be_visible()
+    page.keyboard.type("Names a real person")
+    page.get_by_role("button", name="Flag").click()
+    expect(page.get_by_text("Nothing to rank now")).to_be_visible()
+    with site.store.read() as tx:
+        assert labelling.flagged_tasks(tx)[0].reason == "Names a real person"
+
+
+def test_how_far_the_model_is_comes_line_by_line(site: Any) -> None:
+    with site.client("trainer") as client:
+        *progress, last = [json.loads(line) for line in client.post("/rank/next").text.splitlines()]
+        assert progress == [{"sampled": done, "of": 3} for done in (1, 2, 3)]
+        answer = client.get(f"/rank/tasks/{last['task']}", headers={"accept": "application/json"}).json()
+    assert [message["content"] for message in answer["prompt"]] == ["What is a leap year?"]
+    assert len(answer["candidates"]) == 4
+    assert set(answer["candidates"][0]) == {"id", "content"}
+
+
+def test_a_version_that_is_gone_is_left_out_while_another_answers(site: Any) -> None:
+    with site.store.write() as tx:
+        labelling.change_labelling_settings(tx, LabellingSettings(versions=("v77", "stable")))
+    try:
+        with site.client("trainer") as client:
+            events = [json.loads(line) for line in client.post("/rank/next").text.splitlines()]
+        assert events[-1]["task"]
+        with site.store.write() as tx:
+            tx.execute(delete(LabellingTask))
+            labelling.change_labelling_settings(tx, LabellingSettings(versions=("v77",)))
+        with site.client("trainer") as client:
+            [event] = [json.loads(line) for line in client.post("/rank/next").text.splitlines()]
+        assert "v77" in event["error"]["message"]
+    finally:
+        with site.store.write() as tx:
+            labelling.change_labelling_settings(tx, LabellingSettings())

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from tutelage.errors import Conflict, InvalidRequest, NotFound
-from tutelage.store import Store, accounts, dialogues, labelling
+from tutelage.store import Store, accounts, dialogues, export, labelling
 from tutelage.store.ids import now
-from tutelage.store.labelling import RankingTask
-from tutelage.store.tables import Candidate, Lease, Message, Ranking
+from tutelage.store.labelling import LabellingSettings, RankingTask
+from tutelage.store.labelling.draws import dialogues_from
+from tutelage.store.tables import Candidate, Dialogue, Lease, Message, Ranking, User
 
 Chat = Callable[..., list[Message]]
 SAMPLES = [{"content": "b", "model_version": "v2", "sampling": {"seed": 1}}, {"content": "c"}]
@@ -358,3 +359,177 @@ def test_many_at_once_never_share_a_place_or_see_a_task_twice(
         done = Counter(tx.scalars(select(Ranking.task_id)))
     assert all(count <= overlap for count in done.values())
     assert len(done) <= messages
+
+
+def test_a_task_is_found_along_an_index_whatever_there_is_beside_it(
+    store: Store, cast: SimpleNamespace, chat: Chat
+) -> None:
+    query = dialogues_from(cast.trainer, Dialogue.lot >= 5, own_writing=False)
+    with store.read() as tx:
+        sql = str(query.compile(tx.get_bind(), compile_kwargs={"literal_binds": True}))
+        plan = [row[3] for row in tx.execute(text(f"EXPLAIN QUERY PLAN {sql}"))]
+    assert "ix_dialogues_origin_consent_temporary_lot" in plan[0]
+    assert any("ix_messages_dialogue_id_id" in step for step in plan)
+    assert not any("SCAN" in step or "B-TREE" in step for step in plan)
+
+
+def test_fifty_at_once_each_get_a_place_of_their_own(make_store: Callable[[], Store]) -> None:
+    store = make_store()
+    with store.write() as tx:
+        owner = accounts.create_guest(tx, consent=True).id
+        annotators = [accounts.create_guest(tx).id for _ in range(50)]
+        for _ in range(20):
+            row = dialogues.create_dialogue(tx, owner)
+            asked = dialogues.add_message(
+                tx, row.id, parent_id=None, role="user", content="q", author_kind="human"
+            )
+            dialogues.add_message(
+                tx, row.id, parent_id=asked.id, role="assistant", content="a", author_kind="model"
+            )
+    start = threading.Barrier(50)
+    taken: list[tuple[str, str] | None] = []
+
+    def claim(annotator_id: str, seed: int) -> None:
+        start.wait()
+        task = take(store, annotator_id, seed=seed, overlap=2)
+        taken.append(None if task is None else (task.id, annotator_id))
+
+    threads = [threading.Thread(target=claim, args=(name, seed)) for seed, name in enumerate(annotators)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    places = Counter(task for task, _ in filter(None, taken))
+    assert sorted(places.values()) == [2] * 20
+    assert taken.count(None) == 10
+
+
+def test_gold_is_given_to_everybody_once_and_only_by_its_share(
+    store: Store, cast: SimpleNamespace, chat: Chat
+) -> None:
+    chat(cast.reader, "q", "a")
+    task = fill(store, must_take(store, cast.trainer), cast.trainer)
+    order = [[candidate.id] for candidate in task.candidates][::-1]
+    submit(store, task, cast.trainer)
+    with store.write() as tx:
+        labelling.adjudicate(tx, task.id, by=cast.operator, groups=order, gold=True)
+    assert take(store, cast.second, gold_share=0.0) is None
+    given = must_take(store, cast.second, gold_share=1.0)
+    assert given.id == task.id
+    submit(store, given, cast.second)
+    assert take(store, cast.second, gold_share=1.0) is None
+    assert take(store, cast.trainer, gold_share=1.0) is None
+
+
+def test_the_order_as_it_came_is_noted(store: Store, cast: SimpleNamespace, chat: Chat) -> None:
+    for moved in (False, True):
+        chat(cast.reader, "q", "a")
+        task = fill(store, must_take(store, cast.trainer), cast.trainer)
+        ids = [candidate.id for candidate in task.candidates]
+        row = submit(store, task, cast.trainer, groups=[[each] for each in (ids[::-1] if moved else ids)])
+        assert row.as_it_came is not moved
+
+
+def test_a_fixed_candidate_becomes_a_demonstration_of_that_conversation(
+    store: Store, cast: SimpleNamespace, chat: Chat
+) -> None:
+    rows = chat(cast.reader, "q", "a")
+    task = fill(store, must_take(store, cast.trainer), cast.trainer)
+    worst = next(each for each in task.candidates if each.content == "b")
+    with store.write() as tx:
+        row = labelling.fix_candidate(
+            tx, task_id=task.id, annotator_id=cast.trainer, candidate_id=worst.id, content="a better b "
+        )
+    assert [message["content"] for message in row.messages] == ["q", "a better b"]
+    kept = row.messages[-1]["provenance"]
+    assert (kept["kind"], kept["taken"], kept["model_version"]) == ("edited", "b", "v2")
+    assert (row.status, row.message_id) == ("submitted", rows[1].id)
+    with store.write() as tx:
+        for wrong in ({"candidate_id": "x", "content": "y"}, {"candidate_id": worst.id, "content": " b"}):
+            with pytest.raises(InvalidRequest):
+                labelling.fix_candidate(tx, task_id=task.id, annotator_id=cast.trainer, **wrong)
+        with pytest.raises(NotFound):
+            labelling.fix_candidate(
+                tx, task_id=task.id, annotator_id=cast.second, candidate_id=worst.id, content="y"
+            )
+
+
+def test_an_annotator_who_leaves_in_the_middle_frees_the_place_and_leaves_what_was_sent(
+    store: Store, cast: SimpleNamespace, chat: Chat
+) -> None:
+    chat(cast.reader, "q", "a")
+    task = fill(store, must_take(store, cast.trainer, overlap=2), cast.trainer)
+    submit(store, task, cast.trainer)
+    must_take(store, cast.second)
+    with store.write() as tx:
+        for name in (cast.trainer, cast.second):
+            tx.delete(tx.get_one(User, name))
+    with pytest.raises(NotFound):
+        submit(store, task, cast.second)
+    again = must_take(store, cast.operator)
+    assert again.id == task.id
+    submit(store, again, cast.operator)
+    with store.read() as tx:
+        assert sorted(row.annotator_id or "" for row in tx.scalars(select(Ranking))) == ["", cast.operator]
+
+
+def test_a_lease_that_ran_out_is_stolen_and_cannot_be_used_any_more(
+    store: Store, cast: SimpleNamespace, chat: Chat
+) -> None:
+    chat(cast.reader, "q", "a")
+    task = fill(store, must_take(store, cast.trainer), cast.trainer)
+    with store.write() as tx:
+        labelling.renew_lease(tx, task.id, cast.trainer, lease=GONE)
+    assert must_take(store, cast.second).id == task.id
+    for act in (submit, fill):
+        with pytest.raises(Conflict):
+            act(store, task, cast.trainer)
+
+
+def test_an_adjudication_is_the_only_ranking_of_its_task_that_is_learnt_from(
+    store: Store, cast: SimpleNamespace, chat: Chat
+) -> None:
+    chat(cast.reader, "q", "a")
+    task = fill(store, must_take(store, cast.trainer), cast.trainer)
+    submit(store, task, cast.trainer)
+    order = [[candidate.id] for candidate in task.candidates][::-1]
+    with store.write() as tx:
+        labelling.adjudicate(tx, task.id, by=cast.operator, groups=order[:1], unrankable=[name for [name] in order[1:]])
+        settled = labelling.adjudicate(tx, task.id, by=cast.operator, groups=order)
+        with pytest.raises(NotFound):
+            labelling.adjudicate(tx, "x", by=cast.operator, groups=order)
+        with pytest.raises(InvalidRequest):
+            labelling.adjudicate(tx, task.id, by=cast.operator, groups=order[1:])
+    with store.read() as tx:
+        [learnt] = export.comparisons(tx)
+    assert learnt.id == settled.id
+    assert learnt.preferences[0].better == len(order) - 1
+
+
+def test_a_flagged_task_is_shown_to_operators(store: Store, cast: SimpleNamespace, chat: Chat) -> None:
+    chat(cast.reader, "q", "a")
+    task = must_take(store, cast.trainer)
+    with store.write() as tx:
+        labelling.release(tx, task.id, cast.trainer, reason="names a real person", flagged=True)
+        [row] = labelling.flagged_tasks(tx)
+    assert (row.task_id, row.reason) == (task.id, "names a real person")
+
+
+def test_settings_are_kept_and_checked(store: Store) -> None:
+    with store.write() as tx:
+        assert labelling.labelling_settings(tx) == LabellingSettings()
+        wanted = LabellingSettings(candidates=6, overlap=3, gold_share=0.1, versions=("stable", "v2"))
+        labelling.change_labelling_settings(tx, wanted)
+        assert labelling.labelling_settings(tx) == wanted
+        wrong: list[dict[str, Any]] = [
+            {"candidates": 1},
+            {"candidates": 10},
+            {"overlap": 0},
+            {"gold_share": 0.9},
+            {"versions": ()},
+            {"topics": {"free": 0.0}},
+            {"topics": {"unknown": 1.0}},
+        ]
+        for fields in wrong:
+            with pytest.raises(InvalidRequest):
+                labelling.change_labelling_settings(tx, LabellingSettings(**fields))

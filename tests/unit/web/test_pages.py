@@ -10,11 +10,11 @@ from zoneinfo import ZoneInfo
 import pytest
 from starlette.requests import Request
 
+from tutelage.store.labelling import provenance
 from tutelage.web import icons
 from tutelage.web.catalogue import translator
 from tutelage.web.pages.account import local_path
 from tutelage.web.pages.operate import figures, tallies
-from tutelage.web.pages.write import provenance
 from tutelage.web.templating import by_day, when, zone
 from tutelage.web.views import message_view
 

@@ -8,26 +8,62 @@ from tutelage.store.labelling.demonstrations import (
     review_demonstration,
     save_demonstration,
 )
+from tutelage.store.labelling.guidelines import change_guidelines, current_guidelines, guidelines_history
+from tutelage.store.labelling.provenance import provenance
 from tutelage.store.labelling.ranking import (
-    RankingTask,
+    adjudicate,
     count_rankings,
-    next_ranking_task,
-    ranking_task,
+    fix_candidate,
     rankings_by,
-    release,
-    renew_lease,
     set_candidates,
     submit_ranking,
 )
+from tutelage.store.labelling.settings import (
+    TOPICS,
+    LabellingSettings,
+    change_labelling_settings,
+    labelling_settings,
+)
+from tutelage.store.labelling.tasks import (
+    RankingTask,
+    flagged_tasks,
+    next_ranking_task,
+    ranking_task,
+    release,
+    renew_lease,
+)
+from tutelage.store.labelling.writing_prompts import (
+    Start,
+    add_writing_prompts,
+    count_writing_prompts,
+    draw_start,
+    note_use,
+)
 
 __all__ = [
+    "TOPICS",
+    "LabellingSettings",
     "RankingTask",
+    "Start",
+    "add_writing_prompts",
+    "adjudicate",
+    "change_guidelines",
+    "change_labelling_settings",
     "count_rankings",
+    "count_writing_prompts",
+    "current_guidelines",
     "delete_draft",
     "drafts",
+    "draw_start",
+    "fix_candidate",
+    "flagged_tasks",
     "get_demonstration",
+    "guidelines_history",
+    "labelling_settings",
     "list_demonstrations",
     "next_ranking_task",
+    "note_use",
+    "provenance",
     "ranking_task",
     "rankings_by",
     "release",

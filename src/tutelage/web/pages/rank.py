@@ -1,35 +1,47 @@
 """Ranking: answers to one question, blind and shuffled, put into an order.
 
 GET  /rank
-POST /rank/next                 lines of JSON: {sampled, of} while the model writes, then {task: ID | null}
-GET  /rank/tasks/{id}           the task as a fragment of the page
-POST /rank/tasks/{id}           {groups, unrankable, all_bad, note}
+POST /rank/next                 lines of JSON: {sampled, of} while the model writes, then {task: ID | null} or {error}
+GET  /rank/tasks/{id}           the task as a fragment of the page, or as JSON for programs
+POST /rank/tasks/{id}           {groups, unrankable, all_bad, note, fixes: [{candidate, content}]}
 POST /rank/tasks/{id}/renew     the page holds its lease with this
-POST /rank/tasks/{id}/skip      {reason}
+POST /rank/tasks/{id}/skip      {reason, flagged}
 """
 
 from __future__ import annotations
 
+import json
 import random
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
-from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from markupsafe import Markup
 from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
 
-from tutelage.dialogue import Message
-from tutelage.errors import Conflict
-from tutelage.server.turn import Candidate, Turns
-from tutelage.store import Store, accounts, labelling
+from tutelage.errors import Conflict, TutelageError
+from tutelage.server.errors import failure_of
+from tutelage.server.sampling import sample_candidates
+from tutelage.server.services import Services
+from tutelage.server.transactions import read, write
+from tutelage.store import accounts, labelling
 from tutelage.store.labelling import RankingTask
 from tutelage.store.tables import User
 from tutelage.web import markdown
 from tutelage.web.pages.parts import Parts, Templates, Trainer
 
 router = APIRouter(prefix="/rank", include_in_schema=False)
-CANDIDATES = 4
 ATTEMPTS = 3
+SAME = "the model gave the same answer every time"
+
+
+class Fix(BaseModel):
+    """A candidate as the trainer would have written it."""
+
+    candidate: str
+    content: str = Field(min_length=1, max_length=32_000)
 
 
 class Order(BaseModel):
@@ -39,12 +51,14 @@ class Order(BaseModel):
     unrankable: list[str] = Field(default=[], max_length=9)
     all_bad: bool = False
     note: str = Field(default="", max_length=4000)
+    fixes: list[Fix] = Field(default=[], max_length=9)
 
 
 class Skip(BaseModel):
     """Why a task is left to others."""
 
     reason: str = Field(default="", max_length=4000)
+    flagged: bool = False
 
 
 @router.get("")
@@ -54,15 +68,9 @@ def rank(request: Request, user: Trainer, pages: Templates) -> Response:
 
 
 @router.post("/next")
-async def next_task(user: Trainer, parts: Parts) -> dict[str, str | None]:
+async def next_task(user: Trainer, parts: Parts) -> StreamingResponse:
     """Lease a task, and have the model write what there is to rank. Takes as long as the model takes."""
-    for _ in range(ATTEMPTS):
-        task = await run_sync(_take, parts.store, user)
-        if task is None:
-            return {"task": None}
-        if task.candidates or await _keep(parts.store, task, user, await _sample(task, parts.turns)):
-            return {"task": task.id}
-    raise Conflict("the model gives the same answers every time", hint="try again later")
+    return StreamingResponse(_lines(user, parts), media_type="application/x-ndjson")
 
 
 @router.get("/tasks/{task_id}")
@@ -70,20 +78,36 @@ def task_fragment(request: Request, task_id: str, user: Trainer, parts: Parts, p
     """A task the trainer holds: the conversation and the candidates, without a word about who wrote what."""
     with parts.store.read() as tx:
         task = labelling.ranking_task(tx, task_id, user.id)
+        guidelines = labelling.current_guidelines(tx, "rank")
+    if "application/json" in request.headers.get("accept", ""):
+        return JSONResponse(_plain(task))
     return pages.bare(
         request,
         "_task.html",
         user=user,
         path=[{"role": row.role, "html": _html(row.content)} for row in task.prompt],
-        candidates=[{"id": row.id, "html": _html(row.content)} for row in task.candidates],
+        candidates=[
+            {"id": row.id, "html": _html(row.content), "text": row.content} for row in task.candidates
+        ],
+        guidelines=None if guidelines is None else _html(guidelines.content),
     )
 
 
 @router.post("/tasks/{task_id}", status_code=204)
 def submit(task_id: str, body: Order, user: Trainer, parts: Parts) -> None:
-    """Hand an order in."""
+    """Hand an order in, with the answers that the trainer wrote better."""
     with parts.store.write() as tx:
-        labelling.submit_ranking(tx, task_id=task_id, annotator_id=user.id, **body.model_dump())
+        for fix in body.fixes:
+            labelling.fix_candidate(
+                tx,
+                task_id=task_id,
+                annotator_id=user.id,
+                candidate_id=fix.candidate,
+                content=fix.content,
+                accepted=user.role == "operator",
+            )
+        fields = body.model_dump(exclude={"fixes"})
+        labelling.submit_ranking(tx, task_id=task_id, annotator_id=user.id, **fields)
 
 
 @router.post("/tasks/{task_id}/renew", status_code=204)
@@ -97,37 +121,69 @@ def renew(task_id: str, user: Trainer, parts: Parts) -> None:
 def skip(task_id: str, body: Skip, user: Trainer, parts: Parts) -> None:
     """Leave the task to others."""
     with parts.store.write() as tx:
-        labelling.release(tx, task_id, user.id, reason=body.reason)
+        labelling.release(tx, task_id, user.id, reason=body.reason, flagged=body.flagged)
 
 
-def _take(store: Store, user: User) -> RankingTask | None:
-    with store.write() as tx:
-        alone = accounts.count_users(tx, roles=("trainer", "operator")) == 1
-        return labelling.next_ranking_task(
-            tx, annotator_id=user.id, k=CANDIDATES, rng=random.Random(), own_writing=alone
-        )
+async def _lines(user: User, parts: Services) -> AsyncIterator[str]:
+    """What `next` answers. An error after the first line can no longer be a status, so it is a line."""
+    try:
+        async for event in _events(user, parts):
+            yield json.dumps(event) + "\n"
+    except TutelageError as error:
+        yield json.dumps(failure_of(error).body()) + "\n"
 
 
-async def _sample(task: RankingTask, turns: Turns) -> list[Candidate]:
-    """Other answers of today's model to the task's prompt; one more is drawn than needed, in case two agree."""
-    prompt = [Message(row.role, row.content) for row in task.prompt]
-    drawn = await turns.candidates("stable", prompt, task.k)
-    others = [each for each in drawn if each["content"].strip() != task.message.content.strip()]
-    return others[: task.k - 1]
+async def _events(user: User, parts: Services) -> AsyncIterator[dict[str, Any]]:
+    versions = (await read(parts.store, labelling.labelling_settings)).versions
+    for _ in range(ATTEMPTS):
+        task = await write(parts.store, lambda tx: _take(tx, user))
+        if task is None:
+            yield {"task": None}
+            return
+        samples: list[dict[str, Any]] = []
+        if not task.candidates:
+            async for sample in sample_candidates(parts.turns, task, versions):
+                samples.append(dict(sample))
+                yield {"sampled": len(samples), "of": task.k - 1}
+            await write(parts.store, _keep(task, user, samples))
+        if task.candidates or samples:
+            yield {"task": task.id}
+            return
+    raise Conflict("the model gives the same answers every time", hint="try again later")
 
 
-async def _keep(store: Store, task: RankingTask, user: User, samples: list[Candidate]) -> bool:
-    """Store the samples; a task to which the model has only one answer is given back."""
+def _take(tx: Session, user: User) -> RankingTask | None:
+    settings = labelling.labelling_settings(tx)
+    return labelling.next_ranking_task(
+        tx,
+        annotator_id=user.id,
+        k=settings.candidates,
+        overlap=settings.overlap,
+        gold_share=settings.gold_share,
+        rng=random.Random(),
+        own_writing=accounts.count_users(tx, roles=("trainer", "operator")) == 1,
+    )
 
-    def keep() -> None:
-        with store.write() as tx:
-            if samples:
-                labelling.set_candidates(tx, task.id, user.id, [dict(sample) for sample in samples])
-            else:
-                labelling.release(tx, task.id, user.id, reason="the model gave the same answer every time")
 
-    await run_sync(keep)
-    return bool(samples)
+def _keep(task: RankingTask, user: User, samples: list[dict[str, Any]]) -> Callable[[Session], None]:
+    """Stores the samples; a task to which the model has only one answer is given back."""
+
+    def keep(tx: Session) -> None:
+        if samples:
+            labelling.set_candidates(tx, task.id, user.id, samples)
+        else:
+            labelling.release(tx, task.id, user.id, reason=SAME)
+
+    return keep
+
+
+def _plain(task: RankingTask) -> dict[str, Any]:
+    return {
+        "id": task.id,
+        "expires": task.expires.isoformat(),
+        "prompt": [{"role": row.role, "content": row.content} for row in task.prompt],
+        "candidates": [{"id": row.id, "content": row.content} for row in task.candidates],
+    }
 
 
 def _html(text: str) -> Markup:

@@ -12,8 +12,6 @@ says where the text came from: human, suggested, or edited, and how much was cha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from difflib import SequenceMatcher
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
@@ -29,7 +27,6 @@ from tutelage.web.pages.parts import Parts, Templates, Trainer
 router = APIRouter(prefix="/write", include_in_schema=False)
 MAX_TEXT = 32_000
 MAX_TURNS = 100
-MAX_COMPARED = 4000
 WrittenText = Annotated[str, Field(max_length=MAX_TEXT)]
 
 
@@ -103,7 +100,7 @@ def _save(
         {
             "role": turn.role,
             "content": turn.content.strip() if status != "draft" else turn.content,
-            "provenance": provenance(turn.content, turn.suggestions, turn.taken)
+            "provenance": labelling.provenance(turn.content, turn.suggestions, turn.taken)
             | {"seconds": round(turn.seconds), "model_version": version if turn.suggestions else None},
         }
         for turn in body.messages
@@ -113,23 +110,6 @@ def _save(
             tx, author_id=author_id, messages=messages, status=status, demonstration_id=body.id
         )
         return row.id
-
-
-def provenance(content: str, suggestions: Sequence[str], taken: str | None) -> dict[str, Any]:
-    """Where a text came from. `edit_ratio` is 0 for a suggestion as it came and 1 for one with nothing left."""
-    text = content.strip()
-    if taken is None or not suggestions:
-        return {"kind": "human", "suggestions": list(suggestions), "taken": None, "edit_ratio": None}
-    kind = "suggested" if text == taken.strip() else "edited"
-    ratio = 0.0 if kind == "suggested" else 1 - _likeness(taken.strip(), text)
-    return {"kind": kind, "suggestions": list(suggestions), "taken": taken, "edit_ratio": round(ratio, 3)}
-
-
-def _likeness(before: str, after: str) -> float:
-    """From 0 to 1, by words: comparing letters of long texts takes seconds."""
-    return SequenceMatcher(
-        None, before.split()[:MAX_COMPARED], after.split()[:MAX_COMPARED], autojunk=False
-    ).ratio()
 
 
 def _turn(message: dict[str, Any]) -> dict[str, Any]:

@@ -67,3 +67,13 @@ export async function* pieces(method, path, body, signal) {
     yield decoder.decode(value, { stream: true });
   }
 }
+
+/** JSON values that come one a line. @param {string} method @param {string} path @param {unknown} [body] @returns {AsyncGenerator<any>} */
+export async function* lines(method, path, body) {
+  let rest = "";
+  for await (const piece of pieces(method, path, body)) {
+    const whole = (rest + piece).split("\n");
+    rest = whole.pop() ?? "";
+    for (const line of whole) yield JSON.parse(line);
+  }
+}

@@ -4,7 +4,7 @@
 import { t } from "./catalogue.js";
 import { dressCode } from "./copy.js";
 import { announce, attempt, byId, confirmed, onActions, toast } from "./dialogs.js";
-import { Problem, call, fragment } from "./http.js";
+import { Problem, call, fragment, lines } from "./http.js";
 import { Ranking } from "./ranking.js";
 
 const RENEWAL = 5 * 60 * 1000;
@@ -33,7 +33,7 @@ async function next() {
     byId("seconds").textContent = t("{seconds} s", { seconds: Math.round((Date.now() - started) / 1000) });
   }, 1000);
   try {
-    taskId = (await call("POST", "/rank/next")).task ?? "";
+    taskId = await prepared();
     if (taskId) await open();
     else show("none");
   } catch (error) {
@@ -43,7 +43,18 @@ async function next() {
   } finally {
     clearInterval(clock);
     byId("seconds").textContent = "";
+    byId("progress").textContent = "";
   }
+}
+
+/** Have a task made ready, and show how far the model is. @returns {Promise<string>} its id, empty when there is none */
+async function prepared() {
+  for await (const event of lines("POST", "/rank/next")) {
+    if (event.error) throw new Problem(event.error.message);
+    if ("task" in event) return event.task ?? "";
+    byId("progress").textContent = t("{done} of {all} answers are written", { done: event.sampled, all: event.of });
+  }
+  throw new Problem(t("The server cannot be reached."), t("Check the connection and try again."));
 }
 
 async function open() {
@@ -124,12 +135,35 @@ async function submit() {
     ok: t("Yes, send it"),
   }));
   if (!sure) return;
-  const body = { groups: ranking.groups, unrankable: ranking.state.out, all_bad: allBad, note: byId("note").value.trim() };
+  const body = { groups: ranking.groups, unrankable: ranking.state.out, all_bad: allBad, note: byId("note").value.trim(), fixes: fixes() };
   await leave(() => call("POST", `/rank/tasks/${taskId}`, body), t("Saved. Here is the next one."));
 }
 
-async function skip() {
-  if (!busy) await leave(() => call("POST", `/rank/tasks/${taskId}/skip`, { reason: byId("note").value.trim() }), "");
+/** What was written better. @returns {{candidate: string, content: string}[]} */
+function fixes() {
+  return [...place.querySelectorAll("[data-candidate]")].flatMap((each) => {
+    const area = each.querySelector("textarea");
+    const text = area.value.trim();
+    const changed = !area.closest(".fix").hidden && text && text !== area.dataset.before.trim();
+    return changed ? [{ candidate: each.dataset.candidate, content: text }] : [];
+  });
+}
+
+/** Open or close the place where a candidate is written better. @param {HTMLElement} button */
+function fix(button) {
+  const panel = byId(/** @type {string} */ (button.getAttribute("aria-controls")));
+  panel.hidden = !panel.hidden;
+  button.setAttribute("aria-expanded", String(!panel.hidden));
+  if (!panel.hidden) panel.querySelector("textarea").focus();
+}
+
+/** Leave the task to others. @param {boolean} flagged whether an operator shall look at it */
+async function skip(flagged) {
+  const reason = byId("note").value.trim();
+  if (flagged && !reason) {
+    toast(t("Say in the note what is wrong with it."));
+    byId("note").focus();
+  } else if (!busy) await leave(() => call("POST", `/rank/tasks/${taskId}/skip`, { reason, flagged }), "");
 }
 
 /** End this task by an action and go on to the next. @param {() => Promise<any>} action @param {string} word */
@@ -213,7 +247,9 @@ onActions({
   drop: (button) => keys["0"](idOf(button)),
   undo,
   submit,
-  skip,
+  fix,
+  skip: () => skip(false),
+  flag: () => skip(true),
   next,
 });
 
