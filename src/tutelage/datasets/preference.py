@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from tutelage.dialogue import Comparison, Message, Preference
 from tutelage.rendering import Renderer
+
+Ties = Literal["soft", "drop"]
+"""What becomes of two candidates judged as equal: a target of 1/2, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,29 +32,47 @@ class PreferenceExample:
 
 @dataclass(frozen=True, slots=True)
 class PreferenceExamples:
-    """Rendered comparisons, and how many were left out as too long or without any judged pair."""
+    """Rendered comparisons, and what was left out of them, counted by reason.
+
+    too_long: comparisons whose prompt with a completion has too many tokens; nothing is ever cut.
+    equal_texts: pairs of two candidates with the same words.
+    ties: pairs judged as equal, where these are dropped.
+    unjudged: comparisons without any pair, or left without one.
+    """
 
     rendered: list[PreferenceExample]
-    left_out: int
+    left_out: Counter[str]
 
 
 def render_comparisons(
-    comparisons: Iterable[Comparison], renderer: Renderer, *, max_tokens: int
+    comparisons: Iterable[Comparison], renderer: Renderer, *, max_tokens: int, ties: Ties = "soft"
 ) -> PreferenceExamples:
-    """Render every comparison whose prompt with its longest completion fits into `max_tokens`."""
+    """Render every comparison that has a judged pair and whose longest dialogue fits into `max_tokens`."""
     rendered: list[PreferenceExample] = []
-    left_out = 0
+    left_out: Counter[str] = Counter()
     for comparison in comparisons:
+        pairs = _usable_pairs(comparison, ties, left_out)
+        if not pairs:
+            left_out["unjudged"] += 1
+            continue
         prompt = renderer.prompt(comparison.prompt)
         completions = [completion_ids(text, renderer) for text in comparison.candidates]
-        if not comparison.preferences or len(prompt) + max(map(len, completions)) > max_tokens:
-            left_out += 1
+        if len(prompt) + max(map(len, completions)) > max_tokens:
+            left_out["too_long"] += 1
             continue
         root = next(message.content for message in comparison.prompt if message.role == "user")
-        rendered.append(
-            PreferenceExample(prompt, completions, comparison.preferences, comparison.source, root)
-        )
+        rendered.append(PreferenceExample(prompt, completions, pairs, comparison.source, root))
     return PreferenceExamples(rendered, left_out)
+
+
+def _usable_pairs(comparison: Comparison, ties: Ties, left_out: Counter[str]) -> tuple[Preference, ...]:
+    """The pairs that can teach something; the others are counted."""
+    texts = comparison.candidates
+    different = [pair for pair in comparison.preferences if texts[pair.better] != texts[pair.worse]]
+    left_out["equal_texts"] += len(comparison.preferences) - len(different)
+    kept = [pair for pair in different if ties == "soft" or not pair.tie]
+    left_out["ties"] += len(different) - len(kept)
+    return tuple(kept)
 
 
 def completion_ids(text: str, renderer: Renderer) -> list[int]:

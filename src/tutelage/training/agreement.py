@@ -1,13 +1,13 @@
-"""How often scores agree with people: accuracy over judged pairs, with a bootstrap over prompts."""
+"""How scores agree with people: accuracy over judged pairs with a bootstrap over prompts, margins, rank correlation."""
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tutelage.datasets.preference import PreferenceExample
@@ -39,14 +39,16 @@ def pair_accuracy(
 ) -> Accuracy:
     """Accuracy over all pairs that are no ties, optionally of one source or one rank gap.
 
-    The interval resamples roots, not pairs: pairs of one prompt are not independent.
+    scores: one tensor (completions,) for each example. The interval resamples roots, not pairs: pairs of one
+    prompt are not independent.
     """
     by_root: dict[str, list[float]] = defaultdict(list)
     for example, each in zip(examples, scores, strict=True):
         if source is None or example.source == source:
+            values = each.tolist()
             for pair in example.preferences:
                 if not pair.tie and gap in (None, pair.gap):
-                    by_root[example.root].append(_right(float(each[pair.better] - each[pair.worse])))
+                    by_root[example.root].append(_right(values[pair.better] - values[pair.worse]))
     groups = [(sum(rights), len(rights)) for rights in by_root.values()]
     if not groups:
         return Accuracy(None, None, None, 0)
@@ -55,15 +57,43 @@ def pair_accuracy(
     return Accuracy(sum(total for total, _ in groups) / pairs, low, high, pairs)
 
 
+def margins(examples: Sequence[PreferenceExample], scores: Sequence[Tensor]) -> Tensor:
+    """Score of the better less that of the worse, of every pair that is no tie.
+
+    scores: (completions, …) for each example -> (pairs, …).
+    """
+    rows = [
+        each[[pair.better for pair in judged]] - each[[pair.worse for pair in judged]]
+        for example, each in zip(examples, scores, strict=True)
+        if (judged := [pair for pair in example.preferences if not pair.tie])
+    ]
+    return torch.cat(rows) if rows else torch.zeros(0)
+
+
 def bootstrap_ratio(groups: Sequence[tuple[float, int]], *, seed: int) -> tuple[float, float]:
     """95 % percentile interval of sum / count over groups of (sum, count), resampling the groups."""
-    generator = random.Random(seed)
-    ratios = []
-    for _ in range(_RESAMPLES):
-        drawn = generator.choices(groups, k=len(groups))
-        ratios.append(sum(total for total, _ in drawn) / sum(count for _, count in drawn))
-    ratios.sort()
-    return ratios[int(0.025 * _RESAMPLES)], ratios[int(0.975 * _RESAMPLES) - 1]
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.tensor(groups, dtype=torch.float64)
+    ratios = torch.empty(_RESAMPLES, dtype=torch.float64)
+    for index in range(_RESAMPLES):
+        total, count = table[torch.randint(len(table), (len(table),), generator=generator)].sum(dim=0)
+        ratios[index] = total / count
+    low, high = ratios.sort().values[[int(0.025 * _RESAMPLES), int(0.975 * _RESAMPLES) - 1]].tolist()
+    return low, high
+
+
+def rank_correlation(first: Tensor, second: Tensor) -> float | None:
+    """Spearman's correlation of two rows of numbers, ties sharing their mean rank; None when one does not vary."""
+    ranks = torch.stack([_ranks(first), _ranks(second)])
+    centred = ranks - ranks.mean(dim=1, keepdim=True)
+    size = centred.norm(dim=1).prod()
+    return float(centred.prod(dim=0).sum() / size) if size > 0 else None
+
+
+def _ranks(values: Tensor) -> Tensor:
+    _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
+    last = counts.cumsum(0).double()
+    return (last - (counts - 1) / 2)[inverse]
 
 
 def _right(margin: float) -> float:

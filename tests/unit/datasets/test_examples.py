@@ -55,11 +55,37 @@ def test_prompt_and_completion_are_the_rendered_dialogue(renderer: Renderer) -> 
     assert completion == completion_ids("see you", renderer)
 
 
-def test_a_comparison_too_long_or_unjudged_is_left_out(renderer: Renderer) -> None:
-    judged = Comparison.from_ranking(TALK[:1], ["x" * 200, "no"], [[0], [1]])
+def test_what_cannot_be_learnt_from_is_left_out_and_counted(renderer: Renderer) -> None:
+    long = Comparison.from_ranking(TALK[:1], ["x" * 200, "no"], [[0], [1]])
     unjudged = Comparison(TALK[:1], ("a", "b"), ())
-    found = render_comparisons([judged, unjudged], renderer, max_tokens=100)
-    assert (found.rendered, found.left_out) == ([], 2)
+    same = Comparison.from_ranking(TALK[:1], ["yes", "yes"], [[0], [1]])
+    single = Comparison.from_ranking(TALK[:1], ["alone"], [[0]])
+    found = render_comparisons([long, unjudged, same, single], renderer, max_tokens=100)
+    assert found.rendered == []
+    assert +found.left_out == {"too_long": 1, "unjudged": 3, "equal_texts": 1}
+
+
+def test_ties_are_kept_or_dropped(renderer: Renderer) -> None:
+    mixed = Comparison.from_ranking(TALK[:1], ["a", "b", "c"], [[0, 1], [2]])
+    tied = Comparison.from_ranking(TALK[:1], ["a", "b"], [[0, 1]])
+    soft = render_comparisons([mixed, tied], renderer, max_tokens=100, ties="soft")
+    assert [len(example.preferences) for example in soft.rendered] == [3, 1]
+    dropped = render_comparisons([mixed, tied], renderer, max_tokens=100, ties="drop")
+    assert [len(example.preferences) for example in dropped.rendered] == [2]
+    assert +dropped.left_out == {"ties": 2, "unjudged": 1}
+
+
+def test_pairs_of_equal_texts_teach_nothing(renderer: Renderer) -> None:
+    comparison = Comparison.from_ranking(TALK[:1], ["a", "a", "c"], [[0], [1], [2]])
+    found = render_comparisons([comparison], renderer, max_tokens=100)
+    assert [(pair.better, pair.worse) for pair in found.rendered[0].preferences] == [(0, 2), (1, 2)]
+    assert +found.left_out == {"equal_texts": 1}
+
+
+def test_an_empty_answer_is_scored_at_its_end_token(renderer: Renderer) -> None:
+    comparison = Comparison.from_ranking(TALK[:1], ["", "hello"], [[1], [0]])
+    (example,) = render_comparisons([comparison], renderer, max_tokens=100).rendered
+    assert example.completions[0] == [renderer.end_id]
 
 
 def test_prompts_are_distinct_and_never_cut(renderer: Renderer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.datasets.splits import is_held_out, split
+from tutelage.datasets.splits import in_half, is_held_out, split
 from tutelage.dialogue import Message
 
 
@@ -36,3 +36,18 @@ def test_the_share_is_about_right() -> None:
     assert len(train) + len(held_out) == 2000
     assert 150 < len(held_out) < 250
     assert split(rows, 0.0, lambda row: row)[1] == []
+
+
+def test_the_halves_share_no_root_and_each_has_a_held_out_part() -> None:
+    rows = [(Message("user", f"question {number}"),) for number in range(400)]
+    halves = [[row for row in rows if in_half(row, half)] for half in ("first", "second")]
+    assert sorted(map(str, halves[0] + halves[1])) == sorted(map(str, rows))
+    assert 150 < len(halves[0]) < 250
+    assert all(in_half(row, "all") for row in rows)
+    for half in halves:
+        assert 0.1 < sum(is_held_out(row, 0.2) for row in half) / len(half) < 0.3
+
+
+def test_a_half_is_chosen_by_the_root_however_it_is_written() -> None:
+    plain, shouted = ((Message("user", text),) for text in ("What is  it?", "what IS it?"))
+    assert in_half(plain, "first") == in_half(shouted, "first")

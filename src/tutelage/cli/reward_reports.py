@@ -1,0 +1,67 @@
+"""What a reward model is worth, as text for the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.markup import escape
+
+
+def reward_report(values: dict[str, Any]) -> str:
+    """Accuracy whole and in parts beside two rules about length, calibration with its bins, disagreement."""
+    left_out = ", ".join(f"{count} {reason}" for reason, count in values["left_out"].items()) or "nothing"
+    lines = [
+        f"{escape(values['run'])} in {escape(values['folder'])}",
+        f"{values['comparisons']} comparisons, {values['pairs']} pairs ({values['ties']} ties);"
+        f" {values['held_out_comparisons']} comparisons held out; left out: {left_out}",
+        "",
+        f"  {'held-out accuracy':<28}{'':>24}{'pairs':>9}",
+    ]
+    lines += [f"  {name:<28}{_interval(each):>24}{each['pairs']:>9}" for name, each in _accuracies(values)]
+    return "\n".join([*lines, "", *_calibration(values["calibration"]), "", *_tail(values)])
+
+
+def _accuracies(values: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    members = values["member_accuracy"]
+    rows = [("all members together", values["held_out_accuracy"])]
+    rows += [(f"member {index}", each) for index, each in enumerate(members) if len(members) > 1]
+    rows += [("rule: the longer one", values["length_baseline"])]
+    rows += [("rule: as its source mostly is", values["majority_baseline"])]
+    rows += [
+        (f"{gap} rank{'s' if gap != '1' else ''} apart", each) for gap, each in values["by_rank_gap"].items()
+    ]
+    return rows + [(escape(source or "no source"), each) for source, each in values["by_source"].items()]
+
+
+def _calibration(found: dict[str, Any]) -> list[str]:
+    if found["error"] is None:
+        return ["  calibration: nothing was held out"]
+    lines = [
+        f"  temperature {found['temperature']:.3f}: calibration error {found['error_before']:.3f} →"
+        f" {found['error']:.3f}, log loss {found['log_loss_before']:.3f} → {found['log_loss']:.3f}",
+        f"  {'how sure':<14}{'confidence':>12}{'accuracy':>12}{'pairs':>9}",
+    ]
+    return lines + [
+        f"  {row['low']:.2f} to {row['high']:.2f}  {row['confidence']:>12.3f}{row['accuracy']:>12.3f}{row['pairs']:>9}"
+        for row in found["bins"]
+        if row["pairs"]
+    ]
+
+
+def _tail(values: dict[str, Any]) -> list[str]:
+    lines = []
+    if values["length_correlation"] is not None:
+        lines.append(f"  rank correlation of reward and length: {values['length_correlation']:+.3f}")
+    apart = values["disagreement"]
+    if apart["deviation"] is not None:
+        lines.append(
+            f"  members deviate by {apart['deviation']:.3f} from their mean (the reward's unit is 1)"
+            f" and are divided over {apart['split_pairs']:.0%} of the pairs"
+        )
+    return lines
+
+
+def _interval(value: dict[str, Any]) -> str:
+    if value["value"] is None:
+        return "no pairs"
+    return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
