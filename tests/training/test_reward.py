@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -244,3 +247,41 @@ def test_one_epoch_is_the_default_and_no_example_is_seen_twice(
     data = prepare_reward(CONFIG, comparisons * 4, load_model("tiny", home).renderer)
     for steps in data.steps:
         assert sorted(index for step in steps for index in step) == list(range(len(data.train)))
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+from tutelage.dialogue import Comparison, Message
+from tutelage.training.metrics import Run
+from tutelage.training.reward import RewardConfig, train_reward
+
+torch.set_num_threads(1)
+folder, home, settings, step = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]), int(sys.argv[4])
+comparisons = [
+    Comparison.from_ranking((Message("user", word),), ["a" * 9, "b", "ddd"], [[1], [2], [0]]) for word in "cdefghij"
+]
+
+def watch(stage, done, total, metrics):
+    if done == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+config = RewardConfig(**settings)
+run = Run.open(folder, "reward", config.model_dump(), resume=folder.exists(), progress=watch)
+train_reward(config, comparisons, run, home)
+"""
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(home: Path, tmp_path: Path) -> None:
+    settings = {"model": "tiny", "members": 2, "batch_tokens": 60, "checkpoint_every": 2, "held_out": 0.3}
+
+    def started(folder: Path, step: int) -> int:
+        command = [sys.executable, "-c", KILLED, str(folder), str(home), json.dumps(settings), str(step)]
+        return subprocess.run(command, check=False).returncode
+
+    assert started(tmp_path / "whole", 0) == 0
+    steps = len((tmp_path / "whole" / "metrics.jsonl").read_text().splitlines())
+    assert started(tmp_path / "run", steps // 2 + 3) == -signal.SIGKILL
+    assert started(tmp_path / "run", 0) == 0
+    assert run_files(tmp_path / "run") == run_files(tmp_path / "whole")
