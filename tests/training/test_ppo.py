@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from tutelage.config import check
-from tutelage.dialogue import Comparison, Dialogue
-from tutelage.errors import ConfigError, DataError, InvariantViolated
+from tutelage.dialogue import Dialogue, Message
+from tutelage.errors import ConfigError, DataError
 from tutelage.models.generation import Completion
-from tutelage.models.heads import ScalarHead
+from tutelage.models.layout import sequences
 from tutelage.models.loading import load_model
+from tutelage.training.actors import AVERAGE, POLICY
 from tutelage.training.metrics import Run
-from tutelage.training.ppo import (
-    PPOConfig,
-    adapt_beta,
-    check_first_ratio,
-    check_rollout,
-    prepare_ppo,
-    step_prompts,
-    train_ppo,
-)
-from tutelage.training.reward import RewardConfig, train_reward
-from tutelage.training.reward_model import load_reward_model, load_value_model
-from tutelage.training.rollouts import Rollout, RowView, as_examples, micro_batches, sample, score
-from tutelage.training.sft import SFTConfig, train_sft
+from tutelage.training.ppo import Targets, adapt_beta, demonstration_gradients, policy_gradients, train_ppo
+from tutelage.training.ppo_recipe import KLConfig, MixConfig, PPOConfig, ValueConfig, in_turn, prepare_ppo
+from tutelage.training.rollouts import RowView, as_examples, micro_batches, score
 from tutelage.training.standing import compare
 
 CONFIG = PPOConfig(
@@ -39,130 +29,100 @@ CONFIG = PPOConfig(
     max_new_tokens=10,
     held_out=0.3,
     learning_rate=3e-3,
-    value_learning_rate=5e-3,
-    value_warmup_steps=1,
     unended_penalty=0.5,
+    value=ValueConfig(learning_rate=5e-3, warmup_steps=1),
+    mix=MixConfig(coefficient=0.1, demonstrations_per_step=4),
 )
 
 
 @pytest.fixture(scope="module")
-def stages(
-    home: Path,
-    demonstrations: list[Dialogue],
-    comparisons: list[Comparison],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Path, Path]:
-    """Adapters of an SFT model that answers with one to three words, and of a reward model that likes it short."""
-    folder = tmp_path_factory.mktemp("stages")
-    sft = SFTConfig(model="tiny", epochs=25, batch_tokens=200, learning_rate=1e-2, held_out=0.0)
-    train_sft(sft, demonstrations, Run.open(folder / "sft", "sft", sft.model_dump(), resume=False), home)
-    reward = RewardConfig(
-        model="tiny", batch_tokens=300, learning_rate=3e-3, head_learning_rate=1e-2, held_out=0.0
-    )
-    run = Run.open(folder / "reward", "reward", reward.model_dump(), resume=False)
-    train_reward(reward, comparisons * 4, run, home, start=folder / "sft" / "adapter")
-    return folder / "sft" / "adapter", folder / "reward" / "adapter"
-
-
-@pytest.fixture(scope="module")
 def finished(
-    home: Path, prompts: list[Dialogue], stages: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict, list[dict]]:
+    home: Path,
+    prompts: list[Dialogue],
+    demonstrations: list[Dialogue],
+    stages: tuple[Path, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[dict, list[dict], Path]:
     run = Run.open(tmp_path_factory.mktemp("ppo") / "run", "ppo", CONFIG.model_dump(), resume=False)
-    manifest = train_ppo(CONFIG, prompts, run, home, start=stages[0], reward=stages[1])
-    return manifest, [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    manifest = train_ppo(
+        CONFIG, prompts, run, home, start=stages[0], reward=stages[1], demonstrations=demonstrations
+    )
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    return manifest, lines, run.folder
 
 
-def test_it_starts_at_the_sft_model(finished: tuple[dict, list[dict]]) -> None:
-    first = finished[1][0]
-    assert first["kl"] == 0.0
-    assert first["ratio"] == 1.0
-    assert first["entropy"] > 0
+def test_it_starts_at_the_sft_model(finished) -> None:
+    first, second = finished[1][:2]
+    assert first["kl"] == second["kl"] == 0.0, "the value model learns alone in the first step"
+    assert "ratio" not in first
+    assert second["entropy"] > 0
+    assert finished[1][2]["kl"] != 0.0
 
 
-def test_the_sampler_and_the_training_forward_agree(finished: tuple[dict, list[dict]]) -> None:
+def test_the_sampler_and_the_training_forward_agree(finished) -> None:
     assert all(line["sampler_gap"] < 1e-4 for line in finished[1])
 
 
-def test_the_reward_on_held_out_prompts_rises(finished: tuple[dict, list[dict]]) -> None:
+def test_the_reward_on_held_out_prompts_rises(finished) -> None:
     evaluation = finished[0]["evaluation"]
     assert evaluation["reward_gain"]["value"] > 0.2
     assert evaluation["kl"]["before"] == 0.0
     assert 0 < evaluation["kl"]["after"] < 30
 
 
-@pytest.fixture(scope="module")
-def scene(home: Path, prompts: list[Dialogue], stages: tuple[Path, Path]):
-    """A rollout of the SFT model, and all that made it."""
-    loaded = load_model("tiny", home)
+def test_it_says_where_its_time_went(finished) -> None:
+    time = finished[0]["evaluation"]["time"]
+    assert time["seconds_per_step"] > 0
+    assert time["generate"] + time["score"] + time["update"] == pytest.approx(1)
+
+
+def test_the_average_lies_between_the_start_and_the_policy(finished, home: Path, stages) -> None:
     from tutelage.models.adapters import load_adapter
 
-    load_adapter(loaded.model, "sft", stages[0])
-    loaded.model.copy_adapter("sft", "policy")
-    value = load_value_model(loaded.model, stages[1], name="value")
-    reward = load_reward_model(loaded.model, stages[1], name="reward")
-    prompt_ids = [loaded.renderer.prompt(prompt.messages) for prompt in prompts]
-    completions = sample(
-        loaded.model,
-        "policy",
-        prompt_ids,
-        stop_ids=loaded.renderer.stop_ids,
-        max_new_tokens=6,
-        seeds=range(len(prompts)),
+    model = load_model("tiny", home).model
+    folders = {"start": stages[0], "average": finished[2] / "average", "end": finished[2] / "adapter"}
+    for name, folder in folders.items():
+        load_adapter(model, name, folder)
+    start, average, end = (
+        torch.cat([p.detach().flatten() for p in model.adapter_parameters(name)]) for name in folders
     )
-    examples = as_examples(prompt_ids, completions)
-
-    def roll(micro_tokens: int) -> Rollout:
-        groups = micro_batches(examples, range(len(examples)), micro_tokens)
-        return score(
-            loaded.model,
-            completions,
-            examples,
-            groups,
-            policy="policy",
-            reference="sft",
-            value=value,
-            reward=reward,
-        )
-
-    return loaded, completions, examples, roll, value, reward
+    # 22 updates at 0.992: a sixth of the way, if the way were straight
+    assert 0.02 < float((average - start).norm() / (end - start).norm()) < 0.5
 
 
 def test_a_rollout_does_not_depend_on_how_it_is_cut(scene) -> None:
-    *_, roll, _, _ = scene
-    one, many = roll(10_000), roll(1)
-    for name in ("logprobs", "reference_logprobs", "values", "scores"):
+    one, many = scene.roll(10_000), scene.roll(1)
+    for name in ("logprobs", "reference_logprobs", "entropies", "values", "scores"):
         assert torch.allclose(getattr(one, name), getattr(many, name), atol=1e-4), name
 
 
-def test_a_cut_answer_is_known_as_cut_and_keeps_its_tokens(scene) -> None:
-    loaded, completions, examples, roll, _, _ = scene
-    rollout = roll(10_000)
-    assert rollout.ended.tolist() == [each.finish_reason == "stop" for each in completions]
-    assert not rollout.ended.all()
-    for example, each in zip(examples, completions, strict=True):
-        if each.finish_reason == "length":
-            assert not loaded.renderer.stop_ids & set(each.token_ids)
-        spoken = [t for t, flag in zip(example.token_ids, example.completion_mask, strict=True) if flag]
-        assert spoken == list(each.token_ids)
+def test_a_gradient_does_not_depend_on_how_a_minibatch_is_cut(scene) -> None:
+    rollout = scene.roll()
+    targets = Targets(rollout, torch.randn(rollout.mask.shape), rollout.values)
+    gradients = []
+    for micro_tokens in (10_000, 1):
+        groups = micro_batches(scene.examples, range(len(scene.examples)), micro_tokens)
+        policy_gradients(scene.models, targets, groups, 0.2, "")
+        parameters = scene.models.model.adapter_parameters(POLICY)
+        gradients.append([parameter.grad for parameter in parameters])
+        for parameter in parameters:
+            parameter.grad = None
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*gradients, strict=True))
 
 
 def test_values_stand_before_the_token_they_judge(scene) -> None:
     """The value of the first token is that of the prompt alone; the score is that of the whole."""
-    loaded, _, examples, roll, value, reward = scene
-    from tutelage.models.layout import sequences
-
-    rollout = roll(10_000)
-    ids = examples[0].token_ids
-    start = examples[0].completion_mask.index(True)
+    rollout, models = scene.roll(), scene.models
+    ids = scene.examples[0].token_ids
+    start = scene.examples[0].completion_mask.index(True)
     with torch.inference_mode():
-        for scalar, place, expected in (
-            (value, start, rollout.values[0, 0]),
-            (reward.members[0], len(ids), rollout.scores[0]),
+        for members, place, expected in (
+            ((models.value,), start, rollout.values[0, 0]),
+            (models.reward.members, len(ids), rollout.scores[0]),
         ):
-            with loaded.model.using(scalar.adapter):
-                hidden = loaded.model.hidden(torch.tensor(ids[:place]), sequences([place]))
-            assert torch.allclose(scalar.head(hidden[-1:])[0], expected, atol=1e-4)
+            flat, last = torch.tensor(ids[:place]), torch.tensor([place - 1])
+            found = [member.at(models.model, flat, sequences([place]), last) for member in members]
+            assert torch.allclose(torch.stack(found).mean(), expected, atol=1e-4)
 
 
 def test_flat_tokens_find_their_rows() -> None:
@@ -173,52 +133,51 @@ def test_flat_tokens_find_their_rows() -> None:
     assert rows.take(target).tolist() == [1, 2, 3, 9]
 
 
-def test_rollouts_are_drawn_from_the_whole_distribution(scene) -> None:
-    """A recipe cannot truncate them: there is no such key."""
-    with pytest.raises(ConfigError, match="top_p: unknown key"):
-        check({"top_p": 0.9}, PPOConfig)
-    with pytest.raises(ConfigError, match="kl_coefficient"):
-        check({"kl_coefficient": 0.0}, PPOConfig)
+def test_the_mix_makes_demonstrations_likelier_and_counts_tokens_not_examples(
+    scene, demonstrations: list[Dialogue]
+) -> None:
+    models, renderer = scene.models, scene.models.loaded.renderer
+    examples = [renderer.example(dialogue.messages) for dialogue in demonstrations[:4]]
+    losses = []
+    for micro_tokens in (10_000, 1):
+        config = CONFIG.model_copy(update={"micro_tokens": micro_tokens})
+        losses.append(demonstration_gradients(models, examples, config))
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    with torch.no_grad():
+        for parameter in models.model.adapter_parameters(POLICY):
+            parameter -= 1e-2 * parameter.grad
+    assert demonstration_gradients(models, examples, CONFIG) < losses[0]
 
 
-def test_every_prompt_once_an_epoch_and_other_draws_every_step() -> None:
-    config = CONFIG.model_copy(update={"prompts_per_step": 5})
-    seen = [index for step in range(2) for index in step_prompts(10, config, step)]
+def test_every_thing_once_an_epoch_in_another_order() -> None:
+    seen = [index for step in range(2) for index in in_turn(10, 5, step, seed=0)]
     assert sorted(seen) == list(range(10))
-    assert step_prompts(10, config, 0) == step_prompts(10, config, 0)
-    assert step_prompts(10, config, 0) != step_prompts(10, config, 2)
+    assert in_turn(10, 5, 0, seed=0) == in_turn(10, 5, 0, seed=0)
+    assert in_turn(10, 10, 0, seed=0) != in_turn(10, 10, 1, seed=0)
 
 
 def test_beta_moves_towards_the_target() -> None:
-    config = PPOConfig(model="tiny", kl_target=6.0, kl_horizon=100)
+    config = KLConfig(target=6.0, horizon=100)
     assert adapt_beta(0.1, 12.0, config, 10) == pytest.approx(0.1 * 1.02)  # the error is clipped at 0.2
     assert adapt_beta(0.1, 5.4, config, 10) == pytest.approx(0.1 * 0.99)
-    assert adapt_beta(0.1, 12.0, config.model_copy(update={"kl_target": None}), 10) == 0.1
-
-
-def test_what_cannot_be_stops_the_run(scene) -> None:
-    rollout = scene[3](10_000)
-    check_rollout(rollout, 0)
-    with pytest.raises(InvariantViolated, match="away from the SFT model"):
-        check_rollout(replace(rollout, reference_logprobs=rollout.logprobs - 0.01), 0)
-    with pytest.raises(InvariantViolated, match="entropy"):
-        check_rollout(replace(rollout, entropy=0.0), 3)
-    with pytest.raises(InvariantViolated, match="not finite"):
-        check_rollout(replace(rollout, scores=rollout.scores / 0), 3)
-    check_first_ratio(torch.ones(3), 0)
-    with pytest.raises(InvariantViolated, match="before any update"):
-        check_first_ratio(torch.tensor([1.0, 1.01]), 0)
+    assert adapt_beta(0.1, 12.0, KLConfig(target=0.0), 10) == 0.1
 
 
 def test_the_comparison_is_paired() -> None:
     before = {"reward": [0.0, 1.0, 2.0], "length": [1.0] * 3, "kl": [0.0] * 3, "ended": [1.0] * 3}
     after = {"reward": [1.0, 2.0, 2.0], "length": [2.0] * 3, "kl": [1.0] * 3, "ended": [0.0] * 3}
+    golden = compare(
+        before | {"gold": [0.0] * 3}, after | {"gold": [1.0, -1.0, 3.0]}, unended_penalty=0.5, seed=0
+    )
     result = compare(before, after, unended_penalty=0.5, seed=0)
     assert result["score"] == {"before": 1.0, "after": pytest.approx(5 / 3 - 0.5)}
     assert result["score_gain"]["value"] == pytest.approx(2 / 3 - 0.5)
     assert result["reward_gain"]["value"] == pytest.approx(2 / 3)
     assert result["win_rate"]["value"] == pytest.approx(2.5 / 3)
     assert result["length"] == {"before": 1.0, "after": 2.0}
+    assert "gold_gain" not in result
+    assert golden["gold_gain"]["value"] == pytest.approx(1.0)
+    assert golden["gold_win_rate"]["value"] == pytest.approx(2 / 3)
 
 
 def test_no_prompts_is_said_plainly(home: Path) -> None:
@@ -226,26 +185,40 @@ def test_no_prompts_is_said_plainly(home: Path) -> None:
         prepare_ppo(CONFIG, [], load_model("tiny", home).renderer)
 
 
+def test_nothing_to_mix_in_is_said_plainly(home: Path, prompts: list[Dialogue]) -> None:
+    with pytest.raises(DataError, match="mix"):
+        prepare_ppo(CONFIG, prompts, load_model("tiny", home).renderer)
+
+
+def test_no_prompt_is_watched_and_reported_on(home: Path, prompts: list[Dialogue]) -> None:
+    config = CONFIG.model_copy(update={"mix": MixConfig()})
+    data = prepare_ppo(config, prompts, load_model("tiny", home).renderer, gold=True)
+    sides = [
+        {tuple(prompt.token_ids) for prompt in side} for side in (data.train, data.held_out, data.watched)
+    ]
+    assert all(sides)
+    assert sum(map(len, sides)) == len(set.union(*sides)) == len(prompts)
+
+
+def test_a_published_average_wants_an_average() -> None:
+    with pytest.raises(ConfigError, match=r"average\.decay"):
+        check({"average": {"decay": 0.0, "published": True}}, PPOConfig)
+
+
 def test_a_completion_of_one_token_is_scored(scene) -> None:
-    loaded, _, _, _, value, reward = scene
-    prompt = loaded.renderer.prompt([*_hello()])
+    prompt = scene.models.loaded.renderer.prompt([Message("user", "hi")])
     completions = [Completion((2,), (-0.5,), "stop"), Completion((5, 6), (-0.1, -0.2), "length")]
-    examples = as_examples([prompt, prompt], completions)
-    rollout = score(
-        loaded.model,
-        completions,
-        examples,
-        [[0, 1]],
-        policy="policy",
-        reference="sft",
-        value=value,
-        reward=reward,
-    )
+    rollout = score(scene.models, completions, as_examples([prompt, prompt], completions), [[0, 1]])
     assert rollout.mask.tolist() == [[True, False], [True, True]]
-    assert isinstance(value.head, ScalarHead)
 
 
-def _hello():
-    from tutelage.dialogue import Message
-
-    return [Message("user", "hi")]
+def test_models_restore_what_they_gave(scene) -> None:
+    models = scene.models
+    tensors = {name: tensor.clone() for name, tensor in models.tensors().items()}
+    rewards = scene.roll().scores.tolist()
+    models.calibrate(rewards, [])
+    with torch.no_grad():
+        for name in (POLICY, AVERAGE):
+            models.model.adapter_parameters(name)[0].add_(1.0)
+    models.restore(tensors)
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in models.tensors().items())

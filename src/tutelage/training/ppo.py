@@ -1,10 +1,15 @@
 """PPO: the policy learns to write what the reward model scores high, held near the SFT model.
 
-Read it top to bottom. Policy, reference (the SFT model), value model and each member of the reward model are
-adapters on one frozen base, with scalar heads. A step: sample one completion for each prompt, score every
-token, one pass of clipped updates over minibatches. The reward model is first shifted and scaled so that the SFT
-model's own samples score with mean 0 and deviation 1. Rollouts are drawn at temperature 1 from the whole
-distribution, or the ratios would be biased. Left out: reward whitening, dropout, pretraining mix, weight averaging.
+Read it top to bottom: `train_ppo` is a run, `take_step` a step. Policy, reference (the SFT model), value and reward
+model are adapters on one frozen base, with scalar heads. A step: sample one completion for each prompt, score
+every token, one or more passes of clipped updates over minibatches, with cross-entropy on demonstrations mixed in.
+The reward is first shifted and scaled so that the SFT model's own samples score with mean 0 and deviation 1.
+Rollouts are drawn at temperature 1 from the whole distribution, or the ratios would be biased. Given a gold
+reward model, the run ends where more reward stops being better, and gives its best moment.
+
+Left out: reward whitening (the reward has its unit from the SFT model's samples, and a batch's own mean would
+hide what it gained), discounting, dropout, weight decay, and scoring while sampling (on a processor both want the
+same cores).
 
 Sources: Ouyang et al. 2022 (2203.02155), section 3.5; Ziegler et al. 2019 (1909.08593) for the KL controller;
 Huang et al. 2024 (2403.17031) for the details.
@@ -12,112 +17,54 @@ Huang et al. 2024 (2403.17031) for the details.
 
 from __future__ import annotations
 
-import random
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from pydantic import Field
+from torch import Tensor
 
-from tutelage.config import Settings
-from tutelage.datasets.prompts import Prompt, render_prompts
-from tutelage.datasets.splits import split
 from tutelage.dialogue import Dialogue
-from tutelage.errors import DataError, InvariantViolated
-from tutelage.models.adapters import load_adapter, save_adapter
+from tutelage.models.adapters import save_adapter
 from tutelage.models.loading import load_model
 from tutelage.models.logprobs import token_scores
-from tutelage.rendering import Renderer
+from tutelage.rendering import Rendered
+from tutelage.training.actors import AVERAGE, POLICY, REFERENCE, VALUE, Learners, Models
 from tutelage.training.advantages import generalised_advantages, token_rewards, whiten
-from tutelage.training.checkpoints import (
-    State,
-    load_newest,
-    pack_optimizer,
-    prefixed,
-    save,
-    section,
-    unpack_optimizer,
-)
+from tutelage.training.checkpoints import State, load_newest, prefixed, save, section
+from tutelage.training.course import Course
+from tutelage.training.distributed import share, sum_scalars, world
 from tutelage.training.flat import flatten
+from tutelage.training.invariants import (
+    Health,
+    check_first_ratio,
+    check_health,
+    check_reference,
+    check_rollout,
+    check_sampler,
+    check_start,
+)
 from tutelage.training.losses import clipped_policy_loss, clipped_value_loss
 from tutelage.training.metrics import Run
-from tutelage.training.optimizer import adamw, set_rate, update
-from tutelage.training.reward_model import load_reward_model, load_value_model
-from tutelage.training.rollouts import Rollout, RowView, as_examples, micro_batches, sample, score
-from tutelage.training.standing import (
-    POLICY,
-    REFERENCE,
-    REWARD,
-    VALUE,
-    Models,
-    calibrate,
-    compare,
-    sample_scores,
+from tutelage.training.optimizer import cosine, set_rate, update
+from tutelage.training.overoptimisation import Watch, past_knee, plot
+from tutelage.training.ppo_recipe import KLConfig, PPOConfig, PPOData, in_turn, prepare_ppo, seeds_of_step
+from tutelage.training.rollouts import (
+    Rollout,
+    RowView,
+    as_examples,
+    micro_batches,
+    probe,
+    sample,
+    score,
+    whole_distribution,
 )
+from tutelage.training.standing import compare, sample_scores
 
-_RATIO_TOLERANCE = 1e-4
-
-
-class PPOConfig(Settings):
-    """Settings of PPO. `kl_target` None keeps `kl_coefficient` as it is; otherwise it adapts towards the target."""
-
-    model: str = "builtin"
-    sources: list[str] = Field(default_factory=list)
-    max_prompt_tokens: int = Field(default=256, ge=8)
-    max_new_tokens: int = Field(default=64, ge=1)
-    held_out: float = Field(default=0.1, gt=0, lt=1)
-    held_out_prompts: int = Field(default=64, ge=1)
-    steps: int = Field(default=20, ge=1)
-    prompts_per_step: int = Field(default=32, ge=2)
-    minibatches: int = Field(default=4, ge=1)
-    micro_tokens: int = Field(default=2048, ge=16)
-    learning_rate: float = Field(default=1e-4, gt=0)
-    value_learning_rate: float = Field(default=2e-4, gt=0)
-    value_warmup_steps: int = Field(default=2, ge=0)
-    clip: float = Field(default=0.2, gt=0)
-    value_clip: float = Field(default=0.2, gt=0)
-    gamma: float = Field(default=1.0, gt=0, le=1)
-    lam: float = Field(default=0.95, ge=0, le=1)
-    kl_coefficient: float = Field(default=0.05, gt=0)
-    kl_target: float | None = Field(default=6.0, gt=0)
-    kl_horizon: int = Field(default=2000, ge=1)
-    unended_penalty: float = Field(default=1.0, ge=0)
-    max_norm: float = Field(default=1.0, gt=0)
-    checkpoint_every: int = Field(default=5, ge=1)
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class PPOData:
-    """Rendered prompts on both sides of the split."""
-
-    train: list[Prompt]
-    held_out: list[Prompt]
-
-    def summary(self) -> dict[str, Any]:
-        """What would be trained on, in numbers."""
-        return {"prompts": len(self.train), "held_out_prompts": len(self.held_out)}
-
-
-def prepare_ppo(config: PPOConfig, prompts: Sequence[Dialogue], renderer: Renderer) -> PPOData:
-    """Choose by source, split by the first user message, render. Raises DataError when one side is empty."""
-    chosen = [each for each in prompts if not config.sources or each.source in config.sources]
-    train, held_out = (
-        render_prompts(side, renderer, max_tokens=config.max_prompt_tokens)
-        for side in split(chosen, config.held_out, lambda dialogue: dialogue.messages)
-    )
-    if not train or not held_out:
-        raise DataError(
-            f"{len(train)} prompts to train on and {len(held_out)} held out, of {len(prompts)} in all",
-            hint="import dialogues (`tutelage import oasst FILE`), raise max_prompt_tokens, or change held_out",
-        )
-    random.Random(config.seed).shuffle(held_out)
-    return PPOData(train, held_out[: config.held_out_prompts])
+__all__ = ["PPOConfig", "PPOData", "prepare_ppo", "take_step", "train_ppo"]
 
 
 def train_ppo(
@@ -128,216 +75,261 @@ def train_ppo(
     *,
     start: Path,
     reward: Path,
+    gold: Path | None = None,
+    demonstrations: Sequence[Dialogue] = (),
     lineage: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train the policy and write the run's manifest, which is returned; a finished run returns at once.
 
-    `start` is the SFT model's adapter, `reward` the reward model's folder. Raises DataError, ModelError,
-    TrainingError; InvariantViolated when a number that cannot be wrong is wrong.
+    start: the SFT model's adapter; reward: the reward model's folder; gold: another's, which only watches;
+    demonstrations: what the recipe's `mix` takes from.
+    Raises DataError, ModelError, TrainingError; InvariantViolated when a number that cannot be wrong is wrong.
     """
     if run.finished:
         return run.manifest()
     loaded = load_model(config.model, home)
-    model, renderer = loaded.model, loaded.renderer
-    data = prepare_ppo(config, prompts, renderer)
-    load_adapter(model, REFERENCE, start)
-    model.copy_adapter(REFERENCE, POLICY)
-    reward_model = load_reward_model(model, reward, name=REWARD)
-    value_model = load_value_model(model, reward, name=VALUE)
-    policy_optimizer = adamw([(model.adapter_parameters(POLICY), config.learning_rate)])
-    value_parameters = [*model.adapter_parameters(VALUE), *value_model.head.parameters()]
-    value_optimizer = adamw([(value_parameters, config.value_learning_rate)])
-    models = Models(loaded, value_model, reward_model)
-    standing = partial(
+    data = prepare_ppo(config, prompts, loaded.renderer, demonstrations=demonstrations, gold=gold is not None)
+    models = Models.assemble(loaded, start=start, reward=reward, gold=gold, average=config.average.decay > 0)
+    learners = Learners.of(models, policy_rate=config.learning_rate, value_rate=config.value.learning_rate)
+    given = AVERAGE if config.average.published else POLICY
+    look = partial(
         sample_scores, models, max_new_tokens=config.max_new_tokens, micro_tokens=config.micro_tokens
     )
 
     state = load_newest(run.folder)
     if state is None:
-        first, beta = 0, config.kl_coefficient
-        known = data.train[: 2 * config.prompts_per_step]
-        calibrate(models, standing(known, REFERENCE, seed=config.seed + 1)["reward"])
-        before = standing(data.held_out, REFERENCE, seed=config.seed + 2)
+        known = look(data.train[: 2 * config.prompts_per_step], REFERENCE, seed=config.seed + 1)
+        models.calibrate(known["reward"], known.get("gold", []))
+        before = look(data.held_out, REFERENCE, seed=config.seed + 2)
+        watch = Watch.begin(look(data.watched, REFERENCE, seed=config.seed + 3)) if gold else None
+        number = probe(models, data.held_out[0].token_ids)
+        course = Course(0, config.kl.coefficient, before, number, Health.of(before), watch)
+        best = models.model.adapter_tensors(REFERENCE) if gold else {}
     else:
-        first, beta, before = state.step, state.scalars["beta"], state.scalars["before"]
-        models.restore(state)
-        unpack_optimizer(policy_optimizer, section("policy_optimizer", state.tensors))
-        unpack_optimizer(value_optimizer, section("value_optimizer", state.tensors))
-    run.rewind(first)
+        course = Course.restore(state.step, state.scalars)
+        check_reference(course.probe, probe(models, data.held_out[0].token_ids))
+        models.restore(state.tensors)
+        learners.restore(state.tensors)
+        best = section("best", state.tensors)
+    run.rewind(course.step)
 
-    for step in range(first, config.steps):
-        clock = time.monotonic()
-        chosen = step_prompts(len(data.train), config, step)
-        prompt_ids = [data.train[index].token_ids for index in chosen]
-        seeds = [((config.seed * 1_000_003 + step) * 10_007 + index) % 2**63 for index in range(len(chosen))]
-        completions = sample(
-            model,
-            POLICY,
-            prompt_ids,
-            stop_ids=renderer.stop_ids,
-            max_new_tokens=config.max_new_tokens,
-            seeds=seeds,
-        )
-        generated = time.monotonic()
+    stopped = ""
+    while course.step < config.steps and not stopped:
+        step = course.step
+        metrics = take_step(config, models, learners, task_of(config, data, step), beta=course.beta)
+        health = course.health.after(metrics["reward"], metrics["ended"])
+        check_health(health, f"PPO step {step}")
+        beta = adapt_beta(course.beta, metrics["kl"], config.kl, config.prompts_per_step)
+        course = replace(course, step=step + 1, beta=beta, health=health, seconds=course.spent(metrics))
+        if course.watch and (course.step % config.gold.every == 0 or course.step == config.steps):
+            seen = look(data.watched, given, seed=config.seed + 3)
+            if past_knee(course.watch.best.standing, seen, noise=config.gold.noise):
+                stopped = (
+                    f"over-optimised: the gold reward is below its best at step {course.watch.best.step}"
+                )
+            course = replace(course, watch=course.watch.after(course.step, seen))
+            if course.watch.best.step == course.step:
+                best = models.model.adapter_tensors(given)
+            metrics |= {f"held_out_{key}": statistics.fmean(values) for key, values in seen.items()}
+        run.log(step, config.steps, metrics)
+        if course.step % config.checkpoint_every == 0 and course.step < config.steps:
+            tensors = models.tensors() | learners.tensors() | prefixed("best", best)
+            save(run.folder, State(course.step, tensors, course.scalars()))
 
-        examples = as_examples(prompt_ids, completions)
-        minibatches = [range(part, len(examples), config.minibatches) for part in range(config.minibatches)]
-        groups = [
-            micro_batches(examples, members, config.micro_tokens) for members in minibatches if len(members)
-        ]
-        rollout = score(
-            model,
-            completions,
-            examples,
-            [group for minibatch in groups for group in minibatch],
-            policy=POLICY,
-            reference=REFERENCE,
-            value=value_model,
-            reward=reward_model,
-        )
-        check_rollout(rollout, step)
-        final = rollout.scores - config.unended_penalty * ~rollout.ended
-        rewards = token_rewards(final, rollout.kl, rollout.mask, beta)
-        advantages, returns = generalised_advantages(
-            rewards, rollout.values, rollout.mask, gamma=config.gamma, lam=config.lam
-        )
-        advantages = whiten(advantages, rollout.mask)
-        scored = time.monotonic()
-
-        # The value model learns alone first: a policy led by wrong values unlearns.
-        set_rate(policy_optimizer, 0.0 if step < config.value_warmup_steps else 1.0)
-        ratios, clipped, policy_losses, value_losses = [], [], [], []
-        for number, minibatch in enumerate(groups):
-            tokens = sum(int(rollout.mask[index].sum()) for group in minibatch for index in group)
-            policy_loss = value_loss = 0.0
-            for group in minibatch:
-                batch = flatten([examples[index] for index in group], model.device)
-                rows = RowView(group, [int(rollout.mask[index].sum()) for index in group])
-                with model.using(POLICY):
-                    hidden = model.hidden(batch.token_ids, batch.layout)[batch.scored]
-                    logprobs = token_scores(hidden, model.head, batch.targets).logprobs.cpu()
-                    part = clipped_policy_loss(
-                        logprobs, rows.take(rollout.logprobs), rows.take(advantages), config.clip
-                    )
-                    (part.loss / tokens).backward()  # type: ignore[no-untyped-call]
-                with model.using(VALUE):
-                    hidden = model.hidden(batch.token_ids, batch.layout)[batch.scored]
-                    error = clipped_value_loss(
-                        value_model.head(hidden).cpu(),
-                        rows.take(rollout.values),
-                        rows.take(returns),
-                        config.value_clip,
-                    )
-                    (error / tokens).backward()  # type: ignore[no-untyped-call]
-                policy_loss += part.loss.item() / tokens
-                value_loss += error.item() / tokens
-                ratios.append(part.ratio)
-                clipped.append(float(part.clipped))
-                if number == 0:
-                    check_first_ratio(part.ratio, step)
-            place = f"PPO step {step}"
-            update(policy_optimizer, policy_loss, max_norm=config.max_norm, where=place)
-            update(value_optimizer, value_loss, max_norm=config.max_norm, where=place)
-            policy_losses.append(policy_loss)
-            value_losses.append(value_loss)
-        updated = time.monotonic()
-
-        kl = float(rollout.kl.sum(dim=1).mean())
-        run.log(
-            step,
-            config.steps,
-            {
-                "reward": float(rollout.scores.mean()),
-                "score": float(final.mean()),
-                "kl": kl,
-                "kl_coefficient": beta,
-                "entropy": rollout.entropy,
-                "length": float(rollout.mask.sum(dim=1).float().mean()),
-                "ended": float(rollout.ended.float().mean()),
-                "policy_loss": statistics.fmean(policy_losses),
-                "value_loss": statistics.fmean(value_losses),
-                "ratio": float(torch.cat(ratios).mean()),
-                "clip_fraction": statistics.fmean(clipped),
-                "sampler_gap": float(
-                    (rollout.logprobs - rollout.sampler_logprobs)[rollout.mask].abs().mean()
-                ),
-                "seconds_generate": generated - clock,
-                "seconds_score": scored - generated,
-                "seconds_update": updated - scored,
-            },
-        )
-        beta = adapt_beta(beta, kl, config, len(examples))
-        if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
-            tensors = models.tensors()
-            tensors |= prefixed("policy_optimizer", pack_optimizer(policy_optimizer))
-            tensors |= prefixed("value_optimizer", pack_optimizer(value_optimizer))
-            save(run.folder, State(step + 1, tensors, {"beta": beta, "before": before}))
-
-    after = standing(data.held_out, POLICY, seed=config.seed + 2)
-    save_adapter(model, POLICY, run.folder / "adapter", base=config.model)
+    if course.watch:
+        models.model.set_adapter_tensors(given, best)
+    after = look(data.held_out, given, seed=config.seed + 2)
+    evaluation = compare(course.before, after, unended_penalty=config.unended_penalty, seed=config.seed)
+    evaluation |= {**data.summary(), "steps": course.step, "time": course.time()}
+    if world().is_first:
+        save_adapter(models.model, given, run.folder / "adapter", base=config.model)
+        if models.averages and given != AVERAGE:
+            save_adapter(models.model, AVERAGE, run.folder / "average", base=config.model)
+    if course.watch:
+        evaluation |= {"stopped": stopped or "at its last step", "over_optimisation": course.watch.summary()}
+        if world().is_first:
+            plot(course.watch, run.folder / "over_optimisation.svg")
     manifest = {
         "kind": "chat",
         "model": config.model,
         "config": config.model_dump(),
-        "evaluation": {
-            **compare(before, after, unended_penalty=config.unended_penalty, seed=config.seed),
-            **data.summary(),
-        },
+        "evaluation": evaluation,
         **(lineage or {}),
     }
     run.finish(manifest)
     return manifest
 
 
-def step_prompts(count: int, config: PPOConfig, step: int) -> list[int]:
-    """Indices of a step's prompts: epoch after epoch, each in its own order."""
-    chosen: list[int] = []
-    first = step * config.prompts_per_step
-    for place in range(first, first + config.prompts_per_step):
-        epoch, index = divmod(place, count)
-        order = list(range(count))
-        random.Random(f"{config.seed}/{epoch}").shuffle(order)
-        chosen.append(order[index])
-    return chosen
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a step works on: prompts with their sampling seeds, and demonstrations to mix in."""
+
+    step: int
+    prompts: list[list[int]]
+    seeds: list[int]
+    demonstrations: list[Rendered]
 
 
-def adapt_beta(beta: float, kl: float, config: PPOConfig, batch: int) -> float:
+def task_of(config: PPOConfig, data: PPOData, step: int) -> Task:
+    """A step's work, a function of the recipe, the data and the step's number alone."""
+    chosen = in_turn(len(data.train), config.prompts_per_step, step, seed=config.seed)
+    mixed = (
+        in_turn(len(data.demonstrations), config.mix.demonstrations_per_step, step, seed=config.seed)
+        if data.demonstrations
+        else []
+    )
+    return Task(
+        step,
+        [data.train[index].token_ids for index in chosen],
+        seeds_of_step(config, step),
+        [data.demonstrations[index] for index in mixed],
+    )
+
+
+def take_step(
+    config: PPOConfig, models: Models, learners: Learners, task: Task, *, beta: float
+) -> dict[str, float]:
+    """One step: sample, score, learn. Returns its metrics. Raises InvariantViolated or TrainingError."""
+    place = f"PPO step {task.step}"
+    # The value model learns alone first: a policy led by wrong values unlearns.
+    policy_step = task.step - config.value.warmup_steps
+    began = time.monotonic()
+    completions = sample(models, POLICY, whole_distribution(task.prompts, task.seeds, config.max_new_tokens))
+    generated = time.monotonic()
+
+    examples = as_examples(task.prompts, completions)
+    minibatches = [
+        micro_batches(examples, range(part, len(examples), config.minibatches), config.micro_tokens)
+        for part in range(min(config.minibatches, len(examples)))
+    ]
+    rollout = score(models, completions, examples, [group for groups in minibatches for group in groups])
+    check_rollout(rollout, place, kl_limit=config.kl.limit)
+    check_sampler(rollout, place)
+    if policy_step <= 0:
+        check_start(rollout, place)
+    final = rollout.scores - config.unended_penalty * ~rollout.ended
+    rewards = token_rewards(final, rollout.kl, rollout.mask, beta)
+    advantages, returns = generalised_advantages(
+        rewards, rollout.values, rollout.mask, gamma=1.0, lam=config.lam
+    )
+    targets = Targets(rollout, whiten(advantages, rollout.mask), returns)
+    scored = time.monotonic()
+
+    set_rate(learners.policy, cosine(policy_step, config.steps, warmup=config.warmup_steps, floor=1.0))
+    made: list[dict[str, float]] = []
+    for epoch in range(config.inner_epochs):
+        for part, groups in enumerate(minibatches):
+            news = {"value_loss": value_gradients(models, targets, groups, config.value.clip)}
+            update(learners.value, news["value_loss"], max_norm=config.max_norm, where=place)
+            if policy_step >= 0:
+                untouched = epoch == 0 and part == 0
+                news |= policy_gradients(models, targets, groups, config.clip, place if untouched else "")
+                mixed = task.demonstrations[part :: config.minibatches]
+                if mixed:
+                    news["mix_loss"] = demonstration_gradients(models, mixed, config)
+                loss = news["policy_loss"] + config.mix.coefficient * news.get("mix_loss", 0.0)
+                news["gradient_norm"] = update(learners.policy, loss, max_norm=config.max_norm, where=place)
+                if models.averages:
+                    models.follow(config.average.decay)
+            made.append(news)
+    updated = time.monotonic()
+
+    return {
+        "reward": float(rollout.scores.mean()),
+        "reward_spread": float(rollout.spread.mean()),
+        "score": float(final.mean()),
+        "kl": float(rollout.kl.sum(dim=1).mean()),
+        "kl_coefficient": beta,
+        "entropy": rollout.entropy,
+        "length": statistics.fmean(rollout.lengths),
+        "ended": float(rollout.ended.float().mean()),
+        **{key: statistics.fmean(news[key] for news in made) for key in made[0]},
+        "sampler_gap": float((rollout.logprobs - rollout.sampler_logprobs)[rollout.mask].abs().mean()),
+        "seconds_generate": generated - began,
+        "seconds_score": scored - generated,
+        "seconds_update": updated - scored,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """A rollout with what is learnt from it. advantages, returns: (batch, T)."""
+
+    rollout: Rollout
+    advantages: Tensor
+    returns: Tensor
+
+    def tokens(self, groups: Sequence[Sequence[int]]) -> int:
+        """Completion tokens of a minibatch, in all processes."""
+        return sum(self.rollout.lengths[index] for group in groups for index in group)
+
+
+def policy_gradients(
+    models: Models, targets: Targets, groups: Sequence[Sequence[int]], clip: float, untouched: str
+) -> dict[str, float]:
+    """Add the gradient of the clipped loss, a mean over a minibatch's tokens; returns loss, ratio, share clipped.
+
+    untouched: where this is, when no update has come between scoring and now; the ratio is then checked to be 1.
+    """
+    model, rollout = models.model, targets.rollout
+    tokens = targets.tokens(groups)
+    loss = ratio = clipped = 0.0
+    for group in share(groups, len):
+        batch = flatten([rollout.examples[index] for index in group], model.device)
+        rows = RowView(group, [rollout.lengths[index] for index in group])
+        with model.using(POLICY):
+            states = model.hidden(batch.token_ids, batch.layout)[batch.scored]
+            logprobs = token_scores(states, model.head, batch.targets).logprobs.cpu()
+            part = clipped_policy_loss(
+                logprobs, rows.take(rollout.logprobs), rows.take(targets.advantages), clip
+            )
+            (part.loss / tokens).backward()  # type: ignore[no-untyped-call]
+        if untouched:
+            check_first_ratio(part.ratio, untouched)
+        loss += part.loss.item() / tokens
+        ratio += float(part.ratio.sum()) / tokens
+        clipped += float(part.clipped) * len(part.ratio) / tokens
+    loss, ratio, clipped = sum_scalars(loss, ratio, clipped)
+    return {"policy_loss": loss, "ratio": ratio, "clip_fraction": clipped}
+
+
+def value_gradients(models: Models, targets: Targets, groups: Sequence[Sequence[int]], clip: float) -> float:
+    """Add the gradient of the clipped squared error, a mean over a minibatch's tokens; returns it."""
+    model, rollout = models.model, targets.rollout
+    tokens = targets.tokens(groups)
+    loss = 0.0
+    for group in share(groups, len):
+        batch = flatten([rollout.examples[index] for index in group], model.device)
+        rows = RowView(group, [rollout.lengths[index] for index in group])
+        with model.using(VALUE):
+            values = models.value.at(model, batch.token_ids, batch.layout, batch.scored).cpu()
+            error = clipped_value_loss(values, rows.take(rollout.values), rows.take(targets.returns), clip)
+            (error / tokens).backward()  # type: ignore[no-untyped-call]
+        loss += error.item() / tokens
+    return sum_scalars(loss)[0]
+
+
+def demonstration_gradients(models: Models, examples: Sequence[Rendered], config: PPOConfig) -> float:
+    """Add the gradient of `mix.coefficient` times the mean cross-entropy of the policy; returns the latter.
+
+    Source: Ouyang et al. 2022 (2203.02155), equation 2, as a mean over tokens.
+    """
+    model = models.model
+    tokens = sum(sum(example.completion_mask[1:]) for example in examples)
+    loss = 0.0
+    for group in share(micro_batches(examples, range(len(examples)), config.micro_tokens), len):
+        batch = flatten([examples[index] for index in group], model.device)
+        with model.using(POLICY):
+            states = model.hidden(batch.token_ids, batch.layout)[batch.scored]
+            part = -token_scores(states, model.head, batch.targets).logprobs.sum() / tokens
+            (config.mix.coefficient * part).backward()  # type: ignore[no-untyped-call]
+        loss += part.item()
+    return sum_scalars(loss)[0]
+
+
+def adapt_beta(beta: float, kl: float, config: KLConfig, batch: int) -> float:
     """The next KL coefficient. Source: Ziegler et al. 2019 (1909.08593), section 2.2."""
-    if config.kl_target is None:
+    if not config.target:
         return beta
-    error = max(-0.2, min(0.2, kl / config.kl_target - 1))
-    return beta * (1 + error * batch / config.kl_horizon)
-
-
-def check_rollout(rollout: Rollout, step: int) -> None:
-    """Raises InvariantViolated when a rollout cannot be right."""
-    kl = float(rollout.kl.sum(dim=1).mean())
-    if step == 0 and abs(kl) > 1e-4:
-        raise InvariantViolated(
-            f"the policy is {kl:.4f} nats away from the SFT model before its first update",
-            where="PPO step 0",
-            hint="the policy must start as a copy of the SFT adapter: check `start`",
-        )
-    if rollout.entropy <= 0:
-        raise InvariantViolated(
-            "the policy's entropy is zero: it always says the same",
-            where=f"PPO step {step}",
-            hint="lower learning_rate",
-        )
-    if not bool(torch.isfinite(rollout.scores).all() and torch.isfinite(rollout.kl).all()):
-        raise InvariantViolated(
-            "a reward or a KL is not finite",
-            where=f"PPO step {step}",
-            hint="lower learning_rate and train anew",
-        )
-
-
-def check_first_ratio(ratio: torch.Tensor, step: int) -> None:
-    """Raises InvariantViolated unless the first minibatch of a step sees the policy that sampled it."""
-    gap = float((ratio - 1).abs().max())
-    if gap > _RATIO_TOLERANCE:
-        raise InvariantViolated(
-            f"before any update the new policy differs from the old by a ratio of {1 + gap:.4f}",
-            where=f"PPO step {step}",
-            hint="this is a defect of the program or of the hardware, not of the recipe: please report it",
-        )
+    error = max(-0.2, min(0.2, kl / config.target - 1))
+    return beta * (1 + error * batch / config.horizon)

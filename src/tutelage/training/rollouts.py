@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from tutelage.datasets.batching import fill
+from tutelage.errors import InvariantViolated
 from tutelage.models.generation import Completion, Request, complete
-from tutelage.models.interface import CausalModel
 from tutelage.models.logprobs import token_scores
 from tutelage.rendering import Rendered
-from tutelage.training.flat import flatten
-from tutelage.training.reward_model import RewardModel, ValueModel
+from tutelage.training.actors import POLICY, REFERENCE, Models
+from tutelage.training.distributed import collect, share, sum_tensors
+from tutelage.training.flat import FlatBatch, flatten
+from tutelage.training.reward_model import RewardModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +32,9 @@ class Rollout:
     ended: (batch,) True where the policy stopped by itself.
     mask: (batch, T) True at completion tokens.
     logprobs, reference_logprobs, sampler_logprobs: (batch, T) of the sampled tokens.
+    entropies: (batch, T) of the policy at each sampled place, in nats.
     values: (batch, T) value of the state before each token.
-    scores: (batch,) the reward, at the last token.
-    entropy: mean entropy of the policy at the sampled places, in nats.
+    scores: (batch,) reward at the last token; spread: (batch,) deviation among the reward model's members.
     """
 
     examples: list[Rendered]
@@ -41,33 +43,65 @@ class Rollout:
     logprobs: Tensor
     reference_logprobs: Tensor
     sampler_logprobs: Tensor
+    entropies: Tensor
     values: Tensor
     scores: Tensor
-    entropy: float
+    spread: Tensor
 
     @property
     def kl(self) -> Tensor:
         """(batch, T) log-ratio of policy to reference at the sampled tokens; its sum over a row estimates the KL."""
         return (self.logprobs - self.reference_logprobs) * self.mask
 
+    @property
+    def entropy(self) -> float:
+        """Mean over all sampled tokens, in nats."""
+        return float(self.entropies[self.mask].mean())
 
-def sample(
-    model: CausalModel,
-    adapter: str,
-    prompts: Sequence[Sequence[int]],
-    *,
-    stop_ids: frozenset[int],
-    max_new_tokens: int,
-    seeds: Sequence[int],
-    slots: int = 32,
-) -> list[Completion]:
-    """One completion a prompt from the untruncated distribution at temperature 1."""
-    requests = [
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each completion."""
+        lengths: list[int] = self.mask.sum(dim=1).tolist()
+        return lengths
+
+
+def sample(models: Models, adapter: str, requests: Sequence[Request], *, slots: int = 32) -> list[Completion]:
+    """Every request's completion, in order. Raises InvariantViolated unless they ask for the whole distribution."""
+    for request in requests:
+        refuse_narrowing(request)
+    mine = share(list(enumerate(requests)), lambda item: len(item[1].prompt_ids) + item[1].max_tokens)
+    with models.model.using(adapter):
+        made = complete(
+            models.model, models.loaded.renderer.stop_ids, [request for _, request in mine], slots=slots
+        )
+    return collect([(place, each) for (place, _), each in zip(mine, made, strict=True)], len(requests))
+
+
+def whole_distribution(
+    prompts: Sequence[Sequence[int]], seeds: Sequence[int], max_new_tokens: int
+) -> list[Request]:
+    """A request for each prompt: temperature 1, nothing cut off, nothing added."""
+    return [
         Request(prompt_ids=prompt, max_tokens=max_new_tokens, seed=seed, temperature=1.0, top_p=1.0)
         for prompt, seed in zip(prompts, seeds, strict=True)
     ]
-    with model.using(adapter):
-        return complete(model, stop_ids, requests, slots=slots)
+
+
+def refuse_narrowing(request: Request) -> None:
+    """Rollouts come from the policy's own distribution. Raises InvariantViolated."""
+    plain = Request(
+        prompt_ids=request.prompt_ids,
+        max_tokens=request.max_tokens,
+        seed=request.seed,
+        top_logprobs=request.top_logprobs,
+    )
+    if request != plain:
+        raise InvariantViolated(
+            f"a rollout was asked for at temperature {request.temperature}, top_p {request.top_p}, or with "
+            "biases or penalties",
+            where="PPO's sampler",
+            hint="sample at temperature 1 from everything: otherwise the ratios are those of another distribution",
+        )
 
 
 def as_examples(prompts: Sequence[Sequence[int]], completions: Sequence[Completion]) -> list[Rendered]:
@@ -86,44 +120,65 @@ def micro_batches(examples: Sequence[Rendered], members: Sequence[int], micro_to
 
 @torch.inference_mode()
 def score(
-    model: CausalModel,
+    models: Models,
     completions: Sequence[Completion],
     examples: list[Rendered],
     groups: Sequence[Sequence[int]],
     *,
-    policy: str,
-    reference: str,
-    value: ValueModel,
-    reward: RewardModel,
+    policy: str = POLICY,
 ) -> Rollout:
-    """Everything PPO needs of sampled completions; the four adapters visit each micro-batch in turn."""
+    """Everything PPO needs of sampled completions; the models visit each micro-batch in turn."""
+    model = models.model
     lengths = [len(each.token_ids) for each in completions]
     size = (len(examples), max(lengths))
-    logprobs, reference_logprobs, values = torch.zeros(size), torch.zeros(size), torch.zeros(size)
-    scores = torch.zeros(len(examples))
-    entropy = 0.0
-    for group in groups:
+    logprobs, reference_logprobs, entropies, values = (torch.zeros(size) for _ in range(4))
+    scores, spread = torch.zeros(len(examples)), torch.zeros(len(examples))
+    for group in share(groups, lambda group: sum(len(examples[index].token_ids) for index in group)):
         batch = flatten([examples[index] for index in group], model.device)
         rows = RowView(group, [lengths[index] for index in group])
         with model.using(policy):
-            scored = token_scores(
-                model.hidden(batch.token_ids, batch.layout)[batch.scored], model.head, batch.targets
-            )
+            states = model.hidden(batch.token_ids, batch.layout)[batch.scored]
+        scored = token_scores(states, model.head, batch.targets)
         rows.put(logprobs, scored.logprobs)
-        entropy += float(scored.entropy.sum())
-        with model.using(reference):
+        rows.put(entropies, scored.entropy)
+        with model.using(REFERENCE):
             states = model.hidden(batch.token_ids, batch.layout)[batch.scored]
         rows.put(reference_logprobs, token_scores(states, model.head, batch.targets).logprobs)
-        rows.put(values, value.at(model, batch.token_ids, batch.layout, batch.scored))
-        scores[list(group)] = reward.scores(model, batch).mean(dim=1).cpu()
+        rows.put(values, models.value.at(model, batch.token_ids, batch.layout, batch.scored))
+        members = models.reward.scores(model, batch).float().cpu()
+        scores[list(group)] = members.mean(dim=1)
+        spread[list(group)] = members.std(dim=1, correction=0)
+    sum_tensors([logprobs, entropies, reference_logprobs, values, scores, spread])
     sampler = torch.zeros(size)
     for row, each in enumerate(completions):
         sampler[row, : len(each.logprobs)] = torch.tensor(each.logprobs)
     mask = torch.arange(size[1]) < torch.tensor(lengths)[:, None]
     ended = torch.tensor([each.finish_reason == "stop" for each in completions])
     return Rollout(
-        examples, ended, mask, logprobs, reference_logprobs, sampler, values, scores, entropy / sum(lengths)
+        examples, ended, mask, logprobs, reference_logprobs, sampler, entropies, values, scores, spread
     )
+
+
+@torch.inference_mode()
+def judge(
+    models: Models, reward: RewardModel, examples: Sequence[Rendered], groups: Sequence[Sequence[int]]
+) -> Tensor:
+    """Another reward model's word on the same completions: (batch,)."""
+    scores = torch.zeros(len(examples))
+    for group in share(groups, lambda group: sum(len(examples[index].token_ids) for index in group)):
+        batch: FlatBatch = flatten([examples[index] for index in group], models.model.device)
+        scores[list(group)] = reward.scores(models.model, batch).mean(dim=1).float().cpu()
+    sum_tensors([scores])
+    return scores
+
+
+@torch.inference_mode()
+def probe(models: Models, token_ids: Sequence[int]) -> float:
+    """The reference's mean log-probability of a text: a number to know the reference by."""
+    batch = flatten([Rendered(list(token_ids), [True] * len(token_ids))], models.model.device)
+    with models.model.using(REFERENCE):
+        states = models.model.hidden(batch.token_ids, batch.layout)[batch.scored]
+    return float(token_scores(states, models.model.head, batch.targets).logprobs.mean())
 
 
 @dataclass(frozen=True, slots=True)

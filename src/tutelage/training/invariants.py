@@ -1,0 +1,153 @@
+"""What cannot be true of a run that goes right, looked at while it runs.
+
+Each check raises InvariantViolated with a sentence that says what is wrong and a hint that says what to do.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tutelage.errors import InvariantViolated
+from tutelage.training.rollouts import Rollout
+
+_RATIO_TOLERANCE = 1e-4
+_KL_TOLERANCE = 1e-4
+_PROBE_TOLERANCE = 1e-3
+_LEAST_ENTROPY = 1e-3  # nats a token
+_SURE = 6.0  # standard errors that no honest sampler is away from what it says
+_NEARLY_SURE = 0.5  # nats: below, the variance of a log-probability is at most ten times the entropy
+_FEW_TOKENS = 100  # fewer say nothing about the sampler
+_FEW_ROWS = 8
+_WINDOW = 5  # steps over which a collapse is looked for
+
+
+def check_sampler(rollout: Rollout, place: str) -> None:
+    """The sampled tokens are as likely, on the whole, as the policy's entropy says.
+
+    At every place the expected log-probability of a token drawn from the policy is minus its entropy there, so
+    the sum of (log-probability + entropy) over all tokens stays within a few of its standard errors of 0. Tokens
+    drawn greedily, from a nucleus or from other weights do not. Where the policy is nearly sure, what would surprise it
+    is too rare to be seen, and a bound stands for the variance.
+    """
+    entropies = rollout.entropies[rollout.mask].double()
+    surprise = rollout.logprobs[rollout.mask].double() + entropies
+    variance = surprise.square() + torch.where(entropies < _NEARLY_SURE, 10 * entropies, 0.0)
+    if len(surprise) >= _FEW_TOKENS and abs(surprise.sum()) > _SURE * variance.sum().sqrt():
+        kind = "likelier" if surprise.sum() > 0 else "less likely"
+        raise InvariantViolated(
+            f"the sampled tokens are {kind} than the policy's own draws: by {abs(surprise.mean()):.3f} nats a token",
+            where=place,
+            hint="the sampler must draw from the newest policy at temperature 1, without top_p or penalties",
+        )
+
+
+def check_start(rollout: Rollout, place: str) -> None:
+    """A policy that has not learnt yet is the SFT model."""
+    gap = float(rollout.kl.sum(dim=1).abs().max())
+    if gap > _KL_TOLERANCE:
+        raise InvariantViolated(
+            f"the policy is up to {gap:.4f} nats away from the SFT model before its first update",
+            where=place,
+            hint="policy and reference must both be the SFT adapter on the same base: check --start",
+        )
+
+
+def check_first_ratio(ratio: Tensor, place: str) -> None:
+    """The first minibatch of a step sees the very policy that was scored."""
+    gap = float((ratio - 1).abs().max())
+    if not gap <= _RATIO_TOLERANCE:
+        raise InvariantViolated(
+            f"before any update the new policy differs from the old by a ratio of {1 + gap:.4f}",
+            where=place,
+            hint="this is a defect of the program or of the hardware, not of the recipe: please report it",
+        )
+
+
+def check_rollout(rollout: Rollout, place: str, *, kl_limit: float) -> None:
+    """Finite, not always the same, no negative KL, no KL past its limit."""
+    if not bool(torch.isfinite(rollout.scores).all() and torch.isfinite(rollout.kl).all()):
+        raise InvariantViolated(
+            "a reward or a KL is not finite",
+            where=place,
+            hint="the last checkpoint is good; lower learning_rate and train anew",
+        )
+    if rollout.entropy < _LEAST_ENTROPY:
+        raise InvariantViolated(
+            f"the policy's entropy is {rollout.entropy:.5f} nats a token: it always says the same",
+            where=place,
+            hint="lower learning_rate or raise kl.coefficient, and train anew",
+        )
+    sums = rollout.kl.sum(dim=1).double()
+    mean, error = float(sums.mean()), float(sums.std()) / math.sqrt(len(sums))
+    if len(sums) >= _FEW_ROWS and mean < -4 * error - 0.01:
+        raise InvariantViolated(
+            f"the KL is {mean:.3f} nats, and no true KL is below zero (its standard error is {error:.3f})",
+            where=place,
+            hint="the completions were not drawn from this policy: look at the sampler and its weights",
+        )
+    if mean > kl_limit:
+        raise InvariantViolated(
+            f"the policy has drifted {mean:.1f} nats from the SFT model, past kl.limit = {kl_limit:g}",
+            where=place,
+            hint="raise kl.coefficient or lower learning_rate; a larger kl.limit lets it drift further",
+        )
+
+
+def check_reference(before: float, now: float) -> None:
+    """A resumed run has the same reference as the run that began: `probe` gives the same number."""
+    if abs(now - before) > _PROBE_TOLERANCE * max(1.0, abs(before)):
+        raise InvariantViolated(
+            f"the reference is not the SFT model that this run began with (probe {before:.4f}, now {now:.4f})",
+            where="PPO's resume",
+            hint="restore the adapter that --start named, or begin a new run",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Mean reward and share of answers that ended by themselves: the SFT model's, and those of the last steps."""
+
+    reward: float
+    ended: float
+    rewards: tuple[float, ...] = ()
+    endings: tuple[float, ...] = ()
+
+    def after(self, reward: float, ended: float) -> Health:
+        """With one more step."""
+        return Health(
+            self.reward,
+            self.ended,
+            (*self.rewards, reward)[-_WINDOW:],
+            (*self.endings, ended)[-_WINDOW:],
+        )
+
+    @classmethod
+    def of(cls, start: dict[str, Sequence[float]]) -> Health:
+        """Of a standing of the SFT model."""
+        return cls(statistics.fmean(start["reward"]), statistics.fmean(start["ended"]))
+
+
+def check_health(health: Health, place: str) -> None:
+    """Over the last steps, the reward has not fallen by a deviation of the SFT model's, and answers still end."""
+    if len(health.rewards) < _WINDOW:
+        return
+    reward, ended = statistics.fmean(health.rewards), statistics.fmean(health.endings)
+    if reward < health.reward - 1:
+        raise InvariantViolated(
+            f"the reward has collapsed: {reward:.2f} over {_WINDOW} steps, {health.reward:.2f} for the SFT model",
+            where=place,
+            hint="lower learning_rate, or raise value.warmup_steps so that the value model knows more at the start",
+        )
+    if ended < health.ended / 4 and health.ended >= 0.2:
+        raise InvariantViolated(
+            f"answers no longer end: {ended:.0%} by themselves over {_WINDOW} steps, "
+            f"{health.ended:.0%} for the SFT model",
+            where=place,
+            hint="raise unended_penalty or max_new_tokens, or lower learning_rate",
+        )
