@@ -1,6 +1,12 @@
 """What models may learn from: rows as streams, and immutable snapshots of them."""
 
-from tutelage.store.export.reading import read_comparisons, read_demonstrations, read_prompts
+from tutelage.store.export.reading import (
+    read_comparisons,
+    read_counts,
+    read_demonstrations,
+    read_prompts,
+    read_reliability,
+)
 from tutelage.store.export.snapshots import Snapshot, list_snapshots, snapshot
 from tutelage.store.export.streams import comparisons, demonstrations, prompts
 
@@ -11,7 +17,9 @@ __all__ = [
     "list_snapshots",
     "prompts",
     "read_comparisons",
+    "read_counts",
     "read_demonstrations",
     "read_prompts",
+    "read_reliability",
     "snapshot",
 ]

@@ -30,6 +30,19 @@ def read_prompts(path: Path | str) -> Iterator[Dialogue]:
     return _read(Path(path), "prompts", _dialogue)
 
 
+def read_counts(path: Path | str) -> dict[str, dict[str, int]]:
+    """How many rows of each stream came from each source: {stream: {source: rows}}."""
+    counts: dict[str, dict[str, int]] = _manifest_entry(Path(path) / "manifest.json", "counts")
+    return counts
+
+
+def read_reliability(path: Path | str) -> dict[str, float]:
+    """How much each annotator's comparisons should count, 1 on average; whoever is not in it counts as 1."""
+    manifest = Path(path) / "manifest.json"
+    weights: dict[str, float] = _manifest_entry(manifest).get("reliability", {})
+    return weights
+
+
 def _read(folder: Path, name: str, parse: Callable[[Any], Item]) -> Iterator[Item]:
     """The manifest is checked at once; lines are read as they are asked for.
 
@@ -41,8 +54,15 @@ def _read(folder: Path, name: str, parse: Callable[[Any], Item]) -> Iterator[Ite
 
 
 def _digest(manifest: Path, name: str) -> str:
+    return str(_manifest_entry(manifest, "files", name))
+
+
+def _manifest_entry(manifest: Path, *keys: str) -> Any:
     try:
-        return str(json.loads(manifest.read_text(encoding="utf-8"))["files"][name])
+        entry = json.loads(manifest.read_text(encoding="utf-8"))
+        for key in keys:
+            entry = entry[key]
+        return entry
     except FileNotFoundError:
         raise DataError("This is not a snapshot: it has no manifest.", path=manifest, hint=_HINT) from None
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -1,6 +1,6 @@
 """Snapshots: folders that models train on and that never change, named by the hash of their content.
 
-    snapshots/HASH/manifest.json           hash, counts by source, SHA-256 of each file
+    snapshots/HASH/manifest.json           hash, counts by source, annotators' reliability, SHA-256 of each file
     snapshots/HASH/demonstrations.jsonl    {id, source, author, messages}
     snapshots/HASH/comparisons.jsonl       {id, source, author, prompt, candidates, preferences}
     snapshots/HASH/prompts.jsonl           {id, source, author, messages}
@@ -32,6 +32,7 @@ from tutelage.errors import DataError
 from tutelage.store.database import Store
 from tutelage.store.export import streams
 from tutelage.store.export.erasure import FORGOTTEN, MANIFEST, forget, replace_folder
+from tutelage.store.labelling.reliability import reliability_weights
 from tutelage.store.tables import SnapshotRow
 
 FORMAT = 1
@@ -72,6 +73,7 @@ def snapshot(store: Store, home: Path, *, sources: Collection[str] | None = None
             "comparisons": _lines(streams.comparisons(tx, sources=sources)),
             "prompts": _lines(streams.prompts(tx, sources=sources)),
         }
+        reliability = reliability_weights(tx)
     if not any(lines.keys for lines in files.values()):
         hint = "Import data (`tutelage import`), write demonstrations, or ask people to consent."
         raise DataError("There is nothing to learn from yet.", hint=hint)
@@ -80,7 +82,8 @@ def snapshot(store: Store, home: Path, *, sources: Collection[str] | None = None
     counts = {name: lines.counts for name, lines in files.items()}
     try:
         forget(store, folder.parent)
-        _write(folder, files, {"hash": hash_, "counts": counts, "sources": _sorted(sources)})
+        about = {"hash": hash_, "counts": counts, "sources": _sorted(sources), "reliability": reliability}
+        _write(folder, files, about)
     except OSError as error:
         raise DataError(f"The snapshot cannot be written: {error.strerror}.", path=folder) from error
     with store.write() as tx:

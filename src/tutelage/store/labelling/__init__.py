@@ -18,6 +18,7 @@ from tutelage.store.labelling.ranking import (
     set_candidates,
     submit_ranking,
 )
+from tutelage.store.labelling.reliability import Agreement, agreement, reliability_weights
 from tutelage.store.labelling.settings import (
     TOPICS,
     LabellingSettings,
@@ -42,11 +43,13 @@ from tutelage.store.labelling.writing_prompts import (
 
 __all__ = [
     "TOPICS",
+    "Agreement",
     "LabellingSettings",
     "RankingTask",
     "Start",
     "add_writing_prompts",
     "adjudicate",
+    "agreement",
     "change_guidelines",
     "change_labelling_settings",
     "count_rankings",
@@ -67,6 +70,7 @@ __all__ = [
     "ranking_task",
     "rankings_by",
     "release",
+    "reliability_weights",
     "renew_lease",
     "review_demonstration",
     "save_demonstration",
