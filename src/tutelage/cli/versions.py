@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,8 +18,18 @@ if TYPE_CHECKING:
     from tutelage.store import Store
     from tutelage.store.tables import ApiKey
 
+
+class ExportFormat(StrEnum):
+    """How a version can be written; the keys of `tutelage.models.exporting.KINDS`."""
+
+    peft = "peft"
+    safetensors = "safetensors"
+    gguf = "gguf"
+
+
 NameArgument = Annotated[str, typer.Argument(help="A version, such as v3.")]
 NO_SCOPES: list[str] = []
+NameOrAliasArgument = Annotated[str, typer.Argument(help="A version or an alias, such as v3 or stable.")]
 AliasOption = Annotated[str, typer.Option("--alias", help="The alias to move.")]
 
 
@@ -27,6 +38,8 @@ def register(app: typer.Typer) -> None:
     versions = typer.Typer(help="Published models, and which of them serves.", no_args_is_help=True)
     versions.command("list")(list_versions)
     versions.command("show")(show)
+    versions.command("card")(card)
+    versions.command("export")(export)
     versions.command("publish")(publish)
     versions.command("promote")(promote)
     versions.command("rollback")(rollback)
@@ -50,7 +63,7 @@ def list_versions(as_json: JsonOption = False) -> None:
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A version or an alias, such as v3 or stable.")],
+    name: NameOrAliasArgument,
     as_json: JsonOption = False,
 ) -> None:
     """One version: what it was made of, and how it did."""
@@ -63,6 +76,7 @@ def show(
         "kind",
         "model",
         "adapter",
+        "weights",
         "created",
         "run",
         "snapshot",
@@ -75,6 +89,42 @@ def show(
     head = f"[bold]{version.name}[/bold] {' '.join(aliases)}".rstrip()
     text = "\n".join([head, f"{'lineage':<11} {' ← '.join(lineage)}", *lines])
     emit(result, text, as_json=as_json)
+
+
+def card(name: NameOrAliasArgument, as_json: JsonOption = False) -> None:
+    """A version's card, in Markdown: base and licence, parents, data, recipe, evaluation, limits."""
+    from tutelage.config import home
+    from tutelage.models.exporting import card_facts
+    from tutelage.registry.card import card as card_text
+
+    version = _registry().resolve(name)
+    text = card_text(card_facts(version, home()))
+    emit({"version": version.name, "card": text}, escape(text.rstrip("\n")), as_json=as_json)
+
+
+def export(
+    name: NameOrAliasArgument,
+    folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
+    format: Annotated[
+        ExportFormat,
+        typer.Option(help="peft: the adapter; safetensors: a whole model folder; gguf: for llama.cpp."),
+    ] = ExportFormat.safetensors,
+    type: Annotated[
+        str, typer.Option(help="Of the numbers: bf16, f16 or f32; for gguf also q8_0.", show_default=False)
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a version to files that other programs run, with its card."""
+    from tutelage.config import home
+    from tutelage.models.exporting import ExportRequest, export_version
+
+    version = _registry().resolve(name)
+    written = export_version(ExportRequest(version, format.value, type or None), folder, home())
+    sizes = {str(path): path.stat().st_size for path in written}
+    lines = [f"Wrote {version.name} to {folder}:"]
+    lines += [f"{size:>13,}  {Path(path).relative_to(folder)}" for path, size in sizes.items()]
+    result = {"version": version.name, "format": format.value, "folder": str(folder), "files": sizes}
+    emit(result, escape("\n".join(lines)), as_json=as_json)
 
 
 def publish(

@@ -14,6 +14,9 @@ import typer
 from tutelage.cli import versions
 from tutelage.cli.output import fail
 from tutelage.errors import TutelageError
+from tutelage.models.adapters import AdapterShape, save_adapter
+from tutelage.models.exporting import KINDS
+from tutelage.models.loading import load_model
 from tutelage.registry import Registry
 from tutelage.store import Store, accounts
 
@@ -69,6 +72,29 @@ def test_versions_from_run_to_roll_back(home: Path, run: Run, finished_run: Path
     assert (shown["name"], shown["aliases"], shown["lineage"]) == ("v1", ["stable"], ["v1"])
     assert (shown["notes"], shown["run"], shown["snapshot"]) == ("first", "sft-0001", "abc")
     assert Registry(home).resolve("stable").name == "v1"
+
+
+def test_a_version_goes_out_with_its_card(home: Path, run: Run, tmp_path: Path) -> None:
+    model = load_model("tiny", home).model
+    model.add_adapter("sft", AdapterShape(2, 4), seed=0)
+    save_adapter(model, "sft", tmp_path / "run" / "adapter", base="tiny")
+    (tmp_path / "run" / "manifest.json").write_text('{"kind": "chat", "model": "tiny"}')
+    run("versions", "publish", str(tmp_path / "run"), "--notes", "Kinder.")
+    run("versions", "promote", "v1")
+    card = run("versions", "card", "stable")
+    assert card["version"] == "v1"
+    assert "Kinder." in card["card"]
+    out = tmp_path / "out"
+    written = run("versions", "export", "stable", str(out), "--format", "safetensors", "--type", "f32")
+    assert (written["version"], written["format"], written["folder"]) == ("v1", "safetensors", str(out))
+    assert written["files"] == {str(path): path.stat().st_size for path in out.iterdir()}
+    assert "Kinder." in (out / "README.md").read_text()
+    assert "new folder" in run("versions", "export", "v1", str(out))["error"]["hint"]
+    assert "f32" in run("versions", "export", "v1", str(tmp_path / "b"), "--type", "q8_0")["error"]["hint"]
+
+
+def test_the_formats_are_those_that_can_be_written() -> None:
+    assert [each.value for each in versions.ExportFormat] == list(KINDS)
 
 
 def test_errors_come_with_a_way_out(run: Run, tmp_path: Path) -> None:

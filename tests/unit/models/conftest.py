@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 
 from tutelage.models import tiny as tiny_model
+from tutelage.models.gguf_layout import SPLITTERS, byte_level
 from tutelage.models.loading import LoadedModel, load_model
 from tutelage.models.transformer import Transformer, read_architecture, read_tensors
 
@@ -143,3 +145,43 @@ def tiny_copy(tmp_path: Path) -> Path:
     """The folder of `tiny`, to be damaged."""
     tiny_model.write(tmp_path)
     return tmp_path
+
+
+WORDS = [
+    "the cat sat on the mat and that was that",
+    "so they said: it's the other one, isn't it? 12345 67",
+    "der Fluß, 什么, élan — naïve\n\n  the end",
+]
+
+
+def give_text(folder: Path, family: str) -> None:
+    """Put a trained byte-pair tokenizer of a family into a model's folder."""
+    raw = json.loads(tokenizers.Tokenizer(tokenizers.models.BPE()).to_str())
+    raw["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": SPLITTERS[family]}
+    raw["decoder"] = byte_level(use_regex=True)
+    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(raw))
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=299,
+        special_tokens=list(tiny_model.SPECIAL_TOKENS),
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(WORDS, trainer)
+    config = (folder / "config.json").read_text()
+    tiny_model.write_text_files(folder)
+    (folder / "config.json").write_text(config)
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+@pytest.fixture
+def bpe_folder(tmp_path: Path) -> Callable[..., Path]:
+    """A random model of a family with a trained tokenizer, as a folder."""
+
+    def write(model_type: str = "llama", family: str = "smollm", **changes: Any) -> Path:
+        folder = tmp_path / "source"
+        sizes = {"vocab_size": 304, "hidden_size": 64, "intermediate_size": 96, "head_dim": 16}
+        random_model(model_type, {**sizes, **changes}).save_pretrained(folder)
+        give_text(folder, family)
+        return folder
+
+    return write

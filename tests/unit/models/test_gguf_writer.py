@@ -10,60 +10,15 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-import tokenizers
 import torch
 from torch.testing import assert_close
 
 from tutelage.dialogue import Message
 from tutelage.errors import ModelError
-from tutelage.models import tiny as tiny_model
-from tutelage.models.gguf_layout import SPLITTERS
 from tutelage.models.gguf_writer import TYPES, write_gguf
 from tutelage.models.loading import load_model
 from tutelage.models.saving import family_weights
 from tutelage.models.transformer import Transformer
-
-TEXTS = [
-    "the cat sat on the mat and that was that",
-    "so they said: it's the other one, isn't it? 12345 67",
-    "der Fluß, 什么, élan — naïve\n\n  the end",
-]
-SPECIAL = list(tiny_model.SPECIAL_TOKENS)
-
-
-def give_text(folder: Path, family: str = "smollm", *, merges: int = 40) -> None:
-    """Put a trained byte-pair tokenizer of a family into a model's folder."""
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-    steps = json.dumps({"type": "Sequence", "pretokenizers": SPLITTERS[family]})
-    raw = json.loads(tokenizer.to_str())
-    raw["pre_tokenizer"] = json.loads(steps)
-    raw["decoder"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(raw))
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=259 + merges,
-        special_tokens=SPECIAL,
-        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(TEXTS, trainer)
-    config = (folder / "config.json").read_text()
-    tiny_model.write_text_files(folder)
-    (folder / "config.json").write_text(config)
-    tokenizer.save(str(folder / "tokenizer.json"))
-
-
-@pytest.fixture
-def make(random_network: Callable[..., Any], tmp_path: Path) -> Callable[..., Path]:
-    """A random model of a family with a trained tokenizer, as a folder."""
-
-    def write(model_type: str = "llama", family: str = "smollm", **changes: Any) -> Path:
-        folder = tmp_path / "source"
-        sizes = {"vocab_size": 304, "hidden_size": 64, "intermediate_size": 96, "head_dim": 16}
-        random_network(model_type, {**sizes, **changes}).save_pretrained(folder)
-        give_text(folder, family)
-        return folder
-
-    return write
 
 
 def load(folder: Path, home: Path) -> Transformer:
@@ -88,29 +43,32 @@ def export(folder: Path, target: Path, home: Path, *, kind: str = "f32") -> Path
     ],
 )
 def test_the_reader_finds_the_weights_and_the_words_again(
-    make: Callable[..., Path],
+    bpe_folder: Callable[..., Path],
     tmp_path: Path,
     home: Path,
     model_type: str,
     family: str,
     changes: dict[str, Any],
 ) -> None:
-    source = make(model_type, family, **changes)
+    source = bpe_folder(model_type, family, **changes)
     again = load_model(str(export(source, tmp_path / "out.gguf", home)), tmp_path, dtype="float32")
     assert isinstance(again.model, Transformer)
     written = family_weights(load(source, home), dtype=torch.bfloat16)  # the reader keeps bf16
     assert_close(family_weights(again.model, dtype=torch.bfloat16), written, atol=0, rtol=0)
     ours = load_model(str(source), home).renderer
-    said = [Message("user", f"<|im_end|>{TEXTS[1]}"), Message("assistant", TEXTS[2])]
+    said = [
+        Message("user", "<|im_end|>it's 12345"),
+        Message("assistant", "der Fluß, 什么, élan — naïve\n\n  the end"),
+    ]
     assert again.renderer.example(said) == ours.example(said)
     assert (again.renderer.stop_ids, again.renderer.pad_id) == (ours.stop_ids, ours.pad_id)
 
 
 @pytest.mark.parametrize(("kind", "error"), [("f32", 0), ("f16", 1e-3), ("bf16", 4e-3), ("q8_0", 5e-3)])
 def test_matrices_have_the_type_that_was_asked_for(
-    make: Callable[..., Path], tmp_path: Path, home: Path, kind: str, error: float
+    bpe_folder: Callable[..., Path], tmp_path: Path, home: Path, kind: str, error: float
 ) -> None:
-    source = make(intermediate_size=80)
+    source = bpe_folder(intermediate_size=80)
     weights = family_weights(load(source, home))
     found = {t.name: t for t in gguf.GGUFReader(export(source, tmp_path / "out", home, kind=kind)).tensors}
     assert {t.tensor_type.name for t in found.values() if t.name.endswith("norm.weight")} == {"F32"}
@@ -125,7 +83,7 @@ def test_matrices_have_the_type_that_was_asked_for(
 
 
 def test_llama_3s_rotary_scaling_comes_as_factors(
-    make: Callable[..., Path], tmp_path: Path, home: Path
+    bpe_folder: Callable[..., Path], tmp_path: Path, home: Path
 ) -> None:
     rope = {
         "rope_type": "llama3",
@@ -135,14 +93,14 @@ def test_llama_3s_rotary_scaling_comes_as_factors(
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 32,
     }
-    reader = gguf.GGUFReader(export(make(rope_parameters=rope), tmp_path / "out", home))
+    reader = gguf.GGUFReader(export(bpe_folder(rope_parameters=rope), tmp_path / "out", home))
     factors = next(t for t in reader.tensors if t.name == "rope_freqs.weight").data
     assert_close(torch.tensor(factors[[0, -1]]), torch.tensor([1.0, 8.0]))
     assert (np.diff(factors) >= -1e-6).all()
 
 
-def test_what_the_file_says_of_itself(make: Callable[..., Path], tmp_path: Path, home: Path) -> None:
-    fields = gguf.GGUFReader(export(make(), tmp_path / "out", home, kind="q8_0")).fields
+def test_what_the_file_says_of_itself(bpe_folder: Callable[..., Path], tmp_path: Path, home: Path) -> None:
+    fields = gguf.GGUFReader(export(bpe_folder(), tmp_path / "out", home, kind="q8_0")).fields
     said = {key: fields[key].contents() for key in ("general.name", "general.license", "general.file_type")}
     assert said == {"general.name": "mine v1", "general.license": "apache-2.0", "general.file_type": 7}
     assert (
@@ -151,8 +109,8 @@ def test_what_the_file_says_of_itself(make: Callable[..., Path], tmp_path: Path,
     )
 
 
-def test_every_end_token_comes_along(make: Callable[..., Path], tmp_path: Path, home: Path) -> None:
-    source = make()
+def test_every_end_token_comes_along(bpe_folder: Callable[..., Path], tmp_path: Path, home: Path) -> None:
+    source = bpe_folder()
     (source / "generation_config.json").write_text('{"eos_token_id": [2, 1]}')
     again = load_model(str(export(source, tmp_path / "out.gguf", home)), tmp_path)
     assert again.renderer.stop_ids == {1, 2}
@@ -168,9 +126,9 @@ def no_merges(raw: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("change", [unknown_steps, no_merges])
 def test_a_tokenizer_that_gguf_cannot_hold_is_refused(
-    make: Callable[..., Path], tmp_path: Path, home: Path, change: Callable[[dict[str, Any]], None]
+    bpe_folder: Callable[..., Path], tmp_path: Path, home: Path, change: Callable[[dict[str, Any]], None]
 ) -> None:
-    source = make()
+    source = bpe_folder()
     raw = json.loads((source / "tokenizer.json").read_text())
     change(raw)
     (source / "tokenizer.json").write_text(json.dumps(raw))
