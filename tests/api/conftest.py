@@ -25,6 +25,8 @@ from tutelage.moderation.policy import Policy
 from tutelage.registry import ModelVersion, Registry
 from tutelage.rendering import Renderer, load_renderer
 from tutelage.server.app import create_app
+from tutelage.server.connections import PatientProtocol
+from tutelage.server.limits import Limits
 from tutelage.server.services import Access
 from tutelage.store import Store, accounts
 from tutelage.store.tables import UserRole
@@ -50,6 +52,7 @@ class Site:
     home: Path
     renderer: Renderer
     access: Access = field(default_factory=Access)
+    limits: Limits = field(default_factory=Limits)
     answers: Sequence[str] = ("Hello there. How can I help?",)
     delay: float = 0.0
     context_length: int = 1024
@@ -82,6 +85,7 @@ class Site:
             registry=self.registry,
             home=self.home,
             access=self.access,
+            limits=self.limits,
         )
 
     @contextmanager
@@ -94,7 +98,9 @@ class Site:
     def listening(self) -> Iterator[str]:
         """The server on a real socket; gives its address."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            config = uvicorn.Config(self.app(), log_level="warning", timeout_graceful_shutdown=5)
+            config = uvicorn.Config(
+                self.app(), http=PatientProtocol, log_level="warning", timeout_graceful_shutdown=5
+            )
             server = uvicorn.Server(config)
             thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
             thread.start()
@@ -164,3 +170,15 @@ def client(site: Site) -> Iterator[TestClient]:
     with site.client() as running:
         wait_until(lambda: "v1" in site.engines)
         yield running
+
+
+@pytest.fixture
+def ask(site: Site, client: TestClient) -> Callable[..., httpx.Response]:
+    """Sends a request to /v1/chat/completions: a greeting, unless other messages are given."""
+    headers = site.bearer("chat")
+
+    def ask(**body: Any) -> httpx.Response:
+        body = {"model": "stable", "messages": [{"role": "user", "content": "Hi"}], **body}
+        return client.post("/v1/chat/completions", json=body, headers=headers)
+
+    return ask

@@ -22,17 +22,6 @@ PATH = "/v1/chat/completions"
 HI = [{"role": "user", "content": "Hi"}]
 
 
-@pytest.fixture
-def ask(site: Any, client: TestClient) -> Any:
-    headers = site.bearer("chat")
-
-    def ask(**body: Any) -> httpx.Response:
-        body = {"model": "stable", "messages": HI, **body}
-        return client.post(PATH, json=body, headers=headers)
-
-    return ask
-
-
 def chunks_of(response: httpx.Response) -> list[Any]:
     lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
     assert lines.pop() == "[DONE]"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
+import threading
 import time
 from contextlib import suppress
 from typing import Any
@@ -11,10 +13,12 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.responses import StreamingResponse
 from starlette.testclient import TestClient
 
 from tutelage.errors import Conflict, Denied, RateLimited, Unavailable
-from tutelage.server import middleware
+from tutelage.server import connections, middleware
+from tutelage.server.app import create_app
 
 JSON = {"content-type": "application/json"}
 NESTED = b"[" * 100_000 + b"]" * 100_000
@@ -82,13 +86,35 @@ def test_nothing_of_what_was_sent_is_repeated(site: Any, client: TestClient) -> 
 
 
 def test_unknown_paths_and_methods(client: TestClient) -> None:
-    assert check(client.get("/v1/nothing"), 404)["code"] == "not_found"
+    for method, path in (("GET", "/v1/nothing"), ("POST", "/v1/embeddings"), ("GET", "/v1")):
+        error = check(client.request(method, path), 404)
+        assert (error["message"], error["code"]) == (f"Invalid URL ({method} {path})", "unknown_url")
     assert check(client.get("/nothing"), 404)["code"] == "not_found"
-    refused = client.put("/v1/models")
-    assert check(refused, 405)["code"] == "method_not_allowed"
-    assert refused.headers["allow"] == "GET"
+    for method, path in (("PUT", "/v1/models"), ("DELETE", "/v1/models/v1"), ("GET", "/v1/chat/completions")):
+        refused = client.request(method, path)
+        error = check(refused, 405)
+        assert (error["message"], error["code"]) == (f"Not allowed: {method} {path}", "method_not_supported")
+        assert refused.headers["allow"]
+    assert check(client.put("/api/model"), 405)["code"] == "method_not_allowed"
     for path in ("/docs", "/redoc", "/openapi.json"):
         check(client.get(path), 404)
+
+
+def test_a_request_keeps_the_name_that_its_client_gave_it(client: TestClient) -> None:
+    assert (
+        client.get("/v1/models", headers={"x-request-id": "run-7.a:1"}).headers["x-request-id"] == "run-7.a:1"
+    )
+    for odd in ("", "a" * 129, "a b", "a\tb", "é".encode(), '"><script>'):
+        assert client.get("/api/me", headers={"x-request-id": odd}).headers["x-request-id"].startswith("req_")
+    names = {client.get("/v1/models").headers["x-request-id"] for _ in range(2)}
+    assert len(names) == 2
+
+
+def test_what_v1_says_beside_the_answer(site: Any, client: TestClient) -> None:
+    headers = client.get("/v1/models", headers=site.bearer()).headers
+    assert int(headers["openai-processing-ms"]) >= 0
+    assert headers["openai-version"] == "2020-10-01"
+    assert "openai-version" not in client.get("/api/me").headers
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/dialogues"])
@@ -124,6 +150,49 @@ def test_a_body_that_dawdles_is_refused(site: Any, monkeypatch: pytest.MonkeyPat
             answer = slow.recv(65_536)
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert time.monotonic() - started < 3
+
+
+def test_a_head_that_dawdles_ends_the_connection(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    with site.listening() as address:
+        host, port = address.removeprefix("http://").split(":")
+        whole = f"GET /api/me HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+        for first, rest in ((b"", b""), (b"", b"GET /api/me HTTP/1.1\r\nHost: x"), (whole, b"GET /")):
+            with socket.create_connection((host, int(port)), timeout=5) as slow:
+                slow.sendall(first)
+                assert not first or slow.recv(65_536).startswith(b"HTTP/1.1 200")
+                slow.sendall(rest)
+                started = time.monotonic()
+                with suppress(ConnectionResetError):
+                    while slow.recv(65_536):
+                        pass
+                assert 0.1 < time.monotonic() - started < 3
+        assert httpx.get(f"{address}/api/me").status_code == 200
+
+
+def test_a_response_that_nobody_reads_ends_the_connection(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "STALLED_SECONDS", 0.3)
+    ended = threading.Event()
+
+    async def endless() -> Any:
+        try:
+            while True:
+                yield b"a" * 65_536
+                await asyncio.sleep(0)
+        finally:
+            ended.set()
+
+    def create(**parts: Any) -> FastAPI:
+        app = create_app(**parts)
+        app.add_api_route("/endless", lambda: StreamingResponse(endless()))
+        return app
+
+    site.create = create
+    with site.listening() as address:
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=5) as deaf:
+            deaf.sendall(f"GET /endless HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            assert ended.wait(10)
 
 
 def test_huge_headers_and_garbage_end_the_connection_and_nothing_else(site: Any) -> None:

@@ -7,6 +7,7 @@ import ipaddress
 import json
 import logging
 import socket
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from tutelage.engine.interface import Engine
     from tutelage.registry import ModelVersion
+    from tutelage.server.limits import Limits
     from tutelage.server.services import Access
     from tutelage.store import Store
 
@@ -41,6 +43,16 @@ NameOption = Annotated[
     typer.Option("--public-name", help="Host name under which a proxy serves this; may be repeated."),
 ]
 
+LimitOption = Annotated[
+    list[str],
+    typer.Option(
+        "--limit",
+        metavar="NAME=NUMBER",
+        help="How much of /v1 one key may use: requests or tokens a minute, daily_tokens; address_requests a minute "
+        "from one address. 0 is no limit; may be repeated.",
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the command line."""
@@ -53,12 +65,13 @@ def serve(
     model: ModelOption = "builtin",
     allow_guests: GuestsOption = None,
     public_name: NameOption = [],  # noqa: B006 - typer reads it, nobody changes it
+    limit: LimitOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
     """Serve the chat page, the trainers' pages and the API."""
-    access = _access(host, allow_guests, public_name)
+    access, limits = _access(host, allow_guests, public_name), _limits(limit)
     with _listen(host, port) as listener:
-        _run(listener, access, model, as_json=as_json)
+        _run(listener, access, limits, model, as_json=as_json)
 
 
 def _access(host: str, allow_guests: bool | None, public_names: list[str]) -> Access:
@@ -77,6 +90,21 @@ def _access(host: str, allow_guests: bool | None, public_names: list[str]) -> Ac
         )
     hosts = LOOPBACK | {name.lower() for name in public_names} if public_names else frozenset[str]()
     return Access(guests=allow_guests, hosts=hosts)
+
+
+def _limits(options: list[str]) -> Limits:
+    """The limits of /v1. Raises ConfigError for an unknown name and for what is not a number."""
+    from tutelage.server.limits import Limits
+
+    known = [field.name for field in fields(Limits)]
+    found: dict[str, int] = {}
+    for option in options:
+        name, _, number = option.partition("=")
+        if name not in known or not (number.isascii() and number.isdecimal() and len(number) < 16):
+            hint = f"write NAME=NUMBER with one of {', '.join(known)}"
+            raise ConfigError(f"--limit {option} is no limit", hint=hint)
+        found[name] = int(number)
+    return Limits(**found)
 
 
 def _is_loopback(host: str) -> bool:
@@ -104,13 +132,14 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _run(listener: socket.socket, access: Access, model: str, *, as_json: bool) -> None:
+def _run(listener: socket.socket, access: Access, limits: Limits, model: str, *, as_json: bool) -> None:
     import uvicorn
 
     from tutelage import config
     from tutelage.engine.pool import EnginePool
     from tutelage.moderation.gate import default_gate
     from tutelage.registry import Registry
+    from tutelage.server.connections import PatientProtocol
     from tutelage.store import Store
     from tutelage.web.app import create_app
 
@@ -122,10 +151,19 @@ def _run(listener: socket.socket, access: Access, model: str, *, as_json: bool) 
     store = Store.open(home / "tutelage.db")
     try:
         engines = EnginePool(registry, lambda version: _load(version, home))
-        app = create_app(store=store, engines=engines, gate=gate, registry=registry, home=home, access=access)
+        app = create_app(
+            store=store,
+            engines=engines,
+            gate=gate,
+            registry=registry,
+            home=home,
+            access=access,
+            limits=limits,
+        )
         _greet(store, listener, as_json=as_json)
         settings = uvicorn.Config(
             app,
+            http=PatientProtocol,
             access_log=False,  # addresses hold one-time tokens
             log_config=None,
             server_header=False,

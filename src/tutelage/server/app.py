@@ -16,13 +16,14 @@ from tutelage.engine.pool import Engines
 from tutelage.errors import TutelageError, Unavailable
 from tutelage.moderation.gate import Gate
 from tutelage.registry import Registry
-from tutelage.server import accounts, api, errors, middleware
+from tutelage.server import accounts, api, errors, library, middleware, own_data
 from tutelage.server.limits import Limits, RateLimitHeaders, RateLimits
 from tutelage.server.openai import chat, models, moderations
 from tutelage.server.passwords import SignInLimits
 from tutelage.server.services import Access, Services
+from tutelage.server.transactions import write
 from tutelage.server.turn import DEAD_AFTER, Turns
-from tutelage.store import Store
+from tutelage.store import Store, bin
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def create_app(
         limits=RateLimits(limits or Limits()),
     )
     errors.install(app)
-    for part in (chat, models, moderations, api, accounts):
+    for part in (chat, models, moderations, api, library, accounts, own_data):
         app.include_router(part.router)
     return app
 
@@ -83,7 +84,10 @@ def create_app(
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Services = app.state.services
     await parts.turns.reap(older_than=timedelta(0))
-    beside = [asyncio.create_task(_reap(parts.turns)), asyncio.create_task(_keep_warm(parts.engines))]
+    beside = [
+        asyncio.create_task(_reap(parts.turns, parts.store)),
+        asyncio.create_task(_keep_warm(parts.engines)),
+    ]
     try:
         yield
     finally:
@@ -93,12 +97,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await parts.engines.close()
 
 
-async def _reap(turns: Turns) -> None:
-    """Look for answers whose writer has died, as long as the server lives."""
+async def _reap(turns: Turns, store: Store) -> None:
+    """Look for answers whose writer has died, and for dialogues to be purged, as long as the server lives."""
     while True:
         await asyncio.sleep(DEAD_AFTER.total_seconds())
         try:
             await turns.reap()
+            await write(store, bin.purge)
         except Unavailable:
             continue
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi import FastAPI
@@ -101,6 +101,8 @@ def failure_of(error: Exception) -> Failure:
 def respond(request: Request, error: Exception) -> Response:
     """The answer to a request that failed: JSON, or the app's own page when a browser navigates."""
     failure = failure_of(error)
+    if isinstance(error, HTTPException) and request.url.path.startswith("/v1"):
+        failure = _of_routing(failure, f"{request.method} {request.url.path[:200]}")
     if failure.status >= 500:
         log_failure(error, request_id=getattr(request.state, "request_id", "-"))
     page: ErrorPage | None = getattr(request.app.state, "error_page", None)
@@ -131,7 +133,17 @@ def _of_ours(error: errors.TutelageError) -> Failure:
     status, kind, code = next(row[1:] for row in TABLE if isinstance(error, row[0]))
     message = f"{error.message.rstrip('.')}. {_sentence(error.hint)}" if error.hint else error.message
     param, own_code = getattr(error, "param", None), getattr(error, "code", None)
+    kind = getattr(error, "type", kind)
     return Failure(status, message, kind, own_code or code, param, _headers(error, status))
+
+
+def _of_routing(failure: Failure, asked: str) -> Failure:
+    """What is not there, in the words that programs for OpenAI's API know."""
+    if failure.status == 404:
+        return replace(failure, message=f"Invalid URL ({asked})", code="unknown_url")
+    if failure.status == 405:
+        return replace(failure, message=f"Not allowed: {asked}", code="method_not_supported")
+    return failure
 
 
 def _headers(error: errors.TutelageError, status: int) -> dict[str, str]:

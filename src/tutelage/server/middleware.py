@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from time import monotonic, perf_counter
 from urllib.parse import urlsplit
@@ -18,6 +19,8 @@ LONGEST_BODY = 2 * 1024 * 1024
 BODY_SECONDS = 30.0
 TOO_LARGE = Failure(413, f"the body is over {LONGEST_BODY // 1024 // 1024} MB", code="request_too_large")
 TOO_SLOW = Failure(408, f"the body did not come within {BODY_SECONDS:.0f} s", code="request_timeout")
+SANE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+OPENAI_VERSION = "2020-10-01"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 SECURITY_HEADERS = {
     "content-security-policy": (
@@ -34,7 +37,10 @@ SECURITY_HEADERS = {
 
 
 class RequestId:
-    """Names each request, times those to /v1, and turns what nobody expected into a plain 500."""
+    """Names each request, times those to /v1, and turns what nobody expected into a plain 500.
+
+    A client may bring a name of its own, to find the request in the server's log.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -43,7 +49,8 @@ class RequestId:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         started, answered = perf_counter(), False
-        request_id = f"req_{secrets.token_hex(12)}"
+        brought = Headers(scope=scope).get("x-request-id", "")
+        request_id = brought if SANE_ID.fullmatch(brought) else f"req_{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def named(message: Message) -> None:
@@ -54,6 +61,7 @@ class RequestId:
                 headers["x-request-id"] = request_id
                 if scope["path"].startswith("/v1/"):
                     headers["openai-processing-ms"] = str(round((perf_counter() - started) * 1000))
+                    headers["openai-version"] = OPENAI_VERSION
             await send(message)
 
         try:

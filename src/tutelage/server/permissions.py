@@ -18,6 +18,7 @@ from tutelage.server.services import services
 from tutelage.server.transactions import read, write
 from tutelage.store import accounts
 from tutelage.store.tables import ApiKey, User
+from tutelage.store.usage import chat_settings
 
 Role = Literal["guest", "user", "trainer", "operator"]
 RANKS: dict[str, int] = {"guest": 0, "user": 1, "trainer": 2, "operator": 3}
@@ -48,7 +49,7 @@ async def current_user(request: Request) -> User:
     if not parts.access.guests:
         raise Unauthenticated("nobody is signed in", hint="sign in first")
 
-    guest, token = await write(parts.store, _new_guest)
+    guest, token = await write(parts.store, lambda tx: _new_guest(tx, agent_of(request)))
     set_session(request, token)
     return guest
 
@@ -129,6 +130,13 @@ def cookie_name(connection: HTTPConnection) -> str:
     return "__Host-tutelage" if connection.url.scheme == "https" else "tutelage"
 
 
-def _new_guest(tx: Session) -> tuple[User, str]:
+def agent_of(connection: HTTPConnection) -> str:
+    """What the browser calls itself, for the list of a user's sessions."""
+    return connection.headers.get("user-agent", "")
+
+
+def _new_guest(tx: Session, agent: str) -> tuple[User, str]:
+    if not chat_settings(tx).guests:
+        raise Unauthenticated("nobody is signed in", hint="sign in first")
     guest = accounts.create_guest(tx)
-    return guest, accounts.open_session(tx, guest.id, days=SESSION_DAYS)
+    return guest, accounts.open_session(tx, guest.id, days=SESSION_DAYS, agent=agent)

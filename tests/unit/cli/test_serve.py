@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from tutelage.cli import serve
 from tutelage.errors import ConfigError, Conflict, InvalidRequest
+from tutelage.server.limits import Limits
 from tutelage.store import Store, accounts, tables
 
 PROGRAM = """
@@ -166,3 +167,11 @@ def test_killed_in_mid_answer_nothing_is_lost_and_nothing_hangs(tmp_path: Path) 
         drained = tx.get(tables.Message, again)
     assert drained is not None
     assert (drained.status, bool(drained.content)) == ("complete", True)
+
+
+def test_limits_are_read_by_name() -> None:
+    assert serve._limits([]) == Limits()
+    assert serve._limits(["requests=5", "daily_tokens=0"]) == Limits(requests=5, daily_tokens=0)
+    for wrong in ("requests", "requests=", "requests=-1", "requests=1.5", "speed=3", "tokens=²", "=3"):
+        with pytest.raises(ConfigError, match="--limit"):
+            serve._limits([wrong])
