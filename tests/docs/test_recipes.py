@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tutelage.config import load
-from tutelage.improvement import SCHEMAS, ImproveConfig
+from tutelage.improvement import ImproveConfig
+from tutelage.training.job import SCHEMAS
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,8 @@ from rich.markup import escape
 from tutelage.cli.output import JsonOption, emit
 
 if TYPE_CHECKING:
-    from tutelage.improvement import Installation, Stage
+    from tutelage.improvement import Installation
+    from tutelage.training.job import Stage, Trainer
     from tutelage.training.metrics import Progress
 
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe: a TOML file, see recipes/.")]
@@ -28,6 +30,12 @@ SnapshotOption = Annotated[
 ]
 StartOption = Annotated[str, typer.Option("--start", help="Run or version whose adapter to start from.")]
 RewardOption = Annotated[str, typer.Option("--reward", help="Run or version of the reward model.")]
+ProcessesOption = Annotated[
+    int, typer.Option("--processes", min=1, help="Train in so many processes, each on a GPU of its own.")
+]
+RayOption = Annotated[
+    str, typer.Option("--ray", metavar="ADDRESS", help="Train on this Ray cluster; `local` starts one here.")
+]
 NO_OVERRIDES: list[str] = []
 
 
@@ -49,12 +57,14 @@ def train_sft(
     start: StartOption = "",
     snapshot: SnapshotOption = "",
     resume: ResumeOption = False,
+    processes: ProcessesOption = 1,
+    ray: RayOption = "",
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Supervised fine-tuning on demonstrations."""
     options = {"name": name, "start": start, "snapshot": snapshot, "resume": resume}
-    _train("sft", recipe, overrides, options, dry_run=dry_run, as_json=as_json)
+    _train("sft", recipe, overrides, options, _trainer(processes, ray), dry_run=dry_run, as_json=as_json)
 
 
 def train_reward(
@@ -64,12 +74,14 @@ def train_reward(
     start: StartOption = "",
     snapshot: SnapshotOption = "",
     resume: ResumeOption = False,
+    processes: ProcessesOption = 1,
+    ray: RayOption = "",
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """The reward model, from comparisons."""
     options = {"name": name, "start": start, "snapshot": snapshot, "resume": resume}
-    _train("reward", recipe, overrides, options, dry_run=dry_run, as_json=as_json)
+    _train("reward", recipe, overrides, options, _trainer(processes, ray), dry_run=dry_run, as_json=as_json)
 
 
 def train_ppo(
@@ -80,15 +92,23 @@ def train_ppo(
     reward: RewardOption = "",
     snapshot: SnapshotOption = "",
     resume: ResumeOption = False,
+    processes: ProcessesOption = 1,
+    ray: RayOption = "",
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """PPO against a reward model, held near the SFT model."""
     options = {"name": name, "start": start, "reward": reward, "snapshot": snapshot, "resume": resume}
-    _train("ppo", recipe, overrides, options, dry_run=dry_run, as_json=as_json)
+    _train("ppo", recipe, overrides, options, _trainer(processes, ray), dry_run=dry_run, as_json=as_json)
 
 
-def improve(recipe: RecipeArgument, overrides: SetOption = NO_OVERRIDES, as_json: JsonOption = False) -> None:
+def improve(
+    recipe: RecipeArgument,
+    overrides: SetOption = NO_OVERRIDES,
+    processes: ProcessesOption = 1,
+    ray: RayOption = "",
+    as_json: JsonOption = False,
+) -> None:
     """One round: snapshot, SFT, reward model, PPO, evaluation, candidate. Interrupted, it goes on where it was."""
     from tutelage.cli.reports import round_report
     from tutelage.config import load
@@ -97,7 +117,7 @@ def improve(recipe: RecipeArgument, overrides: SetOption = NO_OVERRIDES, as_json
 
     config = load(recipe, ImproveConfig, overrides)
     with installation() as place, progress_bars() as progress:
-        report = run_round(config, place, progress=progress)
+        report = run_round(config, place, trainer=_trainer(processes, ray), progress=progress)
     emit(report, round_report(report), as_json=as_json)
 
 
@@ -159,12 +179,35 @@ def progress_bars() -> Iterator[Progress]:
         yield progress
 
 
+def _trainer(processes: int, ray: str) -> Trainer:
+    """Where a stage is trained."""
+    if ray:
+        from tutelage.training.cluster import train_on_ray
+
+        return partial(train_on_ray, address=ray, processes=processes)
+    if processes > 1:
+        from tutelage.training.processes import train_in_processes
+
+        return partial(train_in_processes, processes=processes)
+    from tutelage.training.job import train
+
+    return train
+
+
 def _train(
-    stage: Stage, recipe: Path, overrides: list[str], options: dict[str, Any], *, dry_run: bool, as_json: bool
+    stage: Stage,
+    recipe: Path,
+    overrides: list[str],
+    options: dict[str, Any],
+    trainer: Trainer,
+    *,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     from tutelage.cli.reports import plain_report
     from tutelage.config import load
-    from tutelage.improvement import SCHEMAS, StageRequest, describe_stage, train_stage
+    from tutelage.improvement import StageRequest, describe_stage, train_stage
+    from tutelage.training.job import SCHEMAS
 
     request = StageRequest(stage, load(recipe, SCHEMAS[stage], overrides), **options)
     with installation() as place:
@@ -173,7 +216,7 @@ def _train(
             emit(result, plain_report(result), as_json=as_json)
             return
         with progress_bars() as progress:
-            result = train_stage(request, place, progress=progress)
+            result = train_stage(request, place, trainer=trainer, progress=progress)
     summary = {"run": result["run"], "folder": result["folder"], **result["evaluation"]}
     text = plain_report(summary) + f"\npublish it with: tutelage versions publish {result['folder']}"
     emit({**summary, "kind": result["kind"]}, text, as_json=as_json)

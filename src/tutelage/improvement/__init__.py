@@ -2,20 +2,16 @@
 
 from tutelage.improvement.rounds import EvaluationConfig, ImproveConfig, improve
 from tutelage.improvement.stages import (
-    SCHEMAS,
     Installation,
-    Stage,
     StageRequest,
     describe_stage,
     train_stage,
 )
 
 __all__ = [
-    "SCHEMAS",
     "EvaluationConfig",
     "ImproveConfig",
     "Installation",
-    "Stage",
     "StageRequest",
     "describe_stage",
     "improve",

@@ -23,16 +23,17 @@ from tutelage.config import Settings
 from tutelage.dialogue import Dialogue
 from tutelage.errors import NotFound
 from tutelage.evaluation.answers import answer_all, side_by_side, win_rate
-from tutelage.improvement.stages import SCHEMAS, Installation, SnapshotData, Stage, prepare, recorded
+from tutelage.improvement.stages import Installation, SnapshotData, prepare, recorded
 from tutelage.models.locate import locate
 from tutelage.registry import ModelVersion
 from tutelage.registry.version import write_json
 from tutelage.rendering import load_renderer
 from tutelage.store import export
+from tutelage.training.job import SCHEMAS, Job, Stage, Trainer, train
 from tutelage.training.metrics import Progress, Run, no_progress
-from tutelage.training.ppo import PPOConfig, prepare_ppo, train_ppo
-from tutelage.training.reward import RewardConfig, train_reward
-from tutelage.training.sft import SFTConfig, train_sft
+from tutelage.training.ppo import PPOConfig, prepare_ppo
+from tutelage.training.reward import RewardConfig
+from tutelage.training.sft import SFTConfig
 
 
 class EvaluationConfig(Settings):
@@ -72,12 +73,16 @@ class ImproveConfig(Settings):
 
 
 def improve(
-    config: ImproveConfig, place: Installation, *, progress: Progress = no_progress
+    config: ImproveConfig,
+    place: Installation,
+    *,
+    trainer: Trainer = train,
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Run a round, or go on with the unfinished one of the same recipe; returns its report.
 
-    The candidate is published and gets the alias `candidate`. Raises what its stages raise; whatever
-    happens, the round can be taken up again.
+    The candidate is published and gets the alias `candidate`. `trainer` says where the stages are trained.
+    Raises what its stages raise; whatever happens, the round can be taken up again.
     """
     folder = _open_round(config, place)
     settings = config.model_dump()
@@ -93,24 +98,25 @@ def improve(
             "run": folder.name,
         }
 
-        def stage(name: Stage) -> Run:
-            section = getattr(config, name).model_dump()
-            return Run.open(folder / name, name, section, resume=True, progress=progress)
+        def stage(name: Stage) -> dict[str, Any]:
+            section = getattr(config, name)
+            run = Run.open(folder / name, name, section.model_dump(), resume=True)
+            job = Job(
+                stage=name,
+                config=section,
+                home=place.home,
+                run=run.folder,
+                snapshot=snapshot,
+                start=None if name == "sft" else folder / "sft" / "adapter",
+                reward=folder / "reward" / "adapter" if name == "ppo" else None,
+                lineage=lineage,
+            )
+            return run.manifest() if run.finished else trainer(job, progress)
 
-        sft, reward, ppo = stage("sft"), stage("reward"), stage("ppo")
-        data = SnapshotData.read(snapshot)
-        start, judge = sft.folder / "adapter", reward.folder / "adapter"
-        made = {
-            "sft": train_sft(config.sft, data.demonstrations, sft, place.home, lineage=lineage),
-            "reward": train_reward(
-                config.reward, data.comparisons, reward, place.home, start=start, lineage=lineage
-            ),
-            "ppo": train_ppo(
-                config.ppo, data.prompts, ppo, place.home, start=start, reward=judge, lineage=lineage
-            ),
-        }
+        made = {"sft": stage("sft"), "reward": stage("reward"), "ppo": stage("ppo")}
+        prompts = SnapshotData.read(snapshot).prompts
         progress("evaluation", 0, 1, {})
-        evaluation = _evaluate(config, place, folder, data.prompts, parent)
+        evaluation = _evaluate(config, place, folder, prompts, parent)
         progress("evaluation", 1, 1, {})
         evaluation |= {name: manifest["evaluation"] for name, manifest in made.items()}
         report = {"round": folder.name, "snapshot": state["snapshot"], "parent": state["parent"]}

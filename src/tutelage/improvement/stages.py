@@ -86,7 +86,7 @@ def train_stage(
     plan = json.loads(plan_file.read_text(encoding="utf-8")) if begun else _plan(request, place)
     if not begun:  # what cannot be trained leaves no run behind
         prepare(request.config, SnapshotData.read(place.home / "snapshots" / plan["snapshot"]), place.home)
-    Run.open(folder, request.stage, settings, resume=request.resume)
+    run = Run.open(folder, request.stage, settings, resume=request.resume)
     if not begun:
         write_json(plan_file, plan)
     job = Job(
@@ -100,7 +100,7 @@ def train_stage(
         lineage={"snapshot": plan["snapshot"], "parents": plan["parents"], "run": folder.name},
     )
     with recorded(place.store, folder.name, request.stage, settings):
-        manifest = trainer(job, progress)
+        manifest = run.manifest() if run.finished else trainer(job, progress)
     return {"run": folder.name, "folder": str(folder), **manifest}
 
 

@@ -58,22 +58,23 @@ def joined(size: int) -> Iterator[World]:
     A group that the surroundings have already formed is used and left as it is. Raises TrainingError when there
     are not `size` processes: training would go on with a part of every step.
     """
-    formed_here = not dist.is_initialized()
-    if formed_here and int(os.environ.get("WORLD_SIZE", "1")) == size:
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
-    try:
-        if world().size != size:
-            found = int(os.environ.get("WORLD_SIZE", world().size))
-            raise TrainingError(
-                f"{size} processes were asked for, and {found} came up",
-                hint="start them with --processes, or with torchrun and the same number",
-            )
+    found = world().size if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
+    if found != size:
+        raise TrainingError(
+            f"{size} processes were asked for, and {found} came up",
+            hint="start them with --processes, or with torchrun and the same number",
+        )
+    if size == 1 or dist.is_initialized():
         yield world()
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+    try:
+        yield world()
+        dist.barrier()  # nobody leaves while another one still needs it
     finally:
-        if formed_here and dist.is_initialized():
-            dist.destroy_process_group()
+        dist.destroy_process_group()
 
 
 def share(items: Sequence[Item], weight: Callable[[Item], int]) -> list[Item]:

@@ -1,0 +1,75 @@
+"""One of several training processes, what it says, and who listens.
+
+torchrun starts it as `python -m tutelage.training.rank JOB PROCESSES`; it then speaks JSON on stdout, a line at a
+time: how far the first process is, and why a process had to stop.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tutelage.errors import TrainingError, TutelageError
+from tutelage.training.distributed import LostContact, joined
+from tutelage.training.job import Job, train
+from tutelage.training.metrics import Progress
+
+STOPPED = 2
+Say = Callable[[dict[str, Any]], None]
+
+
+def take_part(job_file: Path, processes: int, say: Say) -> None:
+    """Carry out this process's part of a job. Raises what the job raises, after having said it."""
+
+    def progress(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
+        say({"progress": [stage, done, total, metrics]})
+
+    try:
+        with joined(processes):
+            train(Job.read(job_file), progress)
+    except TutelageError as error:
+        reason = {"message": error.message, "where": error.where, "hint": error.hint}
+        say({"error": reason | {"consequence": isinstance(error, LostContact)}})
+        raise
+
+
+class Listener:
+    """Hears what all processes of a job say: passes on their progress, and remembers their errors."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._reasons: list[dict[str, Any]] = []
+
+    def hear(self, news: dict[str, Any]) -> None:
+        """Take in one thing that a process has said."""
+        if "progress" in news:
+            self._progress(*news["progress"])
+        elif "error" in news:
+            self._reasons.append(news["error"])
+
+    def failure(self, processes: int, log: str) -> TrainingError:
+        """The error that came first. A process that lost contact only says that another one has ended."""
+        for reason in self._reasons:
+            if not reason["consequence"]:
+                return TrainingError(reason["message"], where=reason["where"], hint=reason["hint"])
+        return TrainingError(
+            f"one of the {processes} processes ended",
+            where=log,
+            hint="where that says nothing it was killed, often for lack of memory; go on with --resume",
+        )
+
+
+def main(job_file: str, processes: str) -> int:
+    """A process under torchrun; its exit code."""
+    try:
+        take_part(Path(job_file), int(processes), lambda news: print(json.dumps(news), flush=True))
+    except TutelageError:
+        return STOPPED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

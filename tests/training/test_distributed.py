@@ -1,0 +1,191 @@
+"""Two processes train what one would, go on where they were killed, and fail with one plain message."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tutelage.config import Settings
+from tutelage.dialogue import Comparison, Dialogue
+from tutelage.errors import TrainingError
+from tutelage.store import Store, export
+from tutelage.store.imports import import_comparison, import_dialogue
+from tutelage.training import distributed
+from tutelage.training.distributed import World, collect, joined, share
+from tutelage.training.job import SCHEMAS, Job, Stage, train
+from tutelage.training.metrics import Run, no_progress
+from tutelage.training.processes import train_in_processes
+
+RECIPES: dict[Stage, dict[str, Any]] = {
+    "sft": {"epochs": 6, "batch_tokens": 200, "learning_rate": 1e-2, "held_out": 0.2, "checkpoint_every": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def snapshot(
+    home: Path, demonstrations: list[Dialogue], comparisons: list[Comparison], prompts: list[Dialogue]
+) -> Path:
+    store = Store.open(home / "tutelage.db")
+    with store.write() as tx:
+        for dialogue in demonstrations:
+            import_dialogue(tx, dialogue)
+        for comparison in comparisons:
+            import_comparison(tx, comparison)
+    made = export.snapshot(store, home)
+    store.close()
+    return made.path
+
+
+@pytest.fixture(autouse=True)
+def one_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def job(stage: Stage, home: Path, snapshot: Path, folder: Path, **changes: Any) -> Job:
+    settings = {"model": "tiny", **RECIPES[stage], **changes}
+    config: Settings = SCHEMAS[stage].model_validate(settings)
+    Run.open(folder, stage, config.model_dump(), resume=False)
+    return Job(
+        stage=stage,
+        config=config,  # type: ignore[arg-type]
+        home=home,
+        run=folder,
+        snapshot=snapshot,
+        start=None,
+        reward=None,
+        lineage={},
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """All that a run made."""
+    return {
+        f"{file.relative_to(folder)}/{name}": tensor
+        for file in sorted((folder / "adapter").rglob("*.safetensors"))
+        for name, tensor in load_file(file).items()
+    }
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_equal(one: Path, two: Path) -> None:
+    first, second = weights(one), weights(two)
+    assert first
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], atol=1e-5, rtol=0, msg=name)
+    for ours, theirs in zip(metrics(one), metrics(two), strict=True):
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            if not key.startswith("seconds"):
+                assert ours[key] == pytest.approx(theirs[key], abs=1e-4), key
+
+
+@pytest.fixture(scope="module")
+def alone(home: Path, snapshot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fine-tuning run of one process."""
+    folder = tmp_path_factory.mktemp("alone") / "sft"
+    train(job("sft", home, snapshot, folder), no_progress)
+    return folder
+
+
+def test_two_processes_fine_tune_what_one_does(
+    home: Path, snapshot: Path, alone: Path, tmp_path: Path
+) -> None:
+    seen: list[tuple[str, int, int]] = []
+    manifest = train_in_processes(
+        job("sft", home, snapshot, tmp_path), lambda *news: seen.append(news[:3]), processes=2
+    )
+    assert_equal(alone, tmp_path)
+    total = manifest["evaluation"]["steps"]
+    assert seen == [("sft", step + 1, total) for step in range(total)]
+    before, after = (json.loads((f / "manifest.json").read_text())["evaluation"] for f in (alone, tmp_path))
+    assert before == pytest.approx(after, abs=1e-5)
+
+
+def test_one_goes_on_where_two_were_killed(home: Path, snapshot: Path, alone: Path, tmp_path: Path) -> None:
+    """A process dies by SIGKILL: the other ends too, the error says so, and one process takes up the run."""
+    work = job("sft", home, snapshot, tmp_path)
+    killed = threading.Event()
+
+    def kill_one(stage: str, done: int, total: int, news: dict[str, float]) -> None:
+        if done == 5 and not killed.is_set():
+            killed.set()
+            os.kill(ranks(tmp_path)[1], signal.SIGKILL)
+
+    with pytest.raises(TrainingError, match="one of the 2 processes ended") as raised:
+        train_in_processes(work, kill_one, processes=2)
+    assert "--resume" in raised.value.hint
+    assert ranks(tmp_path) == {}
+    train(work, no_progress)
+    assert_equal(alone, tmp_path)
+
+
+def ranks(run: Path) -> dict[int, int]:
+    """Process ids of a run's processes, by rank."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (folder / "cmdline").read_bytes()
+            environment = dict(
+                pair.split(b"=", 1) for pair in (folder / "environ").read_bytes().split(b"\0") if b"=" in pair
+            )
+        except OSError:
+            continue
+        if (
+            b"tutelage.training.rank" in arguments
+            and str(run).encode() in arguments
+            and b"RANK" in environment
+        ):
+            found[int(environment[b"RANK"])] = int(folder.name)
+    return found
+
+
+def test_an_error_in_one_process_ends_all_with_its_message(
+    home: Path, snapshot: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match="no demonstration of at most 16 tokens"):
+        train_in_processes(job("sft", home, snapshot, tmp_path, max_tokens=16), no_progress, processes=2)
+    assert ranks(tmp_path) == {}
+
+
+def test_who_interrupts_it_ends_all(home: Path, snapshot: Path, tmp_path: Path) -> None:
+    def interrupt(*news: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_in_processes(job("sft", home, snapshot, tmp_path), interrupt, processes=2)
+    assert ranks(tmp_path) == {}
+
+
+def test_fewer_processes_than_asked_for_do_not_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with pytest.raises(TrainingError, match="2 processes were asked for, and 1 came up"), joined(2):
+        pass
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_shares_are_a_partition_of_even_weight(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [("a", 3), ("b", 9), ("c", 1), ("d", 1), ("e", 4)]
+    parts = []
+    for rank in range(size):
+        monkeypatch.setattr(distributed, "world", lambda rank=rank: World(rank, size))
+        parts.append(share(items, lambda item: item[1]))
+    assert Counter(item for part in parts for item in part) == Counter(items)
+    assert max(sum(weight for _, weight in part) for part in parts) <= max(9, 18 // size)
+    assert all(part == [item for item in items if item in part] for part in parts)
+
+
+def test_alone_everything_is_collected_in_its_place() -> None:
+    assert collect([(1, "b"), (0, "a")], 2) == ["a", "b"]
