@@ -70,6 +70,10 @@ class Models:
         slow, fast = self.model.adapter_parameters(AVERAGE), self.model.adapter_parameters(POLICY)
         torch._foreach_lerp_(slow, fast, 1 - decay)
 
+    def copy_of(self, adapter: str) -> dict[str, Tensor]:
+        """An adapter as it is now, whatever becomes of it."""
+        return {name: tensor.clone() for name, tensor in self.model.adapter_tensors(adapter).items()}
+
     def tensors(self) -> dict[str, Tensor]:
         """What training changes, and the calibrated heads of the reward models."""
         tensors = prefixed("value_head", self.value.head.state_dict())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -111,26 +110,18 @@ def check_reference(before: float, now: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Mean reward and share of answers that ended by themselves: the SFT model's, and those of the last steps."""
+    """Mean rewards and shares of answers that ended by themselves, of the last steps. `start` is the SFT model's share.
 
-    reward: float
-    ended: float
+    The SFT model's rewards have mean 0 and deviation 1.
+    """
+
+    start: float
     rewards: tuple[float, ...] = ()
     endings: tuple[float, ...] = ()
 
     def after(self, reward: float, ended: float) -> Health:
         """With one more step."""
-        return Health(
-            self.reward,
-            self.ended,
-            (*self.rewards, reward)[-_WINDOW:],
-            (*self.endings, ended)[-_WINDOW:],
-        )
-
-    @classmethod
-    def of(cls, start: dict[str, Sequence[float]]) -> Health:
-        """Of a standing of the SFT model."""
-        return cls(statistics.fmean(start["reward"]), statistics.fmean(start["ended"]))
+        return Health(self.start, (*self.rewards, reward)[-_WINDOW:], (*self.endings, ended)[-_WINDOW:])
 
 
 def check_health(health: Health, place: str) -> None:
@@ -138,16 +129,16 @@ def check_health(health: Health, place: str) -> None:
     if len(health.rewards) < _WINDOW:
         return
     reward, ended = statistics.fmean(health.rewards), statistics.fmean(health.endings)
-    if reward < health.reward - 1:
+    if reward < -1:
         raise InvariantViolated(
-            f"the reward has collapsed: {reward:.2f} over {_WINDOW} steps, {health.reward:.2f} for the SFT model",
+            f"the reward has collapsed: {reward:.2f} over {_WINDOW} steps, and 0 is where the SFT model stands",
             where=place,
             hint="lower learning_rate, or raise value.warmup_steps so that the value model knows more at the start",
         )
-    if ended < health.ended / 4 and health.ended >= 0.2:
+    if ended < health.start / 4 and health.start >= 0.2:
         raise InvariantViolated(
             f"answers no longer end: {ended:.0%} by themselves over {_WINDOW} steps, "
-            f"{health.ended:.0%} for the SFT model",
+            f"{health.start:.0%} of the SFT model's",
             where=place,
             hint="raise unended_penalty or max_new_tokens, or lower learning_rate",
         )

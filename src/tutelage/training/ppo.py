@@ -103,8 +103,9 @@ def train_ppo(
         before = look(data.held_out, REFERENCE, seed=config.seed + 2)
         watch = Watch.begin(look(data.watched, REFERENCE, seed=config.seed + 3)) if gold else None
         number = probe(models, data.held_out[0].token_ids)
-        course = Course(0, config.kl.coefficient, before, number, Health.of(before), watch)
-        best = models.model.adapter_tensors(REFERENCE) if gold else {}
+        health = Health(statistics.fmean(known["ended"]))
+        course = Course(0, config.kl.coefficient, before, number, health, watch)
+        best = models.copy_of(REFERENCE) if gold else {}
     else:
         course = Course.restore(state.step, state.scalars)
         check_reference(course.probe, probe(models, data.held_out[0].token_ids))
@@ -129,7 +130,7 @@ def train_ppo(
                 )
             course = replace(course, watch=course.watch.after(course.step, seen))
             if course.watch.best.step == course.step:
-                best = models.model.adapter_tensors(given)
+                best = models.copy_of(given)
             metrics |= {f"held_out_{key}": statistics.fmean(values) for key, values in seen.items()}
         run.log(step, config.steps, metrics)
         if course.step % config.checkpoint_every == 0 and course.step < config.steps:
