@@ -129,11 +129,14 @@ def check_weights(folder: Path) -> None:
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """Replace a JSON file so that a reader, or a crash, finds the old one or the new one, never a part."""
     partial = file.with_name(f".{file.name}.{os.getpid()}")
-    with partial.open("w", encoding="utf-8") as stream:
-        json.dump(content, stream, ensure_ascii=False, indent=2)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, file)
+    try:
+        with partial.open("w", encoding="utf-8") as stream:
+            json.dump(content, stream, ensure_ascii=False, indent=2)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _typed(fields: Any, key: str, kind: Any) -> Any:

@@ -2,7 +2,7 @@
 
 runs/NAME/config.json          the settings of the run
 runs/NAME/metrics.jsonl        one line a step
-runs/NAME/checkpoint-000040/   the newest state to go on from
+runs/NAME/checkpoint-000040/   a state to go on from; the newest two are kept
 runs/NAME/adapter/             what the run made, in PEFT's format
 runs/NAME/manifest.json        written last: with it, the run is finished and can be published
 """
@@ -13,12 +13,13 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import Conflict, NotFound
+from tutelage.errors import Conflict, NotFound, TrainingError
 from tutelage.registry.version import write_json
 from tutelage.training.distributed import world
 
@@ -68,9 +69,10 @@ class Run:
                 )
         elif resume and folder.exists():
             raise NotFound("there is no run to resume", hint=f"{folder} holds no config.json")
-        folder.mkdir(parents=True, exist_ok=True)
-        if not config.exists():
-            write_json(config, settings)
+        with _writing(config):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not config.exists():
+                write_json(config, settings)
         return cls(folder, stage, progress)
 
     @property
@@ -95,15 +97,17 @@ class Run:
             except ValueError:
                 break  # a line that was being written when the run was killed
         partial = file.with_suffix(".partial")
-        partial.write_text("".join(kept), encoding="utf-8")
-        os.replace(partial, file)
+        with _writing(file):
+            partial.write_text("".join(kept), encoding="utf-8")
+            os.replace(partial, file)
 
     def log(self, step: int, total: int, metrics: dict[str, float]) -> None:
         """Append one step's metrics and move the progress bar."""
         if not world().is_first:
             return
         record = {"step": step, "seconds": round(time.monotonic() - self._started, 3), **metrics}
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        path = self.folder / "metrics.jsonl"
+        with _writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         self.progress(self.stage, step + 1, total, metrics)
 
@@ -111,6 +115,21 @@ class Run:
         """Write the manifest, which makes the run publishable, and drop its checkpoints."""
         if not world().is_first:
             return
-        write_json(self.folder / "manifest.json", manifest)
+        file = self.folder / "manifest.json"
+        with _writing(file):
+            write_json(file, manifest)
         for checkpoint in self.folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """A full disk, or a folder that may not be written to, becomes an error with a way out."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"the run's file cannot be written: {error.strerror or error}",
+            where=str(file),
+            hint="make room there, then go on with --resume",
+        ) from error

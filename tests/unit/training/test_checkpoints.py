@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,24 +25,54 @@ def test_the_newest_checkpoint_is_what_was_saved(tmp_path: Path) -> None:
     state = load_newest(tmp_path)
     assert state is not None
     assert (state.step, state.scalars, state.tensors["a"].tolist()) == (10, {"beta": 0.1}, [3.0, 3.0])
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000010"]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_newest_two_are_kept(tmp_path: Path) -> None:
+    for step in (5, 10, 15, 20):
+        save(tmp_path, State(step, {"a": torch.ones(2)}))
+    assert names(tmp_path) == ["checkpoint-000015", "checkpoint-000020"]
+
+
+def test_steps_are_numbers_not_words(tmp_path: Path) -> None:
+    for step in (999_999, 1_000_000):
+        save(tmp_path, State(step, {"a": torch.ones(2)}))
+    state = load_newest(tmp_path)
+    assert state is not None
+    assert state.step == 1_000_000
 
 
 def test_none_without_a_checkpoint(tmp_path: Path) -> None:
     assert load_newest(tmp_path) is None
 
 
-def test_a_full_disk_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(tmp_path, State(5, {"a": torch.ones(2)}))
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """As on a disk that fills up: a write past `size` bytes of one file fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
-    with pytest.raises(TrainingError, match="No space left") as raised:
-        save(tmp_path, State(10, {"a": torch.ones(2)}))
+def test_a_full_disk_leaves_the_last_one(tmp_path: Path) -> None:
+    for step in (5, 10):
+        save(tmp_path, State(step, {"a": torch.ones(2)}))
+    with files_of_at_most(1000), pytest.raises(TrainingError, match="cannot be written") as raised:
+        save(tmp_path, State(15, {"a": torch.ones(2000)}))
     assert "--resume" in raised.value.hint
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000005"]
+    assert raised.value.where == str(tmp_path / "checkpoint-000015")
+    assert names(tmp_path) == ["checkpoint-000010"]
+    state = load_newest(tmp_path)
+    assert state is not None
+    assert state.step == 10
 
 
 def test_a_draft_from_a_crash_is_not_taken_for_a_checkpoint(tmp_path: Path) -> None:
@@ -48,14 +83,94 @@ def test_a_draft_from_a_crash_is_not_taken_for_a_checkpoint(tmp_path: Path) -> N
     assert state.step == 5
 
 
-@pytest.mark.parametrize("file", ["state.safetensors", "state.json"])
-def test_a_truncated_checkpoint_is_named(tmp_path: Path, file: str) -> None:
-    save(tmp_path, State(5, {"a": torch.ones(200)}))
-    broken = tmp_path / "checkpoint-000005" / file
-    broken.write_bytes(broken.read_bytes()[:-5])
-    with pytest.raises(ModelError, match="broken") as raised:
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-5])
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+DAMAGE = pytest.mark.parametrize("damage", [cut, flip, empty, Path.unlink])
+FILE = pytest.mark.parametrize("file", ["state.safetensors", "state.json"])
+
+
+@FILE
+@DAMAGE
+def test_a_broken_checkpoint_is_passed_over_for_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str, damage: Callable[[Path], None]
+) -> None:
+    for step in (5, 10):
+        save(tmp_path, State(step, {"a": torch.full((200,), float(step))}))
+    damage(tmp_path / "checkpoint-000010" / file)
+    state = load_newest(tmp_path)
+    assert state is not None
+    assert (state.step, state.tensors["a"][0]) == (5, 5.0)
+    assert "checkpoint-000010 is broken" in caplog.text
+
+
+@FILE
+@DAMAGE
+def test_where_all_are_broken_they_are_named(
+    tmp_path: Path, file: str, damage: Callable[[Path], None]
+) -> None:
+    for step in (5, 10):
+        save(tmp_path, State(step, {"a": torch.ones(200)}))
+        damage(tmp_path / f"checkpoint-{step:06d}" / file)
+    with pytest.raises(ModelError, match=r"checkpoint-000010: .*checkpoint-000005: ") as raised:
         load_newest(tmp_path)
-    assert "checkpoint-000005" in raised.value.where
+    assert raised.value.where == str(tmp_path)
+    assert "--resume" in raised.value.hint
+
+
+def test_the_good_one_stays_until_the_broken_one_is_made_again(tmp_path: Path) -> None:
+    for step in (5, 10):
+        save(tmp_path, State(step, {"a": torch.ones(2)}))
+    cut(tmp_path / "checkpoint-000010" / "state.safetensors")
+    with files_of_at_most(1000), pytest.raises(TrainingError):
+        save(tmp_path, State(10, {"a": torch.ones(2000)}))
+    state = load_newest(tmp_path)
+    assert state is not None
+    assert state.step == 5
+    save(tmp_path, State(10, {"a": torch.ones(2)}))
+    assert names(tmp_path) == ["checkpoint-000005", "checkpoint-000010"]
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"model": name}))
+    save(tmp_path / "one", State(5, {"a": torch.ones(2)}))
+    (tmp_path / "one" / "checkpoint-000005").rename(tmp_path / "other" / "checkpoint-000005")
+    with pytest.raises(ModelError, match="other settings") as raised:
+        load_newest(tmp_path / "other")
+    assert raised.value.where == str(tmp_path / "other" / "checkpoint-000005")
+
+
+def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "FORMAT", checkpoints.FORMAT + 1)
+    save(tmp_path, State(5, {"a": torch.ones(2)}))
+    monkeypatch.undo()
+    with pytest.raises(ModelError, match="another version of tutelage"):
+        load_newest(tmp_path)
+
+
+@pytest.mark.parametrize("sizes", [[2], [2, 4]])
+def test_an_optimizer_of_another_model_is_refused(sizes: list[int]) -> None:
+    weights = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(3))]
+    optimizer = adamw([(weights, 0.1)])
+    sum(weight.sum() for weight in weights).backward()
+    update(optimizer, 0.0, max_norm=1.0, where="")
+    other = adamw([([nn.Parameter(torch.zeros(size)) for size in sizes], 0.1)])
+    with pytest.raises(ModelError, match="does not fit"):
+        unpack_optimizer(other, pack_optimizer(optimizer))
+    assert not other.state
 
 
 def test_an_optimizer_goes_on_as_if_it_had_never_stopped() -> None:
