@@ -13,9 +13,10 @@ from tutelage.server.services import Access
 from tutelage.store import accounts, dialogues
 from tutelage.web.app import create_app
 
-Door = Literal["anybody", "session", "owner", "trainer", "operator", "chat key", "moderations key"]
+Door = Literal["anybody", "invited", "session", "owner", "trainer", "operator", "chat key", "moderations key"]
 
 # anybody: also those who are not signed in, where guests may not come in. session: guests and everybody above.
+# invited: who has an open invitation; for everybody else it is closed.
 # owner: the dialogue's owner alone; for everybody else, operators too, it does not exist.
 MATRIX: dict[str, Door] = {
     "POST /v1/chat/completions": "chat key",
@@ -34,6 +35,22 @@ MATRIX: dict[str, Door] = {
     "PUT /api/messages/{message_id}/rating": "owner",
     "DELETE /api/messages/{message_id}/rating": "owner",
     "POST /api/messages/{message_id}/report": "owner",
+    "POST /api/dialogues/{dialogue_id}/restore": "owner",
+    "GET /api/dialogues/{dialogue_id}/share": "owner",
+    "PUT /api/dialogues/{dialogue_id}/share": "owner",
+    "DELETE /api/dialogues/{dialogue_id}/share": "owner",
+    "GET /api/dialogues/{dialogue_id}/export": "owner",
+    "PUT /api/picks/{first_id}/{second_id}": "owner",
+    "DELETE /api/picks/{first_id}/{second_id}": "owner",
+    "DELETE /api/dialogues": "session",
+    "GET /api/search": "session",
+    "POST /api/import": "session",
+    "PUT /api/account/instructions": "session",
+    "GET /api/account/export": "session",
+    "DELETE /api/account": "session",
+    "GET /api/sessions": "session",
+    "DELETE /api/sessions/{session_id}": "session",
+    "POST /api/invites/accept": "invited",
     "GET /api/model": "session",
     "POST /api/sign-in": "anybody",
     "POST /api/sign-out": "anybody",
@@ -87,6 +104,10 @@ BODIES: dict[str, Any] = {
     "POST /api/dialogues/{dialogue_id}/messages": {"text": "More"},
     "PUT /api/messages/{message_id}/rating": {"verdict": "up"},
     "POST /api/messages/{message_id}/report": {"kind": "missed"},
+    "PUT /api/dialogues/{dialogue_id}/share": {},
+    "PUT /api/picks/{first_id}/{second_id}": {"verdict": "tie"},
+    "POST /api/import": {"conversations": []},
+    "POST /api/invites/accept": {"token": "made up", "name": "New", "password": "a long enough password"},
 }
 CAST = ("anonymous", "owner", "other", "trainer", "operator")
 ROLES = {"anonymous": -1, "owner": 0, "other": 1, "trainer": 2, "operator": 3}
@@ -118,10 +139,14 @@ def ids(strict_site: Any, cast: dict[str, dict[str, str]]) -> dict[str, str]:
         question = dialogues.add_message(
             tx, dialogue_id, parent_id=None, role="user", content="Hi", author_kind="human"
         )
-        answer = dialogues.add_message(
-            tx, dialogue_id, parent_id=question.id, role="assistant", content="Hello", author_kind="model"
+        answer, other = (
+            dialogues.add_message(
+                tx, dialogue_id, parent_id=question.id, role="assistant", content=text, author_kind="model"
+            )
+            for text in ("Hello", "Hi there")
         )
-    return {"dialogue_id": dialogue_id, "message_id": answer.id, "answer_id": answer.id}
+    answers = {"message_id": answer.id, "answer_id": answer.id, "first_id": answer.id, "second_id": other.id}
+    return {"dialogue_id": dialogue_id, **answers}
 
 
 @pytest.fixture
@@ -159,6 +184,12 @@ def test_doors_for_anybody(client: TestClient, ids: Any, cast: Any, route: str) 
     for name in CAST:
         status = call(client, route, ids, cast[name])
         assert status not in (401, 403), name
+
+
+@pytest.mark.parametrize("route", [route for route, door in MATRIX.items() if door == "invited"])
+def test_doors_for_the_invited(client: TestClient, ids: Any, cast: Any, route: str) -> None:
+    for name in CAST:
+        assert call(client, route, ids, cast[name]) == 403, name
 
 
 @pytest.mark.parametrize("route", [route for route, door in MATRIX.items() if door == "session"])

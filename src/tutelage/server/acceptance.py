@@ -11,31 +11,39 @@ from tutelage.engine.interface import Sampling
 from tutelage.errors import Conflict, InvalidRequest
 from tutelage.moderation.gate import Verdict
 from tutelage.server.prompting import Prompt
-from tutelage.store import dialogues, tables
+from tutelage.server.titles import title_of
+from tutelage.store import dialogues, tables, usage
 from tutelage.store.tables import User
-
-TITLE_LENGTH = 60
 
 
 @dataclass(frozen=True, slots=True)
 class StartedTurn:
-    """A turn that was accepted: both rows are on disk. A blocked question has an answer that is blocked, too."""
+    """A turn that was accepted: both rows are on disk. A blocked question has an answer that is blocked, too.
+
+    `remaining` is how many answers the user has left for today; None when nobody counts.
+    """
 
     dialogue_id: str
     user_message_id: str
     answer_id: str
     input_verdict: Verdict
+    remaining: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a user wants answered: new words, or (in a regeneration) words that are there already."""
+    """What a user wants answered: new words, or (in a regeneration) words that are there already.
+
+    `instructions` and `temporary` are for the dialogue that begins with it.
+    """
 
     text: str
     dialogue_id: str | None
     parent_id: str | None
     idempotency_key: str | None = None
     message: tables.Message | None = None
+    instructions: str = ""
+    temporary: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +91,22 @@ def accept(tx: Session, user: User, plan: Plan) -> tuple[StartedTurn, bool]:
     if known is not None:
         return known, False
     message = plan.question.message or _add_question(tx, user, plan)
-    answer = _refusal(tx, message) if plan.verdict.state == "blocked" else _add_answer(tx, message, plan)
-    return StartedTurn(message.dialogue_id, message.id, answer.id, plan.verdict), True
+    if plan.verdict.state == "blocked":
+        answer, left = _refusal(tx, message), usage.remaining(tx, user)
+    else:
+        answer, left = _add_answer(tx, message, plan), usage.count_answer(tx, user)
+    return StartedTurn(message.dialogue_id, message.id, answer.id, plan.verdict, left), True
 
 
 def _add_question(tx: Session, user: User, plan: Plan) -> tables.Message:
     question = plan.question
-    dialogue_id = (
-        question.dialogue_id or dialogues.create_dialogue(tx, user.id, title=_title(question.text)).id
-    )
+    dialogue_id, parent_id = question.dialogue_id, question.parent_id
+    if dialogue_id is None:
+        dialogue_id, parent_id = _begin_dialogue(tx, user, question)
     return dialogues.add_message(
         tx,
         dialogue_id,
-        parent_id=question.parent_id,
+        parent_id=parent_id,
         role="user",
         content=question.text,
         author_kind="human",
@@ -104,6 +115,24 @@ def _add_question(tx: Session, user: User, plan: Plan) -> tables.Message:
         status="blocked" if plan.verdict.state == "blocked" else "complete",
         filter_verdict=plan.verdict.as_dict(),
     )
+
+
+def _begin_dialogue(tx: Session, user: User, question: Question) -> tuple[str, str | None]:
+    """A new dialogue, and the message with the user's instructions when there are any."""
+    title = title_of(question.text)
+    dialogue = dialogues.create_dialogue(tx, user.id, title=title, temporary=question.temporary)
+    if not question.instructions:
+        return dialogue.id, None
+    system = dialogues.add_message(
+        tx,
+        dialogue.id,
+        parent_id=None,
+        role="system",
+        content=question.instructions,
+        author_kind="human",
+        author_id=user.id,
+    )
+    return dialogue.id, system.id
 
 
 def _add_answer(tx: Session, question: tables.Message, plan: Plan) -> tables.Message:
@@ -149,11 +178,3 @@ def started_before(tx: Session, user_id: str, key: str) -> StartedTurn | None:
 def _stored_verdict(message: tables.Message) -> Verdict:
     stored = message.filter_verdict or {"state": "unchecked", "policy_version": ""}
     return Verdict(**{**stored, "categories": tuple(stored.get("categories", ()))})
-
-
-def _title(text: str) -> str:
-    """The first line of the first message, cut at a word."""
-    line = " ".join(text.strip().splitlines()[0].split())
-    if len(line) <= TITLE_LENGTH:
-        return line
-    return line[:TITLE_LENGTH].rsplit(" ", 1)[0] + "…"

@@ -11,7 +11,14 @@ from starlette.responses import Response
 
 from tutelage.errors import Conflict, InvalidRequest, Unauthenticated
 from tutelage.server import passwords
-from tutelage.server.permissions import SESSION_DAYS, current_user, optional_user, session_token, set_session
+from tutelage.server.permissions import (
+    SESSION_DAYS,
+    agent_of,
+    current_user,
+    optional_user,
+    session_token,
+    set_session,
+)
 from tutelage.server.services import services
 from tutelage.server.transactions import read, write
 from tutelage.store import accounts
@@ -55,7 +62,7 @@ async def sign_in(request: Request, body: SignIn) -> dict[str, Any]:
         parts.sign_in_limits.failed(body.name, address)
         raise Unauthenticated("name or password is wrong", hint="check both, and try again")
     parts.sign_in_limits.succeeded(body.name)
-    await _open(request, user)
+    await open_session(request, user)
     return {"user": user_view(user)}
 
 
@@ -76,7 +83,7 @@ async def use_operator_link(request: Request, body: OperatorToken) -> dict[str, 
     present = await optional_user(request)
     user_id = None if present is None else present.id
     user = await write(parts.store, lambda tx: accounts.use_operator_link(tx, body.token, user_id))
-    await _open(request, user)
+    await open_session(request, user)
     return {"user": user_view(user)}
 
 
@@ -91,7 +98,7 @@ async def name_account(request: Request, body: Account, user: User = Depends(cur
         services(request).store,
         lambda tx: accounts.promote_guest(tx, user.id, name=body.name, password_hash=password_hash),
     )
-    await _open(request, named)
+    await open_session(request, named)
     return {"user": user_view(named)}
 
 
@@ -110,7 +117,7 @@ async def change_password(
     changed = await write(
         services(request).store, lambda tx: accounts.set_password(tx, user.id, password_hash)
     )
-    await _open(request, changed)
+    await open_session(request, changed)
     return {"user": user_view(changed)}
 
 
@@ -129,17 +136,18 @@ def user_view(user: User) -> dict[str, Any]:
         "role": user.role,
         "locale": user.locale,
         "consent": user.consent,
+        "instructions": user.instructions,
         "created": user.created.isoformat(),
     }
 
 
-async def _open(request: Request, user: User) -> None:
-    """A fresh session in place of the one that came: a token from before must not carry new rights."""
-    old = session_token(request)
+async def open_session(request: Request, user: User) -> None:
+    """Sign this browser in: a fresh session, because a token from before must not carry new rights."""
+    old = getattr(request.state, "session", None) or session_token(request)
 
     def rotate(tx: Session) -> str:
         if old is not None:
             accounts.close_session(tx, old)
-        return accounts.open_session(tx, user.id, days=SESSION_DAYS)
+        return accounts.open_session(tx, user.id, days=SESSION_DAYS, agent=agent_of(request))
 
     set_session(request, await write(services(request).store, rotate))

@@ -11,7 +11,7 @@ import anyio
 
 from tutelage.store import tables
 
-EventKind = Literal["delta", "verdict", "done", "error"]
+EventKind = Literal["waiting", "delta", "verdict", "done", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,15 @@ class LiveAnswer:
         self.owner_id = owner_id
         self.text = ""
         self.scope = anyio.CancelScope()
+        self._place = 0
         self._verdict: dict[str, Any] | None = None
         self._end: tuple[EventKind, dict[str, Any]] | None = None
         self._changed = asyncio.Event()
+
+    def wait(self, place: int) -> None:
+        """Tell readers where in the line the answer stands."""
+        self._place = place
+        self._wake()
 
     def add(self, text: str) -> None:
         """Give readers more text."""
@@ -53,9 +59,12 @@ class LiveAnswer:
 
     async def read(self, after: int) -> AsyncGenerator[TurnEvent, None]:
         """Everything from position `after` to the end. A slow reader gets more at a time."""
-        judged = False
+        judged, place = False, 0
         while True:
             changed = self._changed
+            if self._place != place and not self.text:
+                place = self._place
+                yield TurnEvent(0, "waiting", {"place": place})
             if len(self.text) > after:
                 text, after = self.text[after:], len(self.text)
                 yield TurnEvent(after, "delta", {"text": text})

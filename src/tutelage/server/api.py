@@ -1,10 +1,10 @@
 """The chat over JSON, for the pages and for scripts. Cookie session; the owner is in every query.
 
-    POST   /api/dialogues                    {text, idempotency_key?}                      201 started turn
-    GET    /api/dialogues                    ?limit=50&before=ID                           {dialogues: [...]}
+    POST   /api/dialogues                    {text, idempotency_key?, temporary?}          201 started turn
+    GET    /api/dialogues                    ?limit=50&before=ID&archived=false            {dialogues: [...]}
     GET    /api/dialogues/{id}               ?leaf_id=ID                                   {dialogue, messages: [...]}
-    PATCH  /api/dialogues/{id}               {title}                                       {dialogue}
-    DELETE /api/dialogues/{id}                                                             204
+    PATCH  /api/dialogues/{id}               {title?, archived?}                           {dialogue}
+    DELETE /api/dialogues/{id}               can be taken back for an hour                 204
     POST   /api/dialogues/{id}/messages      {text, parent_id?, idempotency_key?}          201 started turn
     POST   /api/messages/{id}/regenerate                                                   201 started turn
     GET    /api/answers/{id}/events          ?after=N or Last-Event-ID                     text/event-stream
@@ -14,7 +14,8 @@
     POST   /api/messages/{id}/report         {kind, category?, note?}                      201 {report}
     GET    /api/model                                                                      {serving, loading, failed}
 
-Accounts (server/accounts.py):
+Searching, sharing, exporting, importing, comparing: `server.library`. Accounts (server/accounts.py; one's own data:
+server/own_data.py):
 
     GET    /api/me                                                                         {user: {...} | null}
 
@@ -24,7 +25,8 @@ Accounts (server/accounts.py):
     PUT    /api/account                      {name, password}                              {user}  names a guest
     PUT    /api/account/password             {old, new}                                    {user}
 
-A started turn is {dialogue_id, user_message_id, answer_id, input_verdict}.
+A started turn is {dialogue_id, user_message_id, answer_id, input_verdict, remaining}; `remaining` is how many answers
+are left for today, null where nobody counts.
 
 A message is {id, dialogue_id, parent_id, role, content, author_kind, status, finish_reason, model_version,
 verdict, siblings: [ids], rating: {verdict, reasons, note, ideal} | null, created}. The content of a blocked answer
@@ -51,7 +53,7 @@ from tutelage.server.services import services
 from tutelage.server.streaming import EventStream, sse
 from tutelage.server.transactions import read, write
 from tutelage.server.turn import StartedTurn
-from tutelage.store import dialogues, feedback, reports, tables
+from tutelage.store import bin, dialogues, feedback, reports, tables
 from tutelage.store.tables import User
 
 router = APIRouter(prefix="/api")
@@ -66,14 +68,18 @@ class _Body(BaseModel):
 class FirstMessage(_Body):
     text: str
     idempotency_key: str | None = Field(None, min_length=1, max_length=100)
+    temporary: bool = False
 
 
-class NextMessage(FirstMessage):
+class NextMessage(_Body):
+    text: str
+    idempotency_key: str | None = Field(None, min_length=1, max_length=100)
     parent_id: str | None = None
 
 
-class Title(_Body):
-    title: str
+class Change(_Body):
+    title: str | None = None
+    archived: bool | None = None
 
 
 class RatingBody(_Body):
@@ -93,7 +99,10 @@ class ReportBody(_Body):
 async def start_dialogue(request: Request, body: FirstMessage, me: Me) -> dict[str, Any]:
     """Begin a dialogue with its first message."""
     turns = services(request).turns
-    return _started(await turns.send(me, text=body.text, idempotency_key=body.idempotency_key))
+    turn = await turns.send(
+        me, text=body.text, idempotency_key=body.idempotency_key, temporary=body.temporary
+    )
+    return _started(turn)
 
 
 @router.get("/dialogues")
@@ -102,10 +111,12 @@ async def list_dialogues(
     me: Me,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     before: Annotated[str | None, Query(max_length=64)] = None,
+    archived: bool = False,
 ) -> dict[str, Any]:
-    """The user's dialogues, last changed first."""
+    """The user's dialogues, last changed first: those in use, or the archived ones."""
     rows = await read(
-        services(request).store, lambda tx: dialogues.list_dialogues(tx, me.id, limit=limit, before=before)
+        services(request).store,
+        lambda tx: dialogues.list_dialogues(tx, me.id, limit=limit, before=before, archived=archived),
     )
     return {"dialogues": [dialogue_view(row) for row in rows]}
 
@@ -119,21 +130,24 @@ async def show_dialogue(
 
 
 @router.patch("/dialogues/{dialogue_id}")
-async def rename_dialogue(request: Request, me: Me, dialogue_id: str, body: Title) -> dict[str, Any]:
-    """Give a dialogue another title."""
-    row = await write(
-        services(request).store,
-        lambda tx: dialogues.rename_dialogue(tx, dialogue_id, owner_id=me.id, title=body.title),
-    )
-    return {"dialogue": dialogue_view(row)}
+async def change_dialogue(request: Request, me: Me, dialogue_id: str, body: Change) -> dict[str, Any]:
+    """Give a dialogue another title, put it into the archive or take it out."""
+
+    def change(tx: Session) -> tables.Dialogue:
+        row = dialogues.get_dialogue(tx, dialogue_id, owner_id=me.id)
+        if body.title is not None:
+            row = dialogues.rename_dialogue(tx, dialogue_id, owner_id=me.id, title=body.title)
+        if body.archived is not None:
+            row = dialogues.archive_dialogue(tx, dialogue_id, owner_id=me.id, archived=body.archived)
+        return row
+
+    return {"dialogue": dialogue_view(await write(services(request).store, change))}
 
 
 @router.delete("/dialogues/{dialogue_id}", status_code=204)
 async def delete_dialogue(request: Request, me: Me, dialogue_id: str) -> Response:
-    """Delete a dialogue with everything that hangs on it."""
-    await write(
-        services(request).store, lambda tx: dialogues.delete_dialogue(tx, dialogue_id, owner_id=me.id)
-    )
+    """Put a dialogue into the bin, from where it can be restored for an hour."""
+    await write(services(request).store, lambda tx: bin.bin_dialogue(tx, dialogue_id, owner_id=me.id))
     return Response(status_code=204)
 
 
@@ -226,6 +240,7 @@ def dialogue_view(row: tables.Dialogue) -> dict[str, Any]:
         "id": row.id,
         "title": row.title,
         "temporary": row.temporary,
+        "archived": row.archived,
         "created": row.created.isoformat(),
         "updated": row.updated.isoformat(),
     }
@@ -272,6 +287,7 @@ def _started(turn: StartedTurn) -> dict[str, Any]:
         "user_message_id": turn.user_message_id,
         "answer_id": turn.answer_id,
         "input_verdict": turn.input_verdict.as_dict(),
+        "remaining": turn.remaining,
     }
 
 

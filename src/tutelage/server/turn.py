@@ -6,6 +6,7 @@ delta is the number of characters up to its end, so a reader who comes back with
 rest, from memory, from the row after a restart, or from a row that another process is writing.
 
     kind     seq                 data
+    waiting  0                   {"place"}: how many answers come before this one, itself included
     delta    characters so far   {"text"}
     verdict  characters so far   {"side": "output", "state", "categories", "scores", "policy_version", "help"}
     done     characters + 1      {"status": "complete"|"interrupted"|"blocked", "finish_reason", "model_version",
@@ -22,17 +23,16 @@ import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import ExitStack, aclosing, suppress
+from dataclasses import replace
 from datetime import timedelta
-from random import SystemRandom
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import anyio
 from anyio.to_thread import run_sync
 from sqlalchemy.orm import Session
 
 from tutelage import dialogue
-from tutelage.dialogue import check_turns
-from tutelage.engine.interface import Engine, Sampling
+from tutelage.engine.interface import Sampling
 from tutelage.engine.pool import Engines
 from tutelage.errors import Conflict, InvalidRequest, NotFound, RateLimited, TutelageError, Unavailable
 from tutelage.moderation.gate import Gate
@@ -47,7 +47,9 @@ from tutelage.server.acceptance import (
 )
 from tutelage.server.answer import LiveAnswer, TurnEvent, done_data, replay
 from tutelage.server.completion import Completion
+from tutelage.server.drafting import Candidate, Drafts
 from tutelage.server.errors import failure_of, log_failure
+from tutelage.server.line import Line
 from tutelage.server.permissions import demand
 from tutelage.server.prompting import Prompt, fit, readable
 from tutelage.server.transactions import read, write
@@ -58,7 +60,6 @@ from tutelage.store.tables import User
 __all__ = ["Candidate", "StartedTurn", "TurnEvent", "Turns"]
 
 log = logging.getLogger(__name__)
-_random = SystemRandom()
 
 FLUSH_SECONDS = 1.0
 DEAD_AFTER = timedelta(seconds=30)
@@ -67,21 +68,15 @@ ANSWERS_AT_ONCE = 4
 EndStatus = Literal["complete", "interrupted", "blocked"]
 
 
-class Candidate(TypedDict):
-    """One more answer to the same question, for ranking."""
-
-    content: str
-    model_version: str
-    sampling: dict[str, Any]
-
-
 class Turns:
     """All the turns of one server."""
 
-    def __init__(self, store: Store, engines: Engines, gate: Gate) -> None:
+    def __init__(self, store: Store, engines: Engines, gate: Gate, *, line: Line | None = None) -> None:
         self._store = store
         self._engines = engines
         self._gate = gate
+        self._drafts = Drafts(engines, gate)
+        self.line = line or Line()
         self._live: dict[str, LiveAnswer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._places: Counter[str] = Counter()
@@ -96,14 +91,17 @@ class Turns:
         parent_id: str | None = None,
         idempotency_key: str | None = None,
         sampling: Sampling | None = None,
+        temporary: bool = False,
     ) -> StartedTurn:
         """Take a user's message and start the answer. Without `dialogue_id`, a new dialogue begins.
+
+        A new dialogue begins with the user's instructions; a `temporary` one is in no list and trains no model.
 
         `parent_id` is the answer that the message follows; None makes it a first message (so an edit of a message
         is sent with that message's parent). The same `idempotency_key` again gives the first turn again.
         Waits while the model is loading. Raises NotFound for a dialogue or parent that is not the user's,
         Conflict while the parent is still being written, ContextTooLong when the message alone is too long,
-        RateLimited when too many of the user's answers are under way.
+        RateLimited when too many of the user's answers are under way or none is left for today, AtCapacity.
         """
         text = _checked_text(text)
         if idempotency_key is not None:
@@ -111,7 +109,9 @@ class Turns:
             if known is not None:
                 return known
         before = await read(self._store, lambda tx: history(tx, user.id, dialogue_id, parent_id))
-        question = Question(text, dialogue_id, parent_id, idempotency_key)
+        question = Question(text, dialogue_id, parent_id, idempotency_key, temporary=temporary)
+        if dialogue_id is None:
+            question = replace(question, instructions=user.instructions)
         return await self._begin(user, question, before, sampling or Sampling())
 
     async def regenerate(self, user: User, *, message_id: str) -> StartedTurn:
@@ -159,35 +159,14 @@ class Turns:
         A suggestion that the filter blocks breaks off.
         """
         demand(user, "trainer")
-        _check_order(messages)
-        sampling = Sampling(temperature=1.0)
-        engine = await self._engines.get()
-        prompt = await run_sync(lambda: fit(engine, messages, answer_tokens=sampling.max_tokens))
-        return self._suggestion(prompt, sampling, messages[-1].content)
+        return await self._drafts.suggest(messages)
 
-    async def candidates(
-        self, version: str, messages: Sequence[dialogue.Message], k: int, *, seed: int | None = None
-    ) -> list[Candidate]:
+    async def candidates(self, version: str, messages: Sequence[dialogue.Message], k: int) -> list[Candidate]:
         """Up to `k` different answers of a version (or alias) to a path of messages, at temperature 1.
 
         Answers that the filter blocks, empty ones and repetitions are left out.
         """
-        _check_order(messages)
-        with await self._engines.lease(version) as lease:
-            first = _random.getrandbits(62) if seed is None else seed
-            samplings = [Sampling(temperature=1.0, top_p=1.0, seed=first + index) for index in range(k)]
-            prompt = await run_sync(
-                lambda: fit(lease.engine, messages, answer_tokens=samplings[0].max_tokens)
-            )
-            question = messages[-1].content
-            texts = await asyncio.gather(
-                *(self._whole(lease.engine, prompt, each, question) for each in samplings)
-            )
-            found = {text: each for text, each in zip(texts, samplings, strict=True) if text}
-            return [
-                Candidate(content=text, model_version=lease.engine.version, sampling=each.as_dict())
-                for text, each in found.items()
-            ]
+        return await self._drafts.candidates(version, messages, k)
 
     async def reap(self, *, older_than: timedelta = DEAD_AFTER) -> None:
         """Mark answers whose writer has died as interrupted. At start nobody is writing: `older_than` is zero.
@@ -224,7 +203,7 @@ class Turns:
         place = self._take_place(user)
         try:
             lease = place.enter_context(await self._engines.lease())
-            messages = [*readable(before), dialogue.Message("user", question.text)]
+            messages = [*_system(question), *readable(before), dialogue.Message("user", question.text)]
             prompt = await run_sync(lambda: fit(lease.engine, messages, answer_tokens=sampling.max_tokens))
             context = before[-1].content if before else ""
             verdict = await run_sync(lambda: self._gate.check(question.text, side="input", context=context))
@@ -242,6 +221,7 @@ class Turns:
         """What an answer holds while it is being written: one of its user's places, later a lease too."""
         if self._closed:
             raise Unavailable("the server is shutting down", hint="try again in a moment")
+        self.line.check()
         if self._places[user.id] >= ANSWERS_AT_ONCE:
             raise RateLimited(
                 f"{ANSWERS_AT_ONCE} of your answers are still being written",
@@ -282,7 +262,10 @@ class Turns:
 
     async def _speak(self, live: LiveAnswer, completion: Completion, plan: Plan) -> None:
         with live.scope:
-            async with aclosing(completion.pieces(plan.prompt.token_ids, plan.sampling)) as pieces:
+            async with (
+                self.line.place(live.owner_id, live.wait),
+                aclosing(completion.pieces(plan.prompt.token_ids, plan.sampling)) as pieces,
+            ):
                 async for piece in pieces:
                     live.add(piece)
         live.add(await completion.finish())
@@ -355,24 +338,6 @@ class Turns:
             await anyio.sleep(FLUSH_SECONDS)
             row = await self.answer(user, row.id)
 
-    # For trainers
-
-    async def _suggestion(self, prompt: Prompt, sampling: Sampling, context: str) -> AsyncIterator[str]:
-        with await self._engines.lease() as lease:
-            completion = Completion(lease.engine, self._gate, context=context)
-            async with aclosing(completion.pieces(prompt.token_ids, sampling)) as pieces:
-                async for piece in pieces:
-                    yield piece
-            yield await completion.finish()
-
-    async def _whole(self, engine: Engine, prompt: Prompt, sampling: Sampling, context: str) -> str:
-        """One completion, or nothing when the filter blocks it."""
-        completion = Completion(engine, self._gate, context=context)
-        async with aclosing(completion.pieces(prompt.token_ids, sampling)) as pieces:
-            text = "".join([piece async for piece in pieces])
-        text += await completion.finish()
-        return "" if completion.finish_reason == "content_filter" else text
-
 
 def _checked_text(text: str) -> str:
     """The text as it can be stored. Raises InvalidRequest when nothing is left of it."""
@@ -382,10 +347,9 @@ def _checked_text(text: str) -> str:
     return text
 
 
-def _check_order(messages: Sequence[dialogue.Message]) -> None:
-    wrong = check_turns(messages, last="user")
-    if wrong is not None:
-        raise InvalidRequest(wrong, param="messages")
+def _system(question: Question) -> list[dialogue.Message]:
+    """The instructions with which a new dialogue begins."""
+    return [dialogue.Message("system", question.instructions)] if question.instructions else []
 
 
 def _innermost(error: Exception) -> Exception:

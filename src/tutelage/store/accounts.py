@@ -157,6 +157,13 @@ def delete_user(tx: Session, user_id: str) -> None:
     tx.flush()
 
 
+def leave(tx: Session, user_id: str) -> None:
+    """Forget a person at their own wish. Raises NotFound; Conflict for the last operator, who cannot go."""
+    if get_user(tx, user_id).role == "operator":
+        set_role(tx, user_id, "user")
+    delete_user(tx, user_id)
+
+
 def open_session(tx: Session, user_id: str, *, days: float, agent: str = "") -> str:
     """Sign a browser in, which calls itself `agent`. Returns its token, which is shown once."""
     token = secrets.token_urlsafe(32)

@@ -28,10 +28,10 @@ def bin_dialogue(tx: Session, dialogue_id: str, *, owner_id: str) -> None:
 
 
 def restore_dialogue(tx: Session, dialogue_id: str, *, owner_id: str) -> Dialogue:
-    """Give a binned dialogue back. Raises NotFound when it is none, or has been purged."""
+    """Give a binned dialogue back; one that is not binned stays as it is. Raises NotFound when it was purged."""
     dialogue, owner = tx.get(Dialogue, dialogue_id), tx.get(User, owner_id)
-    if dialogue is None or owner is None or dialogue.owner_id != owner_id or dialogue.binned is None:
-        raise NotFound("There is no such dialogue in the bin.")
+    if dialogue is None or owner is None or dialogue.owner_id != owner_id:
+        raise NotFound("There is no such dialogue.")
     dialogue.binned, dialogue.consent = None, owner.consent and not dialogue.temporary
     tx.flush()
     return dialogue

@@ -25,7 +25,7 @@ def pick(
     """
     if verdict not in get_args(PickVerdict):
         raise InvalidRequest(f"A verdict is one of {', '.join(get_args(PickVerdict))}.", param="verdict")
-    first, second = (get_message(tx, name, owner_id=rater_id) for name in (first_id, second_id))
+    first, second = own_answers(tx, first_id, second_id, rater_id)
     if not _comparable(first, second):
         raise InvalidRequest("Two finished answers to one question can be compared.", param="other_id")
     dialogue = get_dialogue(tx, first.dialogue_id, owner_id=rater_id)
@@ -55,6 +55,12 @@ def picks_for(tx: Session, second_ids: Sequence[str], rater_id: str) -> dict[str
     """One person's latest choice by the id of the second answer."""
     query = select(Pick).where(Pick.rater_id == rater_id, Pick.second_id.in_(second_ids))
     return {row.second_id: row for row in tx.scalars(query.order_by(Pick.updated))}
+
+
+def own_answers(tx: Session, first_id: str, second_id: str, owner_id: str) -> tuple[Message, Message]:
+    """Two messages of a person's dialogues. Raises NotFound."""
+    first = get_message(tx, first_id, owner_id=owner_id)
+    return first, get_message(tx, second_id, owner_id=owner_id)
 
 
 def _comparable(first: Message, second: Message) -> bool:
