@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol
 from tutelage.rendering import Renderer
 
 FinishReason = Literal["stop", "length"]
+Score = tuple[float, tuple[tuple[int, float], ...]]
+"""A token's natural log-probability, and the ids and log-probabilities of the most probable tokens at its place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,12 @@ class Engine(Protocol):
 
         Raises ContextTooLong before the first chunk when the prompt leaves no room for an answer,
         Unavailable when the engine is closing.
+        """
+
+    async def score(self, token_ids: Sequence[int], *, top: int = 0) -> list[Score]:
+        """How probable these tokens are: one score for each but the first, given all those before it.
+
+        Raises ContextTooLong for more tokens than the context holds, Unavailable when the engine is closing.
         """
 
     async def close(self) -> None:

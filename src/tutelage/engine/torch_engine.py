@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
 
-from tutelage.engine.interface import Sampling, TokenChunk
+from tutelage.engine.interface import Sampling, Score, TokenChunk
 from tutelage.errors import ContextTooLong, InvalidRequest, TutelageError, Unavailable
 from tutelage.models.generation import Batch, Request, Token
 from tutelage.models.loading import LoadedModel, load_version
+from tutelage.models.scoring import score
 from tutelage.registry import ModelVersion
 from tutelage.rendering import Renderer
 
@@ -37,6 +38,8 @@ class TorchEngine:
     def __init__(self, version: str, loaded: LoadedModel, *, slots: int = SLOTS) -> None:
         self._version = version
         self._renderer = loaded.renderer
+        self._model = loaded.model
+        self._scoring = threading.Lock()
         self._batch = Batch(loaded.model, loaded.renderer.stop_ids, slots=slots)
         self._readers: dict[int, _Reader] = {}
         self._added: list[tuple[Request, _Reader]] = []
@@ -74,11 +77,31 @@ class TorchEngine:
             if not finished:
                 self._leave(reader)
 
+    async def score(self, token_ids: Sequence[int], *, top: int = 0) -> list[Score]:
+        if len(token_ids) > self.context_length:
+            raise ContextTooLong(
+                f"this has {len(token_ids)} tokens, and the model's context holds {self.context_length}",
+                hint="shorten it",
+            )
+        return await asyncio.to_thread(self._score, token_ids, top)
+
     async def close(self) -> None:
         with self._wake:
             self._closing = True
             self._wake.notify()
         await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._finish_scoring)
+
+    def _score(self, token_ids: Sequence[int], top: int) -> list[Score]:
+        """One at a time, beside the batch, which goes on in its own thread."""
+        with self._scoring:
+            if self._closing:
+                raise Unavailable("this version is being taken out of service", hint="send it again")
+            return score(self._model, token_ids, top=top)
+
+    def _finish_scoring(self) -> None:
+        with self._scoring:
+            return
 
     def _request(self, prompt_ids: Sequence[int], sampling: Sampling) -> Request:
         room = self.context_length - len(prompt_ids)

@@ -51,10 +51,10 @@ class Gate:
         self.rows: list[int] = []
         step = model.step
 
-        def held(token_ids: torch.Tensor, cache: Any, places: torch.Tensor) -> torch.Tensor:
+        def held(token_ids: torch.Tensor, cache: Any, places: torch.Tensor, longest: int) -> torch.Tensor:
             assert self.allowed.acquire(timeout=20)
             self.rows.append(len(token_ids))
-            states: torch.Tensor = step(token_ids, cache, places)
+            states: torch.Tensor = step(token_ids, cache, places, longest)
             return states
 
         monkeypatch.setattr(model, "step", held)
@@ -330,3 +330,22 @@ def test_a_published_version_is_its_base_with_its_adapter(home: Path, tmp_path: 
 def test_a_version_that_cannot_be_loaded_says_why(home: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="adapter cannot be read"):
         torch_engine.load(version(home, tmp_path / "gone"), home)
+
+
+def test_given_tokens_are_scored_as_the_model_would_draw_them(tiny: LoadedModel) -> None:
+    async def run() -> None:
+        engine = TorchEngine("v1", tiny)
+        sampling = Sampling(temperature=0, max_tokens=6)
+        chunks = [chunk async for chunk in engine.generate(PROMPT, sampling)]
+        drawn = [token for chunk in chunks for token in chunk.token_ids]
+        logprobs = [logprob for chunk in chunks for logprob in chunk.logprobs]
+        scores = (await engine.score([*PROMPT, *drawn], top=3))[len(PROMPT) - 1 :]
+        assert [logprob for logprob, _ in scores] == pytest.approx(logprobs, abs=1e-4)
+        assert [top[0][0] for _, top in scores] == drawn
+        assert all(logprob == top[0][1] for logprob, top in scores)
+        assert await engine.score([5]) == await engine.score([]) == []
+        with pytest.raises(ContextTooLong):
+            await engine.score([5] * (engine.context_length + 1))
+        await engine.close()
+
+    asyncio.run(run())
