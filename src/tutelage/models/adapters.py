@@ -110,6 +110,13 @@ class AdaptedLinear(nn.Module):
         name = self._switch.active
         return y if name is None or name not in self.adapters else y + self.adapters[name](x)
 
+    def active_adapter(self) -> LowRank | None:
+        """What `forward` adds now."""
+        name = self._switch.active
+        adapter = self.adapters[name] if name is not None and name in self.adapters else None
+        assert adapter is None or isinstance(adapter, LowRank)
+        return adapter
+
     def merge(self, name: str) -> None:
         """Add the adapter to the weights for good, in fp32, and drop it."""
         adapter = self.adapters.pop(name)

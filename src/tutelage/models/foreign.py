@@ -6,6 +6,8 @@ Left out: models that add something to the product of state and head (a bias, a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from tutelage.errors import ModelError
 from tutelage.models.adapters import AdaptedLinear
-from tutelage.models.interface import CausalModel
+from tutelage.models.interface import CausalModel, Piece, Span
 from tutelage.models.layout import Layout, sequences
 
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
@@ -25,16 +27,24 @@ _OTHER = (
 
 
 class SlotCaches:
-    """transformers' own cache of each running sequence; None in a free slot. They grow by themselves."""
+    """transformers' own cache of each running sequence. They grow by themselves, and not all can be cut."""
+
+    partial = False
 
     def __init__(self, slots: int) -> None:
         self.caches: list[Any] = [None] * slots
 
-    def move(self, source: int, target: int, length: int) -> None:
-        self.caches[target], self.caches[source] = self.caches[source], None
+    def copy(self, source: int, target: int, length: int) -> None:
+        self.caches[target] = deepcopy(self.caches[source])
 
     def grown(self, length: int) -> SlotCaches:
         return self
+
+    def take(self, slot: int, length: int) -> Span:
+        raise NotImplementedError("these caches are only copied whole")
+
+    def put(self, slot: int, span: Span, length: int) -> None:
+        raise NotImplementedError("these caches are only copied whole")
 
 
 class ForeignModel(CausalModel):
@@ -74,15 +84,16 @@ class ForeignModel(CausalModel):
     def new_cache(self, slots: int, length: int) -> SlotCaches:
         return SlotCaches(slots)
 
-    def prefill(self, token_ids: Tensor, layout: Layout, cache: SlotCaches, slots: Tensor) -> Tensor:
-        lengths = torch.bincount(layout.scatter // layout.gather.shape[1]).tolist()
-        states = []
-        for slot, prompt in zip(slots.tolist(), torch.split(token_ids, lengths), strict=True):
-            cache.caches[slot] = None
-            states.append(self._read(prompt, cache, slot))
-        return torch.cat(states)
+    def read(self, pieces: Sequence[Piece], cache: SlotCaches) -> Tensor:
+        ends = []
+        for piece in pieces:
+            if not piece.start:
+                cache.caches[piece.slot] = None
+            token_ids = torch.tensor(piece.token_ids, device=self.device)
+            ends.append(self._read(token_ids, cache, piece.slot)[-1])
+        return torch.stack(ends)
 
-    def step(self, token_ids: Tensor, cache: SlotCaches, places: Tensor) -> Tensor:
+    def step(self, token_ids: Tensor, cache: SlotCaches, places: Tensor, longest: int) -> Tensor:
         return torch.cat([self._read(token, cache, slot) for slot, token in enumerate(token_ids[:, None])])
 
     def _read(self, token_ids: Tensor, cache: SlotCaches, slot: int) -> Tensor:

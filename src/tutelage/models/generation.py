@@ -6,17 +6,18 @@ two steps; a finished one hands its slot to the last running one, so the running
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
-from tutelage.errors import ContextTooLong
-from tutelage.models.interface import Cache, CausalModel
-from tutelage.models.layout import sequences
-from tutelage.models.sampling import RowSampling, draw
+from tutelage.errors import ContextTooLong, InvalidRequest
+from tutelage.models.interface import Cache, CausalModel, Piece, Span
+from tutelage.models.prefixes import WORTH_SHARING, KeptPrefixes, shared
+from tutelage.models.rows import Rows
+from tutelage.models.sampling import Drawn, Edits, draw
 
 PREFILL_TOKENS = 2048
 _CACHE_STEP = 256
@@ -44,6 +45,10 @@ class Request:
     frequency_penalty: float = 0.0
     top_logprobs: int = 0
 
+    @property
+    def has_penalties(self) -> bool:
+        return bool(self.presence_penalty or self.frequency_penalty)
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
@@ -70,55 +75,103 @@ class Completion:
 
 
 class _Running:
-    """A request in a slot. `length` tokens are in the cache; `last` is sampled but not in it yet."""
+    """A request in a slot. `ids` are its prompt and what was drawn; the first `length` of them are in the cache."""
 
-    __slots__ = ("key", "last", "length", "made", "random", "request")
+    __slots__ = ("drawn", "ids", "key", "length", "request")
 
     def __init__(self, key: int, request: Request) -> None:
         self.key = key
         self.request = request
-        self.random = torch.Generator().manual_seed(request.seed)
-        self.length = len(request.prompt_ids)
-        self.last = -1
-        self.made = 0
+        self.ids = list(request.prompt_ids)
+        self.length = 0
+        self.drawn: Counter[int] = Counter()
+
+    @property
+    def made(self) -> int:
+        return len(self.ids) - len(self.request.prompt_ids)
+
+
+@dataclass(slots=True)
+class _Admission:
+    """What one step reads of prompts. joining: requests whose prompts are complete then, each with the index of the
+    piece that ends it; leaders: that index by prompt.
+    """
+
+    budget: int
+    pieces: list[Piece] = field(default_factory=list)
+    joining: list[tuple[_Running, int]] = field(default_factory=list)
+    leaders: dict[tuple[int, ...], int] = field(default_factory=dict)
+
+    def read(self, each: _Running, slot: int, count: int) -> None:
+        """Read the next `count` tokens of a prompt into a slot."""
+        self.pieces.append(Piece(each.ids[each.length : each.length + count], slot, each.length))
+        self.budget -= count
+        each.length += count
+        if each.length == len(each.ids):
+            self.leaders[tuple(each.ids)] = len(self.pieces) - 1
+            self.joining.append((each, len(self.pieces) - 1))
 
 
 class Batch:
     """A running batch of at most `slots` completions; further requests wait in line.
 
-    One thread at a time may use it.
+    portion: how many tokens of prompts a step reads while completions are under way, so that these never wait long.
+    kept_bytes: memory for finished sequences; a prompt that begins like one of them is read from where it differs.
+    The adapter that is active now is taken as it is now. One thread at a time may use a batch.
     """
 
     def __init__(
-        self, model: CausalModel, stop_ids: frozenset[int], *, slots: int, context_length: int = 0
+        self,
+        model: CausalModel,
+        stop_ids: frozenset[int],
+        *,
+        slots: int,
+        context_length: int = 0,
+        portion: int = PREFILL_TOKENS,
+        kept_bytes: int = 0,
     ) -> None:
         self.context_length = min(context_length or model.context_length, model.context_length)
         self._model = model
         self._stop_ids = stop_ids
         self._slots = slots
+        self._portion = portion
         self._room = min(_CACHE_STEP, self.context_length)
-        self._cache: Cache = model.new_cache(slots, self._room)
+        # The slot behind the others is for a prompt that is read in several portions.
+        self._cache: Cache = model.new_cache(slots + 1, self._room)
+        self._kept = KeptPrefixes(kept_bytes if self._cache.partial else 0)
+        self._rows = Rows(slots, model.device)
         self._waiting: deque[_Running] = deque()
+        self._reading: _Running | None = None
         self._running: list[_Running] = []
         self._next_key = 0
 
     @property
     def busy(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self._running or self._waiting)
+        return bool(self._running or self._waiting or self._reading)
 
-    def add(self, request: Request) -> int:
-        """Queue a completion; returns the key that its tokens carry.
-
-        Raises ContextTooLong when the prompt leaves no room for a single token.
-        """
+    def check(self, request: Request) -> None:
+        """Raise ContextTooLong when the prompt leaves no room for a single token, InvalidRequest for what cannot be."""
         length = len(request.prompt_ids)
+        if not length:
+            raise InvalidRequest("the prompt is empty", hint="send at least one token")
         if length >= self.context_length:
             raise ContextTooLong(
                 f"the prompt has {length} tokens, and the model's context holds {self.context_length}",
                 hint="shorten the message, or start a new dialogue",
                 code="context_length_exceeded",
             )
+        vocabulary = len(self._model.head)
+        unknown = [token for token in request.logit_bias if not 0 <= token < vocabulary]
+        if unknown:
+            raise InvalidRequest(
+                f"the model has no token {unknown[0]}: its tokens are 0 to {vocabulary - 1}",
+                param="logit_bias",
+            )
+
+    def add(self, request: Request) -> int:
+        """Queue a completion; returns the key that its tokens carry. Raises what `check` raises."""
+        self.check(request)
         self._next_key += 1
         self._waiting.append(_Running(self._next_key, request))
         return self._next_key
@@ -126,6 +179,8 @@ class Batch:
     def cancel(self, key: int) -> None:
         """Forget a request; its slot is free at once. Unknown and finished keys are ignored."""
         self._waiting = deque(each for each in self._waiting if each.key != key)
+        if self._reading is not None and self._reading.key == key:
+            self._reading = None
         for slot, each in enumerate(self._running):
             if each.key == key:
                 self._release(slot)
@@ -140,73 +195,138 @@ class Batch:
         return tokens
 
     def _admit(self) -> list[Token]:
-        """Prefill as many waiting requests as fit; their first tokens come from the prompt's last state."""
+        """Read as much of the waiting prompts as fits; first tokens come from the states of their ends."""
+        admission = _Admission(self._portion if self._running else max(self._portion, PREFILL_TOKENS))
+        if self._reading is not None:
+            self._go_on(self._reading, admission)
         first = len(self._running)
-        budget = PREFILL_TOKENS
-        while self._waiting and len(self._running) < self._slots:
-            budget -= self._waiting[0].length
-            if budget < 0 and len(self._running) > first:
+        while self._waiting and not self._reading and first + len(admission.joining) < self._slots:
+            if not self._begin(self._waiting[0], first + len(admission.joining), admission):
                 break
-            self._running.append(self._waiting.popleft())
-        admitted = self._running[first:]
-        if not admitted:
+            self._waiting.popleft()
+        if not admission.pieces:
             return []
-        self._grow(max(each.length for each in admitted) + 1)
-        device = self._model.device
-        layout = sequences([each.length for each in admitted]).to(device)
-        flat = torch.tensor([t for each in admitted for t in each.request.prompt_ids], device=device)
-        slots = torch.arange(first, len(self._running), device=device)
-        states = self._model.prefill(flat, layout, self._cache, slots)
-        ends = torch.tensor([each.length for each in admitted], device=device).cumsum(0) - 1
-        return self._sample(states[ends], first)
+        states = self._model.read(admission.pieces, self._cache)
+        for each, index in admission.joining:
+            self._move(admission.pieces[index].slot, len(self._running), each.length)
+            self._running.append(each)
+        joined = self._running[first:]
+        if not joined:
+            return []
+        self._rows.put(first, [each.request for each in joined])
+        return self._sample(states[[index for _, index in admission.joining]], first)
+
+    def _begin(self, each: _Running, slot: int, admission: _Admission) -> bool:
+        """Read a prompt, or the part of it that fits, unless another step had better do it."""
+        leader = admission.leaders.get(tuple(each.ids))
+        if leader is not None:
+            each.length = len(each.ids)
+            admission.joining.append((each, leader))
+            return True
+        known, source = self._known(each.ids)
+        rest = len(each.ids) - known
+        if rest > admission.budget and admission.pieces and rest <= self._portion:
+            return False
+        self._grow(len(each.ids) + 1)
+        if rest > admission.budget:
+            self._reading, slot = each, self._slots
+        if isinstance(source, int):
+            self._cache.copy(source, slot, known)
+        elif source is not None:
+            self._cache.put(slot, source, known)
+        each.length = known
+        admission.read(each, slot, min(rest, admission.budget))
+        return True
+
+    def _go_on(self, each: _Running, admission: _Admission) -> None:
+        """Read the next portion of a long prompt."""
+        admission.read(each, self._slots, min(admission.budget, len(each.ids) - each.length))
+        if each.length == len(each.ids):
+            self._reading = None
+
+    def _known(self, prompt_ids: list[int]) -> tuple[int, int | Span | None]:
+        """How many tokens of a prompt need no reading, and the slot or span that has them; the last one always does."""
+        if not self._cache.partial:
+            return 0, None
+        known, source = self._kept.find(prompt_ids)
+        best: tuple[int, int | Span | None] = (known, source)
+        for slot, each in enumerate(self._running):
+            known = min(each.length, shared(each.ids, prompt_ids))
+            if known > best[0]:
+                best = known, slot
+        known = min(best[0], len(prompt_ids) - 1)
+        return (known, best[1]) if known >= WORTH_SHARING else (0, None)
 
     def _decode(self) -> list[Token]:
-        running = self._running
-        self._grow(max(each.length for each in running) + 1)
-        device = self._model.device
-        last = torch.tensor([each.last for each in running], device=device)
-        places = torch.tensor([each.length for each in running], device=device)
-        states = self._model.step(last, self._cache, places)
-        for each in running:
+        count = len(self._running)
+        longest = max(each.length for each in self._running) + 1
+        self._grow(longest)
+        places = self._rows.places[:count]
+        states = self._model.step(self._rows.last[:count], self._cache, places, longest)
+        places += 1
+        for each in self._running:
             each.length += 1
         return self._sample(states, 0)
 
     def _sample(self, states: torch.Tensor, first: int) -> list[Token]:
         """Draw a token for the running completions from slot `first` on; release those that end."""
         running = self._running[first:]
-        settings = [each.request for each in running]
-        device = states.device
-        sampling = RowSampling(
-            temperature=torch.tensor([each.temperature for each in settings], device=device),
-            top_p=torch.tensor([each.top_p for each in settings], device=device),
-            uniform=torch.cat([torch.rand(1, generator=each.random) for each in running]).to(device),
+        requests = [each.request for each in running]
+        drawn = draw(
+            self._model.logits(states),
+            self._rows.sampling(first, requests),
+            edits=self._edits(running),
+            top=max(each.top_logprobs for each in requests),
         )
-        drawn, logprobs = draw(self._model.logits(states), sampling)
+        self._rows.drew(first, drawn.tokens)
+        best = _best(drawn, requests)
         tokens = []
-        for each, token_id, logprob in zip(running, drawn.tolist(), logprobs.tolist(), strict=True):
-            each.last = token_id
-            each.made += 1
-            tokens.append(Token(each.key, token_id, logprob, self._finish_reason(each)))
+        for each, token_id, logprob, top in zip(
+            running, drawn.tokens.tolist(), drawn.logprobs.tolist(), best, strict=True
+        ):
+            each.ids.append(token_id)
+            if each.request.has_penalties:
+                each.drawn[token_id] += 1
+            tokens.append(Token(each.key, token_id, logprob, self._finish_reason(each), top))
         for slot in range(len(self._running) - 1, first - 1, -1):
             if tokens[slot - first].finish_reason:
                 self._release(slot)
         return tokens
 
+    def _edits(self, running: list[_Running]) -> Edits | None:
+        """What biases and penalties add to single logits. Penalties as OpenAI defines them: on what was drawn."""
+        changes = [(row, *change) for row, each in enumerate(running) for change in _changes(each)]
+        if not changes:
+            return None
+        device = self._model.device
+        rows, tokens, amounts = zip(*changes, strict=True)
+        return Edits(
+            torch.tensor(rows, device=device),
+            torch.tensor(tokens, device=device),
+            torch.tensor(amounts, dtype=torch.float32, device=device),
+        )
+
     def _finish_reason(self, each: _Running) -> Literal["stop", "length"] | None:
-        if each.last in self._stop_ids:
+        if each.ids[-1] in self._stop_ids or each.ids[-1] in each.request.stop_ids:
             return "stop"
         # The last token stands in the context too, though it never enters the cache.
-        if each.made >= each.request.max_tokens or each.length + 1 >= self.context_length:
+        if each.made >= each.request.max_tokens or len(each.ids) >= self.context_length:
             return "length"
         return None
 
     def _release(self, slot: int) -> None:
-        last = len(self._running) - 1
+        """Free a slot: the last running completion moves into it."""
+        each, last = self._running[slot], len(self._running) - 1
+        self._kept.keep(each.ids[: each.length], lambda: self._cache.take(slot, each.length))
         if slot != last:
-            moved = self._running[last]
-            self._cache.move(last, slot, moved.length)
-            self._running[slot] = moved
+            self._running[slot] = self._running[last]
+            self._rows.move(last, slot)
+            self._move(last, slot, self._running[slot].length)
         self._running.pop()
+
+    def _move(self, source: int, target: int, length: int) -> None:
+        if source != target:
+            self._cache.copy(source, target, length)
 
     def _grow(self, length: int) -> None:
         """Make the cache hold at least `length` places a slot."""
@@ -214,6 +334,22 @@ class Batch:
             return
         self._room = min(max(2 * self._room, -(-length // _CACHE_STEP) * _CACHE_STEP), self.context_length)
         self._cache = self._cache.grown(self._room)
+
+
+def _changes(each: _Running) -> Iterator[tuple[int, float]]:
+    """Tokens whose logits a request changes, and by how much."""
+    request = each.request
+    yield from request.logit_bias.items()
+    for token_id, count in each.drawn.items():
+        yield token_id, -request.presence_penalty - count * request.frequency_penalty
+
+
+def _best(drawn: Drawn, requests: list[Request]) -> list[tuple[tuple[int, float], ...]]:
+    """The most probable tokens of each row, as many as its request asks for."""
+    if drawn.top_ids is None or drawn.top_logprobs is None:
+        return [()] * len(requests)
+    rows = zip(drawn.top_ids.tolist(), drawn.top_logprobs.tolist(), requests, strict=True)
+    return [tuple(zip(ids, logs, strict=True))[: each.top_logprobs] for ids, logs, each in rows]
 
 
 def complete(

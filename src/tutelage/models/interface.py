@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -13,14 +15,47 @@ from tutelage.models.adapters import AdapterHost
 from tutelage.models.layout import Layout
 
 
-class Cache(Protocol):
-    """What a model remembers of running sequences, one a slot."""
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some tokens of a sequence, to be read into a slot that holds the first `start` tokens already."""
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """Bring the first `length` tokens of a slot into another one; `source` is free afterwards."""
+    token_ids: Sequence[int]
+    slot: int
+    start: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a cache remembers of the first tokens of one sequence, taken out of its slot."""
+
+    content: Tensor
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.content.nbytes
+
+
+class Cache(Protocol):
+    """What a model remembers of running sequences, one a slot.
+
+    partial: whether it can go on from a part of what a slot holds. Where it cannot, `take` and `put` are never called,
+    and `copy` only with all that a slot holds.
+    """
+
+    partial: bool
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Make a slot begin with the first `length` tokens of another one."""
 
     def grown(self, length: int) -> Cache:
         """The same contents, with room for `length` tokens in every slot."""
+
+    def take(self, slot: int, length: int) -> Span:
+        """A copy of the first `length` tokens of a slot."""
+
+    def put(self, slot: int, span: Span, length: int) -> None:
+        """Make a slot begin with the first `length` tokens of a span."""
 
 
 class CausalModel(AdapterHost, ABC):
@@ -56,18 +91,18 @@ class CausalModel(AdapterHost, ABC):
 
     @abstractmethod
     def new_cache(self, slots: int, length: int) -> Cache:
-        """Room for `slots` sequences of up to `length` tokens."""
+        """Room for `slots` sequences of up to `length` tokens, read and stepped with the adapter active now."""
 
     @abstractmethod
-    def prefill(self, token_ids: Tensor, layout: Layout, cache: Any, slots: Tensor) -> Tensor:
-        """Read whole prompts into slots of a cache that `new_cache` made. Returns states (tokens, width).
+    def read(self, pieces: Sequence[Piece], cache: Any) -> Tensor:
+        """Read pieces of different sequences into slots of a cache that `new_cache` made.
 
-        layout: of plain sequences; the i-th goes into slot `slots[i]`.
+        Returns the states of the pieces' last tokens, (pieces, width).
         """
 
     @abstractmethod
-    def step(self, token_ids: Tensor, cache: Any, places: Tensor) -> Tensor:
+    def step(self, token_ids: Tensor, cache: Any, places: Tensor, longest: int) -> Tensor:
         """One more token in each of the first n slots. token_ids, places: (n,) -> states (n, width).
 
-        places: how many tokens each of the slots holds before.
+        places: how many tokens each of the slots holds before; longest: more than any of them.
         """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from tutelage.errors import ModelError
+from tutelage.models import decoding
 from tutelage.models.adapters import AdaptedLinear, AdapterSwitch
-from tutelage.models.interface import CausalModel
+from tutelage.models.decoding import KeyValueCache
+from tutelage.models.interface import CausalModel, Piece
 from tutelage.models.layout import Layout
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -42,22 +45,6 @@ class Architecture:
     rope_theta: float
     rope_scaling: dict[str, Any] | None
     tied_head: bool
-
-
-class KeyValueCache:
-    """Keys and values of running sequences. keys, values: (layers, slots, key_heads, length, head_width)."""
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        self.keys = keys
-        self.values = values
-
-    def move(self, source: int, target: int, length: int) -> None:
-        self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
-        self.values[:, target, :, :length] = self.values[:, source, :, :length]
-
-    def grown(self, length: int) -> KeyValueCache:
-        room = (0, 0, 0, length - self.keys.shape[3])
-        return KeyValueCache(F.pad(self.keys, room), F.pad(self.values, room))
 
 
 class Block(nn.Module):
@@ -138,35 +125,6 @@ class Block(nn.Module):
             x = x.index_select(0, layout.gather.flatten())
         return x.view(*layout.gather.shape, *x.shape[1:]).transpose(1, 2)
 
-    def prefill(
-        self, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout, into: tuple[KeyValueCache, Tensor]
-    ) -> Tensor:
-        """As `forward`, and keep the keys and values of row i in slot `slots[i]` of the cache."""
-        cache, slots = into
-        q, k, v = (self._rows(each, layout) for each in self.project(x, cos, sin))
-        cache.keys[self.index, slots, :, : k.shape[2]] = k
-        cache.values[self.index, slots, :, : k.shape[2]] = v
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        flat = attended.transpose(1, 2).reshape(layout.gather.numel(), -1)
-        return self.finish(x, flat if layout.is_plain else flat.index_select(0, layout.scatter))
-
-    def step(
-        self, x: Tensor, cos: Tensor, sin: Tensor, cache: KeyValueCache, places: Tensor, mask: Tensor
-    ) -> Tensor:
-        """One token for each of the first n slots. x: (n, width); places: (n,); mask: (n, 1, 1, longest)."""
-        shape, n, longest = self.shape, x.shape[0], mask.shape[-1]
-        q, k, v = self.project(x, cos, sin)
-        rows = torch.arange(n, device=x.device)
-        keys, values = cache.keys[self.index], cache.values[self.index]
-        keys[rows, :, places] = k
-        values[rows, :, places] = v
-        # The queries that share a key head stand as rows of one small matrix: no key is ever repeated.
-        grouped = q.reshape(n, shape.key_heads, shape.heads // shape.key_heads, shape.head_width)
-        attended = F.scaled_dot_product_attention(
-            grouped, keys[:n, :, :longest], values[:n, :, :longest], attn_mask=mask
-        )
-        return self.finish(x, attended.reshape(n, -1))
-
 
 class Transformer(CausalModel):
     """A decoder of the Llama family. Its weights are frozen; adapters are what trains."""
@@ -211,26 +169,13 @@ class Transformer(CausalModel):
         return self._end(x)
 
     def new_cache(self, slots: int, length: int) -> KeyValueCache:
-        shape = self.shape
-        size = (shape.layers, slots, shape.key_heads, length, shape.head_width)
-        return KeyValueCache(self.embedding.new_zeros(size), self.embedding.new_zeros(size))
+        return decoding.new_cache(self, slots, length)
 
-    def prefill(self, token_ids: Tensor, layout: Layout, cache: KeyValueCache, slots: Tensor) -> Tensor:
-        x, cos, sin = self._start(token_ids, layout.positions)
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            x = block.prefill(x, cos, sin, layout, (cache, slots))
-        return self._end(x)
+    def read(self, pieces: Sequence[Piece], cache: KeyValueCache) -> Tensor:
+        return decoding.read(self, pieces, cache)
 
-    def step(self, token_ids: Tensor, cache: KeyValueCache, places: Tensor) -> Tensor:
-        x, cos, sin = self._start(token_ids, places)
-        longest = int(places.max()) + 1
-        hidden = torch.arange(longest, device=places.device) > places[:, None]
-        mask = torch.zeros(hidden.shape, dtype=x.dtype, device=x.device).masked_fill_(hidden, -math.inf)
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            x = block.step(x, cos, sin, cache, places, mask[:, None, None])
-        return self._end(x)
+    def step(self, token_ids: Tensor, cache: KeyValueCache, places: Tensor, longest: int) -> Tensor:
+        return decoding.step(self, token_ids, cache, places, longest)
 
     def _start(self, token_ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = F.embedding(token_ids, self.embedding)

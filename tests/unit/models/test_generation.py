@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from tutelage.errors import ContextTooLong
+from tutelage.errors import ContextTooLong, InvalidRequest
 from tutelage.models import generation
 from tutelage.models.generation import Batch, Completion, Request, Token, complete
 from tutelage.models.layout import sequences
@@ -36,7 +36,10 @@ def request(length: int = 5, **settings: Any) -> Request:
     return Request(prompt_ids=tuple(prompt), **{"max_tokens": 12, **settings})
 
 
-@pytest.mark.parametrize("family", ["llama 3 rope", "qwen3"])
+FAMILIES = ["llama", "llama, untied, with biases", "llama 3 rope", "linear rope", "mistral", "qwen2", "qwen3"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_completions_equal_transformers_generate(pair: Callable[[str], Any], family: str) -> None:
     both = pair(family)
     prompts = [[5, 9, 33, 7], [88, 14, 3], [60] * 9]
@@ -46,6 +49,10 @@ def test_greedy_completions_equal_transformers_generate(pair: Callable[[str], An
             torch.tensor([prompt]), do_sample=False, max_new_tokens=24, eos_token_id=[2, 11]
         )
         assert list(ours.token_ids) == theirs[0, len(prompt) :].tolist()
+        with torch.no_grad():
+            logs = both.theirs(theirs).logits[0].log_softmax(dim=-1)
+        expected = logs[:-1].gather(1, theirs[0, 1:, None])[len(prompt) - 1 :, 0]
+        assert_close(torch.tensor(ours.logprobs), expected, atol=1e-4, rtol=0)
 
 
 REQUESTS = st.builds(
@@ -193,15 +200,189 @@ def test_a_cancelled_completion_gives_up_its_slot_at_once(tiny: LoadedModel) -> 
     assert batch.step() == []
 
 
-def test_prompts_are_read_in_portions_and_a_long_one_alone(
-    monkeypatch: pytest.MonkeyPatch, tiny: LoadedModel
-) -> None:
-    """Completions under way wait for no more than PREFILL_TOKENS of others' prompts."""
+def test_prompts_are_read_in_portions(monkeypatch: pytest.MonkeyPatch, tiny: LoadedModel) -> None:
+    """Completions under way wait for no more than a portion of others' prompts; what does not fit is cut up."""
     monkeypatch.setattr(generation, "PREFILL_TOKENS", 10)
-    batch = Batch(tiny.model, frozenset(), slots=8)
-    a, b, c, d = (batch.add(request(length, max_tokens=9)) for length in (5, 5, 40, 1))
-    seen = [keys_of(batch.step()) for _ in range(3)]
-    assert seen == [{a, b}, {a, b, c}, {a, b, c, d}]
+    batch = Batch(tiny.model, frozenset(), slots=8, portion=8)
+    a, b, c, d = (batch.add(request(length, max_tokens=20, seed=length)) for length in (5, 4, 20, 7))
+    seen = [keys_of(batch.step()) for _ in range(5)]
+    assert seen == [{a, b}, {a, b}, {a, b}, {a, b, c}, {a, b, c, d}]
+
+
+def test_a_prompt_in_portions_is_answered_as_in_one(exact: Transformer) -> None:
+    requests = [request(length, seed=length) for length in (30, 3, 61, 5, 29)]
+    batch = Batch(exact, ENDS, slots=3, portion=7)
+    keys = [batch.add(each) for each in requests]
+    drawn = run(batch)
+    for key, each in zip(keys, requests, strict=True):
+        assert tuple(token.token_id for token in drawn[key]) == alone(exact, each).token_ids
+
+
+def test_a_prompt_given_up_halfway_leaves_no_trace(
+    monkeypatch: pytest.MonkeyPatch, exact: Transformer
+) -> None:
+    monkeypatch.setattr(generation, "PREFILL_TOKENS", 7)
+    batch = Batch(exact, ENDS, slots=3, portion=7)
+    first, long, last = batch.add(request(4)), batch.add(request(40)), batch.add(request(5, seed=1))
+    assert long not in keys_of(batch.step()) | keys_of(batch.step())
+    batch.cancel(long)
+    drawn = run(batch)
+    assert long not in drawn
+    assert tuple(token.token_id for token in drawn[last]) == alone(exact, request(5, seed=1)).token_ids
+    assert first not in drawn or drawn[first][-1].finish_reason
+
+
+class Reads:
+    """Counts what a model reads and steps."""
+
+    def __init__(self, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pieces: list[list[Any]] = []
+        read = model.read
+
+        def counted(pieces: list[Any], cache: Any) -> Any:
+            self.pieces.append(list(pieces))
+            return read(pieces, cache)
+
+        monkeypatch.setattr(model, "read", counted)
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(piece.token_ids) for pieces in self.pieces for piece in pieces)
+
+
+def test_requests_that_share_a_prompt_read_it_once(
+    exact: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = Reads(exact, monkeypatch)
+    prompts = {length: request(length).prompt_ids for length in (20, 24)}
+    requests = [
+        Request(prompt_ids=prompts[length], max_tokens=12, seed=seed)
+        for length, seed in ((20, 1), (24, 9), (20, 2), (20, 3), (24, 8))
+    ]
+    found = complete(exact, ENDS, requests)
+    assert reads.tokens == 44
+    assert [each.token_ids for each in found] == [alone(exact, each).token_ids for each in requests]
+    assert len({each.token_ids for each in found}) > 2
+
+
+def test_a_prompt_that_runs_already_is_not_read_again(
+    exact: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = Reads(exact, monkeypatch)
+    batch = Batch(exact, frozenset(), slots=4)
+    batch.add(request(40, max_tokens=30))
+    batch.step()
+    again = Request(prompt_ids=request(40).prompt_ids, max_tokens=12, seed=5)
+    longer = Request(prompt_ids=(*request(40).prompt_ids[:30], 7, 8, 9), max_tokens=12, seed=5)
+    keys = [batch.add(again), batch.add(longer)]
+    drawn = run(batch)
+    assert reads.tokens == 40 + 1 + 3
+    for key, each in zip(keys, (again, longer), strict=True):
+        assert [token.token_id for token in drawn[key]] == list(
+            complete(exact, frozenset(), [each])[0].token_ids
+        )
+
+
+def test_the_next_turn_of_a_chat_reads_only_what_is_new(
+    exact: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = Batch(exact, frozenset(), slots=2, kept_bytes=1 << 24)
+    first = request(50, max_tokens=10)
+    batch.add(first)
+    (answer,) = run(batch).values()
+    said = [token.token_id for token in answer]
+    follow_up = Request(prompt_ids=(*first.prompt_ids, *said, 5, 6, 7), max_tokens=12, seed=2)
+    other = Request(prompt_ids=(*first.prompt_ids, *said[:4], 99, 98), max_tokens=12, seed=3)
+    expected = [complete(exact, frozenset(), [each])[0].token_ids for each in (follow_up, other)]
+    reads = Reads(exact, monkeypatch)
+    keys = [batch.add(follow_up), batch.add(other)]
+    drawn = run(batch)
+    # The last token drawn was never read.
+    assert [len(piece.token_ids) for piece in reads.pieces[0]] == [4, 2]
+    assert [tuple(token.token_id for token in drawn[key]) for key in keys] == expected
+
+
+def test_what_is_kept_stays_within_its_room(exact: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_token = 2 * exact.shape.layers * exact.shape.key_heads * exact.shape.head_width * 8
+    batch = Batch(exact, frozenset(), slots=1, kept_bytes=110 * a_token)
+    first, second, third = (request(50, seed=seed, max_tokens=2) for seed in (1, 2, 3))
+    reads = Reads(exact, monkeypatch)
+    for each in (first, second, first, third, first, second):
+        batch.add(each)
+        run(batch)
+    # Each needs 51 tokens: two fit, and the one that was not used for longest goes.
+    assert [len(pieces[0].token_ids) for pieces in reads.pieces] == [50, 50, 1, 50, 1, 50]
+
+
+def test_a_bias_forbids_and_forces_tokens(tiny: LoadedModel) -> None:
+    free = complete(tiny.model, frozenset(), [request(temperature=0.0)])[0].token_ids
+    without = complete(
+        tiny.model, frozenset(), [request(temperature=0.0, logit_bias=dict.fromkeys(set(free), -100))]
+    )[0].token_ids
+    assert not set(free) & set(without)
+    forced = complete(tiny.model, frozenset(), [request(logit_bias={77: 1000})])[0]
+    assert set(forced.token_ids) == {77}
+    assert min(forced.logprobs) < -1
+
+
+def test_penalties_act_on_what_was_drawn_and_only_in_their_row(tiny: LoadedModel) -> None:
+    """Frequency counts every time, presence once; the prompt does not count. As in OpenAI's formula."""
+    bias = {77: 100.0, 88: 99.0, 99: 97.5}
+
+    def drawn(**settings: float) -> list[int]:
+        plain = request(max_tokens=6, temperature=0.0, logit_bias=bias)
+        mine = request(max_tokens=6, temperature=0.0, logit_bias=bias, **settings)
+        first, second = complete(tiny.model, frozenset(), [plain, mine])
+        assert first.token_ids == (77,) * 6
+        return list(second.token_ids)
+
+    def expected(presence: float, frequency: float) -> list[int]:
+        counts: dict[int, int] = {}
+        found: list[int] = []
+        for _ in range(6):
+            hidden = tiny.model.hidden(
+                torch.tensor([*request().prompt_ids, *found]), sequences([5 + len(found)])
+            )
+            logits = tiny.model.logits(hidden)[-1].detach()
+            for token, amount in bias.items():
+                logits[token] += amount
+            for token, count in counts.items():
+                logits[token] -= count * frequency + (count > 0) * presence
+            found.append(int(logits.argmax()))
+            counts[found[-1]] = counts.get(found[-1], 0) + 1
+        return found
+
+    for presence, frequency in ((2.0, 0.0), (0.0, 1.0), (1.0, 0.7), (-2.0, 0.0)):
+        assert drawn(presence_penalty=presence, frequency_penalty=frequency) == expected(presence, frequency)
+    assert len(set(drawn(frequency_penalty=8.0))) == 3
+
+
+def test_a_request_has_end_tokens_of_its_own(tiny: LoadedModel) -> None:
+    free = complete(tiny.model, frozenset(), [request(max_tokens=20)])[0].token_ids
+    own = request(max_tokens=20, stop_ids=frozenset({free[4]}))
+    ended, other = complete(tiny.model, frozenset(), [own, request(max_tokens=20)])
+    assert ended.token_ids == free[: free.index(free[4]) + 1]
+    assert ended.finish_reason == "stop"
+    assert other.token_ids == free
+
+
+def test_the_most_probable_tokens_are_named_for_those_who_ask(tiny: LoadedModel) -> None:
+    batch = Batch(tiny.model, frozenset(), slots=3)
+    none, two, five = (batch.add(request(top_logprobs=n, temperature=0.0, max_tokens=3)) for n in (0, 2, 5))
+    drawn = run(batch)
+    assert [len(token.top_logprobs) for token in drawn[none]] == [0] * 3
+    assert [len(token.top_logprobs) for token in drawn[two]] == [2] * 3
+    for first, second in zip(drawn[two], drawn[five], strict=True):
+        assert second.top_logprobs[:2] == first.top_logprobs
+        assert first.top_logprobs[0] == (first.token_id, pytest.approx(first.logprob))
+
+
+@pytest.mark.parametrize("token", [-1, 264])
+def test_a_bias_for_no_token_is_refused(tiny: LoadedModel, token: int) -> None:
+    batch = Batch(tiny.model, frozenset(), slots=1)
+    with pytest.raises(InvalidRequest, match=f"no token {token}"):
+        batch.add(request(logit_bias={token: 1.0}))
+    assert not batch.busy
 
 
 def test_a_cache_that_grows_loses_nothing(monkeypatch: pytest.MonkeyPatch, exact: Transformer) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tutelage.models import sampling
-from tutelage.models.sampling import RowSampling, draw
+from tutelage.models.sampling import Edits, RowSampling, draw, uniforms
 
 SHARES = torch.tensor([0.05, 0.4, 0.0, 0.25, 0.2, 0.1])
 CHI_SQUARE_99999 = 30.9  # its 99.999th percentile for 6 classes (5 degrees of freedom)
@@ -16,10 +16,24 @@ CHI_SQUARE_99999 = 30.9  # its 99.999th percentile for 6 classes (5 degrees of f
 
 def draw_many(logits: Tensor, *, temperature: float, top_p: float, rows: int = 20000) -> Tensor:
     """How often each token is drawn, (vocabulary,)."""
-    uniform = torch.rand(rows, generator=torch.Generator().manual_seed(0))
-    same = RowSampling(torch.full((rows,), temperature), torch.full((rows,), top_p), uniform)
-    tokens, _ = draw(logits.expand(rows, -1), same)
+    same = sampling_of([temperature] * rows, [top_p] * rows)
+    tokens = draw(logits.expand(rows, -1), same).tokens
     return torch.bincount(tokens, minlength=len(logits)).float()
+
+
+def sampling_of(temperature: list[float], top_p: list[float], first_seed: int = 0) -> RowSampling:
+    """Rows with seeds of their own, at the place 3 of their completions."""
+    warm = [p for t, p in zip(temperature, top_p, strict=True) if t > 0]
+    return RowSampling(
+        temperature=torch.tensor(temperature),
+        top_p=torch.tensor(top_p),
+        seed=first_seed + torch.arange(len(top_p)),
+        place=torch.full((len(top_p),), 3),
+        any_greedy=0.0 in temperature,
+        any_tempered=any(t not in (0, 1) for t in temperature),
+        any_cut=any(p < 1 for p in warm),
+        any_whole=1 in warm,
+    )
 
 
 def check(counts: Tensor, expected: Tensor) -> None:
@@ -40,11 +54,11 @@ def test_temperature_sharpens_the_shares() -> None:
 @pytest.mark.parametrize(
     ("top_p", "kept"), [(0.3, [1]), (0.41, [1, 3]), (0.8, [1, 3, 4]), (0.9, [1, 3, 4, 5]), (0.0, [1])]
 )
-@pytest.mark.parametrize("candidates", [512, 2])
+@pytest.mark.parametrize("candidates", [(64, 1024), (2, 3), (1,)])
 def test_top_p_draws_from_the_smallest_set_that_reaches_it(
-    monkeypatch: pytest.MonkeyPatch, top_p: float, kept: list[int], candidates: int
+    monkeypatch: pytest.MonkeyPatch, top_p: float, kept: list[int], candidates: tuple[int, ...]
 ) -> None:
-    monkeypatch.setattr(sampling, "_TOP_P_CANDIDATES", candidates)
+    monkeypatch.setattr(sampling, "TOP_P_CANDIDATES", candidates)
     expected = torch.zeros_like(SHARES)
     expected[kept] = SHARES[kept]
     check(draw_many(SHARES.log(), temperature=1.0, top_p=top_p), expected)
@@ -56,17 +70,63 @@ def test_top_p_looks_at_the_tempered_shares() -> None:
     assert counts[1] == 500
 
 
-def test_rows_keep_their_own_settings() -> None:
-    logits = SHARES.log().expand(4, -1)
-    mixed = RowSampling(
-        temperature=torch.tensor([0.0, 1.0, 1.0, 0.5]),
-        top_p=torch.tensor([1.0, 1.0, 0.5, 1.0]),
-        uniform=torch.tensor([0.99, 0.99, 0.99, 0.0]),
-    )
-    tokens, logprobs = draw(logits, mixed)
-    assert tokens.tolist() == [1, 5, 3, 0]
+def test_rows_keep_their_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "uniforms", lambda *_: torch.tensor([0.99, 0.99, 0.99, 0.0]))
+    drawn = draw(SHARES.log().expand(4, -1), sampling_of([0.0, 1.0, 1.0, 0.5], [1.0, 1.0, 0.5, 1.0]))
+    assert drawn.tokens.tolist() == [1, 5, 3, 0]
     # Whatever the settings, log-probabilities are those of the model.
-    assert_close(logprobs, SHARES[tokens].log())
+    assert_close(drawn.logprobs, SHARES[drawn.tokens].log())
+
+
+def test_the_most_probable_tokens_are_named() -> None:
+    drawn = draw(SHARES.log()[None], sampling_of([0.5], [0.5]), top=3)
+    assert drawn.top_ids is not None
+    assert drawn.top_logprobs is not None
+    assert drawn.top_ids.tolist() == [[1, 3, 4]]
+    assert_close(drawn.top_logprobs, SHARES[[1, 3, 4]].log()[None])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 0.01])
+def test_edits_change_what_is_drawn_and_not_its_log_probability(temperature: float) -> None:
+    edits = Edits(torch.tensor([0, 1, 1]), torch.tensor([0, 5, 5]), torch.tensor([100.0, 60.0, 40.0]))
+    drawn = draw(SHARES.log().expand(3, -1), sampling_of([temperature] * 3, [1.0] * 3), edits=edits)
+    assert drawn.tokens[:2].tolist() == [0, 5]
+    assert_close(drawn.logprobs, SHARES[drawn.tokens].log())
+
+
+def test_a_token_that_cannot_be_has_a_finite_log_probability() -> None:
+    edits = Edits(torch.tensor([0]), torch.tensor([2]), torch.tensor([1000.0]))
+    logits = SHARES.clamp_min(1e-40).log() * 2
+    drawn = draw(logits[None], sampling_of([1.0], [1.0]), edits=edits)
+    assert drawn.tokens.tolist() == [2]
+    assert -100 < float(drawn.logprobs) < -80
+
+
+@pytest.mark.parametrize("size", [1, 7, 264, 1000, 49152])
+def test_any_vocabulary_is_looked_up(size: int) -> None:
+    """Of equal shares, the one drawn stands where the number stands between 0 and 1."""
+    rows = sampling_of([1.0] * 50, [1.0] * 50)
+    drawn = draw(torch.zeros(50, size), rows)
+    expected = (uniforms(rows.seed, rows.place) * size).long()
+    assert (drawn.tokens - expected).abs().max() <= (1 if size > 1000 else 0)
+
+
+def test_numbers_are_uniform_and_have_nothing_in_common() -> None:
+    seeds, places = torch.arange(-200, 200)[:, None], torch.arange(400)[None]
+    numbers = uniforms(seeds, places)
+    assert bool(((numbers >= 0) & (numbers < 1)).all())
+    counts = torch.histc(numbers, bins=100, min=0, max=1)
+    expected = numbers.numel() / 100
+    assert (
+        (counts - expected) ** 2 / expected
+    ).sum() < 180  # far beyond the 99.999th percentile of 99 degrees
+    for first, second in (
+        (numbers[1:], numbers[:-1]),
+        (numbers[:, 1:], numbers[:, :-1]),
+        (numbers, numbers.T),
+    ):
+        correlation = torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1]
+        assert abs(correlation) < 0.015
 
 
 def test_temperature_0_takes_the_best_token_at_any_draw() -> None:
@@ -75,9 +135,14 @@ def test_temperature_0_takes_the_best_token_at_any_draw() -> None:
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])
-def test_the_ends_of_the_unit_interval_never_draw_an_impossible_token(uniform: float) -> None:
-    logits = torch.tensor([-torch.inf, 0.0, 0.3, -0.2, -torch.inf])
-    ends = RowSampling(torch.ones(1), torch.ones(1), torch.tensor([uniform]))
-    tokens, logprobs = draw(logits[None], ends)
-    assert tokens.item() == (1 if uniform == 0 else 3)
-    assert bool(logprobs.isfinite().all())
+@pytest.mark.parametrize("places", [3, 64])
+def test_the_ends_of_the_unit_interval_never_draw_an_impossible_token(
+    monkeypatch: pytest.MonkeyPatch, uniform: float, places: int
+) -> None:
+    monkeypatch.setattr(sampling, "uniforms", lambda *_: torch.tensor([uniform]))
+    likely = torch.linspace(-1, 1, places)
+    logits = torch.full((places + 64,), -torch.inf)
+    logits[32 : 32 + places] = likely
+    drawn = draw(logits[None], sampling_of([1.0], [1.0]))
+    assert drawn.tokens.item() == (32 if uniform == 0 else 31 + places)
+    assert bool(drawn.logprobs.isfinite().all())

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tutelage.errors import ModelError
+from tutelage.models.adapters import AdapterShape
+from tutelage.models.interface import Piece
 from tutelage.models.layout import sequences, trees
 from tutelage.models.loading import LoadedModel, load_model
 from tutelage.models.transformer import Transformer, read_architecture, read_tensors
@@ -44,21 +46,66 @@ def test_logits_equal_transformers(pair: Callable[[str], Any], family: str) -> N
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_a_prompt_and_steps_equal_one_pass(pair: Callable[[str], Any], family: str) -> None:
+def test_pieces_and_steps_equal_one_pass(pair: Callable[[str], Any], family: str) -> None:
     model = pair(family).ours
     token_ids = random_ids(20, 9, 14)
     cache = model.new_cache(4, 32)
-    lengths = [len(ids) - 4 for ids in token_ids]
-    prompts = torch.cat([ids[:-4] for ids in token_ids])
     # Slot 2 holds the first sequence, slot 0 the second: slots are named, not counted.
-    states = model.prefill(prompts, sequences(lengths), cache, torch.tensor([2, 0, 1]))
-    close(states, torch.cat([whole(model, ids)[:-4] for ids in token_ids]))
+    slots = (2, 0, 1)
+    starts = [0] * 3
+    for counts in ((12, 5, 4), (4, 0, 6)):
+        pieces = [
+            Piece(ids[start : start + count].tolist(), slot, start)
+            for ids, slot, start, count in zip(token_ids, slots, starts, counts, strict=True)
+            if count
+        ]
+        starts = [start + count for start, count in zip(starts, counts, strict=True)]
+        expected = [
+            whole(model, token_ids[slots.index(p.slot)])[p.start + len(p.token_ids) - 1] for p in pieces
+        ]
+        close(model.read(pieces, cache), torch.stack(expected))
     ordered = [token_ids[1], token_ids[2], token_ids[0]]
     for step in range(4):
         places = torch.tensor([len(ids) - 4 + step for ids in ordered])
         last = torch.stack([ids[place] for ids, place in zip(ordered, places, strict=True)])
         expected = [whole(model, ids)[place] for ids, place in zip(ordered, places, strict=True)]
-        close(model.step(last, cache, places), torch.stack(expected))
+        close(model.step(last, cache, places, 20), torch.stack(expected))
+
+
+@torch.no_grad()
+def test_a_sequence_goes_on_in_another_slot_and_from_a_span(pair: Callable[[str], Any]) -> None:
+    model = pair("qwen3").ours
+    (token_ids,) = random_ids(12)
+    cache = model.new_cache(3, 16)
+    model.read([Piece(token_ids[:10].tolist(), 1)], cache)
+    span = cache.take(1, 9)
+    assert span.size == 9 * 2 * 2 * 16 * 2 * 4
+    cache.copy(1, 0, 7)
+    cache = cache.grown(40)
+    cache.put(2, span, 8)
+    rest = [Piece(token_ids[start:].tolist(), slot, start) for slot, start in ((0, 7), (2, 8))]
+    close(model.read(rest, cache), whole(model, token_ids)[-1].expand(2, -1))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@torch.no_grad()
+def test_an_adapter_is_read_and_stepped_as_it_is_trained(
+    pair: Callable[[str], Any], tmp_path: Path, family: str
+) -> None:
+    shape = read_architecture(pair(family).folder)
+    assert shape is not None
+    model = Transformer(shape, read_tensors(pair(family).folder, torch.float32, torch.device("cpu")))
+    model.add_adapter("policy", AdapterShape(rank=3, alpha=6), seed=0)
+    for index, parameter in enumerate(model.adapter_parameters("policy")):
+        parameter.copy_(0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)))
+    (token_ids,) = random_ids(12)
+    bare = whole(model, token_ids)
+    with model.using("policy"):
+        adapted = whole(model, token_ids)
+        cache = model.new_cache(1, 16)
+    assert (bare - adapted).abs().max() > 0.1
+    close(model.read([Piece(token_ids[:11].tolist(), 0)], cache), adapted[10:11])
+    close(model.step(token_ids[11:], cache, torch.tensor([11]), 12), adapted[11:])
 
 
 def whole(model: Transformer, token_ids: Tensor) -> Tensor:
