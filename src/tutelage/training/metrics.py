@@ -67,13 +67,16 @@ class Run:
                     "the recipe has changed since this run began",
                     hint="start a new run, or restore the recipe",
                 )
-        elif resume and folder.exists():
+        elif resume and any(folder.glob("[!.]*")):  # an empty one is a run that was killed at once
             raise NotFound("there is no run to resume", hint=f"{folder} holds no config.json")
         with _writing(config):
             folder.mkdir(parents=True, exist_ok=True)
             if not config.exists():
                 write_json(config, settings)
-        return cls(folder, stage, progress)
+        run = cls(folder, stage, progress)
+        if run.finished:
+            run._drop_checkpoints()  # it was killed while it did so itself
+        return run
 
     @property
     def finished(self) -> bool:
@@ -118,8 +121,11 @@ class Run:
         file = self.folder / "manifest.json"
         with _writing(file):
             write_json(file, manifest)
-        for checkpoint in self.folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
+        self._drop_checkpoints()
+
+    def _drop_checkpoints(self) -> None:
+        for checkpoint in [*self.folder.glob("checkpoint-*"), *self.folder.glob(".checkpoint-*")]:
+            shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.errors import Conflict
+from tutelage.errors import Conflict, NotFound, TrainingError
 from tutelage.training.metrics import Run
 
 
@@ -23,6 +23,15 @@ def test_a_run_is_not_resumed_with_another_recipe(tmp_path: Path) -> None:
     Run.open(tmp_path / "r", "sft", {"a": 1}, resume=False)
     with pytest.raises(Conflict, match="recipe has changed"):
         Run.open(tmp_path / "r", "sft", {"a": 2}, resume=True)
+
+
+def test_a_folder_of_something_else_is_not_resumed_and_an_empty_one_is_begun(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    assert (Run.open(tmp_path / "r", "sft", {}, resume=True).folder / "config.json").exists()
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "to-a-friend.txt").touch()
+    with pytest.raises(NotFound, match="no run to resume"):
+        Run.open(tmp_path / "letters", "sft", {}, resume=True)
 
 
 def test_metrics_are_one_line_a_step_and_rewind_cuts_what_is_made_again(tmp_path: Path) -> None:
@@ -53,3 +62,21 @@ def test_finished_with_its_manifest_and_without_checkpoints(tmp_path: Path) -> N
     assert run.finished
     assert run.manifest() == {"kind": "chat"}
     assert list(run.folder.glob("checkpoint-*")) == []
+
+
+def test_what_a_kill_left_of_a_finished_run_is_cleared_away(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "r", "sft", {}, resume=False)
+    run.finish({"kind": "chat"})
+    for name in ("checkpoint-000005", ".checkpoint-000010.partial"):
+        (run.folder / name).mkdir()
+    Run.open(tmp_path / "r", "sft", {}, resume=True)
+    assert list(run.folder.glob("*checkpoint-*")) == []
+
+
+def test_a_full_disk_is_told_with_the_file_and_the_way_out(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "r", "sft", {}, resume=False)
+    (run.folder / "metrics.jsonl").symlink_to("/dev/full")  # every write to it fails as on a full disk
+    with pytest.raises(TrainingError, match="No space left") as raised:
+        run.log(0, 1, {"loss": 1.0})
+    assert raised.value.where == str(run.folder / "metrics.jsonl")
+    assert "--resume" in raised.value.hint
