@@ -1,7 +1,7 @@
 """Markdown to HTML that is safe to show, whoever wrote it.
 
-Three steps, in this order: parse with raw HTML switched off, colour code with class names, and sanitise
-the finished HTML last, so that nothing added on the way escapes the sanitiser.
+Three steps, in this order: parse with raw HTML switched off, colour code and set formulas, and sanitise the finished
+HTML last, so that nothing added on the way escapes the sanitiser.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.token import STANDARD_TYPES
 from pygments.util import ClassNotFound
+
+from tutelage.web import maths
 
 LONGEST_HIGHLIGHT = 50_000
 TEXT_TAGS = {"a", "br", "code", "del", "em", "s", "span", "strong"}
@@ -41,9 +43,9 @@ def render(text: str) -> str:
     """HTML of a message. Remote images become links, so that showing an answer never sends a request."""
     return nh3.clean(
         _parser().render(text),
-        tags=TEXT_TAGS | BLOCK_TAGS | TABLE_TAGS,
-        attributes=ATTRIBUTES,
-        allowed_classes={"span": CODE_CLASSES, "div": {"code", "table"}},
+        tags=TEXT_TAGS | BLOCK_TAGS | TABLE_TAGS | maths.TAGS,
+        attributes=ATTRIBUTES | maths.ATTRIBUTES,
+        allowed_classes={"span": CODE_CLASSES, "div": {"code", "formula", "table"}},
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer nofollow ugc",
         set_tag_attribute_values={"a": {"target": "_blank"}},
@@ -54,6 +56,7 @@ def render(text: str) -> str:
 def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False, "breaks": True})
     parser.enable(["table", "strikethrough"])
+    maths.install(parser)
     parser.add_render_rule("image", _image_as_link)
     parser.add_render_rule("fence", _fence)
     parser.add_render_rule("code_block", _fence)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tutelage.web import maths
 from tutelage.web.markdown import ATTRIBUTES, BLOCK_TAGS, TABLE_TAGS, TEXT_TAGS, render
 
 MARKUP = [
@@ -28,6 +30,13 @@ MARKUP = [
     "[a]: ",
     "--",
     "html",
+    "$",
+    "$$",
+    "\\(",
+    "\\)",
+    "\\text{",
+    "\\frac",
+    "}",
 ]
 ATTACKS = ["javascript:", "onerror=", "<script>", "//x.invalid", "<svg/onload=", "http://e.invalid"]
 PIECES = st.sampled_from([*MARKUP, *ATTACKS, "\n", "\n\n", "\t", "\u2028", "文"])
@@ -98,14 +107,67 @@ def test_a_link_with_another_scheme_is_no_link(scheme: str) -> None:
 @settings(deadline=None, max_examples=150)
 @given(st.lists(st.one_of(PIECES, st.text(max_size=6)), max_size=25).map("".join))
 def test_only_known_tags_and_attributes_come_out(text: str) -> None:
-    allowed = TEXT_TAGS | BLOCK_TAGS | TABLE_TAGS
+    allowed = TEXT_TAGS | BLOCK_TAGS | TABLE_TAGS | maths.TAGS
     for tag, attributes in re.findall(r"<([a-zA-Z][^\s>/]*)((?:\s[^<>]*)?)>", render(text)):
         assert tag in allowed
         names = set(re.findall(r'\s([a-z-]+)="[^"]*"', attributes))
-        assert names <= ATTRIBUTES.get(tag, set()) | {"class", "rel", "target"}
+        assert names <= (ATTRIBUTES | maths.ATTRIBUTES).get(tag, set()) | {"class", "rel", "target"}
         for address in re.findall(r'\shref="([^"]*)"', attributes):
             assert not re.match(r"\s*(javascript|data|vbscript|file):", address, re.IGNORECASE)
 
 
 def test_a_long_text_is_rendered_in_time() -> None:
     assert "<p>" in render("[" * 5000 + "\n\n" + "> " * 500 + "x\n\n" + "*a" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"\(x^2\)", '<math display="inline"><mrow><msup><mi>x</mi><mn>2</mn></msup></mrow></math>'),
+        ("$y_1$", '<math display="inline"><mrow><msub><mi>y</mi><mn>1</mn></msub></mrow></math>'),
+        ("\\[\n\\frac12\n\\]", '<div class="formula" tabindex="0"><math display="block">'),
+        ("$$\na+b\n$$\nafter", "<p>after</p>"),
+        (r"$$\begin{aligned}a&=b\\c&=d\end{aligned}$$", "<mtable><mtr><mtd><mi>a</mi></mtd>"),
+    ],
+)
+def test_formulas_are_set(text: str, expected: str) -> None:
+    assert expected in render(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["It is $5, or $6.", r"\$x\$", "`$x$`", "```\n$$\nx\n$$\n```", "$ x $", "a$x$b", "$$ open", r"\( open"],
+)
+def test_money_and_code_are_not_formulas(text: str) -> None:
+    assert "<math" not in render(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"\(\text{<script>alert(1)</script>}\)",
+        r"\(\text{</math><img src=x onerror=alert(1)>}\)",
+        r"$\href{javascript:alert(1)}{x}$",
+        r"$\style{background:url(//e.invalid)}{x}$",
+        r"$\text{<style><img src=x onerror=alert(1)>}$",
+        r"$\class{code}{x}$",
+    ],
+)
+def test_formulas_bring_nothing_along(text: str) -> None:
+    html = render(text)
+    assert "<math" in html
+    for word in ("script", "img", "href", "style", "class", "alert", "onerror"):
+        assert word not in html
+
+
+def test_a_formula_that_cannot_be_read_is_shown_as_it_was_written() -> None:
+    assert render(r"\(\left( x\)") == r"<p><code>\left( x</code></p>"
+    deep = "{" * 1500
+    assert deep in render(rf"\({deep}\)")
+
+
+@pytest.mark.parametrize("piece", [r"\(", r"\[", "\\[ x\n", "$$", "$ ", "$x", "$$ x\n", r"\(x"])
+def test_unclosed_formulas_take_no_time(piece: str) -> None:
+    started = time.perf_counter()
+    render(piece * (20_000 // len(piece)))
+    assert time.perf_counter() - started < 2
