@@ -45,11 +45,13 @@ class Drafts:
         prompt = await run_sync(lambda: fit(engine, messages, answer_tokens=sampling.max_tokens))
         return self._suggestion(prompt, sampling, messages[-1].content)
 
-    async def candidates(self, version: str, messages: Sequence[dialogue.Message], k: int) -> list[Candidate]:
+    async def candidates(
+        self, version: str, messages: Sequence[dialogue.Message], k: int, *, seed: int | None = None
+    ) -> list[Candidate]:
         """Up to `k` different answers; see `Turns.candidates`."""
         _check_order(messages)
         with await self._engines.lease(version) as lease:
-            first = _random.getrandbits(62)
+            first = _random.getrandbits(62) if seed is None else seed
             samplings = [Sampling(temperature=1.0, top_p=1.0, seed=first + index) for index in range(k)]
             prompt = await run_sync(
                 lambda: fit(lease.engine, messages, answer_tokens=samplings[0].max_tokens)

@@ -161,12 +161,14 @@ class Turns:
         demand(user, "trainer")
         return await self._drafts.suggest(messages)
 
-    async def candidates(self, version: str, messages: Sequence[dialogue.Message], k: int) -> list[Candidate]:
+    async def candidates(
+        self, version: str, messages: Sequence[dialogue.Message], k: int, *, seed: int | None = None
+    ) -> list[Candidate]:
         """Up to `k` different answers of a version (or alias) to a path of messages, at temperature 1.
 
         Answers that the filter blocks, empty ones and repetitions are left out.
         """
-        return await self._drafts.candidates(version, messages, k)
+        return await self._drafts.candidates(version, messages, k, seed=seed)
 
     async def reap(self, *, older_than: timedelta = DEAD_AFTER) -> None:
         """Mark answers whose writer has died as interrupted. At start nobody is writing: `older_than` is zero.
