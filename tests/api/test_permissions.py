@@ -13,16 +13,18 @@ from tutelage.server.services import Access
 from tutelage.store import accounts, dialogues
 from tutelage.web.app import create_app
 
-Door = Literal["anybody", "invited", "session", "owner", "trainer", "operator", "chat key", "moderations key"]
+Door = Literal["anybody", "invited", "session", "owner", "trainer", "operator", "chat key", "moderations key", "rewards key"]
 
 # anybody: also those who are not signed in, where guests may not come in. session: guests and everybody above.
 # invited: who has an open invitation; for everybody else it is closed.
 # owner: the dialogue's owner alone; for everybody else, operators too, it does not exist.
 MATRIX: dict[str, Door] = {
     "POST /v1/chat/completions": "chat key",
+    "POST /v1/completions": "chat key",
     "GET /v1/models": "chat key",
     "GET /v1/models/{name}": "chat key",
     "POST /v1/moderations": "moderations key",
+    "POST /v1/rewards": "rewards key",
     "POST /api/dialogues": "session",
     "GET /api/dialogues": "session",
     "GET /api/dialogues/{dialogue_id}": "owner",

@@ -18,7 +18,7 @@ from tutelage.moderation.gate import Gate
 from tutelage.registry import Registry
 from tutelage.server import accounts, api, errors, library, middleware, own_data
 from tutelage.server.limits import Limits, RateLimitHeaders, RateLimits
-from tutelage.server.openai import chat, models, moderations
+from tutelage.server.openai import chat, completions, models, moderations, rewards
 from tutelage.server.passwords import SignInLimits
 from tutelage.server.services import Access, Services
 from tutelage.server.transactions import write
@@ -75,7 +75,7 @@ def create_app(
         limits=RateLimits(limits or Limits()),
     )
     errors.install(app)
-    for part in (chat, models, moderations, api, library, accounts, own_data):
+    for part in (chat, completions, models, moderations, rewards, api, library, accounts, own_data):
         app.include_router(part.router)
     return app
 

@@ -103,6 +103,11 @@ class Completion:
             self.finish_reason = "content_filter"
         return rest
 
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string ended it."""
+        return self._stop.found
+
     def shown(self, told: int, length: int) -> list[SpokenToken]:
         """The tokens after the first `told` whose text begins within the first `length` characters.
 

@@ -66,12 +66,15 @@ def refuse_endless(engine: Engine, text: str) -> None:
         )
 
 
-def check_room(engine: Engine, token_ids: Sequence[int]) -> None:
-    """Raise ContextTooLong unless the model can read these tokens and say at least one more."""
-    if len(token_ids) >= engine.context_length:
+def check_room(
+    engine: Engine, token_ids: Sequence[int], *, param: str = "messages", answer: bool = True
+) -> None:
+    """Raise ContextTooLong unless the model can read these tokens and (with `answer`) say at least one more."""
+    most = engine.context_length - answer
+    if len(token_ids) > most:
         raise ContextTooLong(
-            f"this has {len(token_ids)} tokens, and the model reads at most {engine.context_length - 1}",
-            param="messages",
+            f"this has {len(token_ids)} tokens, and the model reads at most {most}",
+            param=param,
             hint="shorten it, or send it in parts",
         )
 
