@@ -48,7 +48,14 @@ LIGHT = (
     "server",
     "web",
 )
-LIGHT_MODULES = ("engine.interface", "engine.pool", "engine.scripted_engine", "cli")
+LIGHT_MODULES = (
+    "engine.interface",
+    "engine.pool",
+    "engine.scorers",
+    "engine.scripted_engine",
+    "engine.scripted_scorer",
+    "cli",
+)
 HEAVY = ("torch", "transformers", "peft", "sklearn", "gguf")
 
 DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc", "manager", "managers"}

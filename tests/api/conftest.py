@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 
 from tutelage.engine.pool import EnginePool
 from tutelage.engine.scripted_engine import ScriptedEngine
+from tutelage.engine.scripted_scorer import ScriptedScorer
 from tutelage.models import tiny
 from tutelage.moderation.gate import Gate
 from tutelage.moderation.policy import Policy
@@ -58,6 +59,7 @@ class Site:
     context_length: int = 1024
     create: Callable[..., FastAPI] = create_app
     engines: dict[str, ScriptedEngine] = field(default_factory=dict)
+    scorers: dict[str, ScriptedScorer] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.store = Store.open(self.home / "tutelage.db")
@@ -77,10 +79,21 @@ class Site:
         self.engines[version.name] = engine
         return engine
 
+    def load_scorer(self, version: ModelVersion) -> ScriptedScorer:
+        scorer = ScriptedScorer(
+            renderer=self.renderer, version=version.name, context_length=self.context_length
+        )
+        self.scorers[version.name] = scorer
+        return scorer
+
     def app(self) -> Any:
         return self.create(
             store=self.store,
-            engines=EnginePool(self.registry, lambda version: self.load(version)),
+            engines=EnginePool(
+                self.registry,
+                lambda version: self.load(version),
+                load_scorer=lambda version: self.load_scorer(version),
+            ),
             gate=self.gate,
             registry=self.registry,
             home=self.home,

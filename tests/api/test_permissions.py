@@ -13,7 +13,17 @@ from tutelage.server.services import Access
 from tutelage.store import accounts, dialogues
 from tutelage.web.app import create_app
 
-Door = Literal["anybody", "invited", "session", "owner", "trainer", "operator", "chat key", "moderations key", "rewards key"]
+Door = Literal[
+    "anybody",
+    "invited",
+    "session",
+    "owner",
+    "trainer",
+    "operator",
+    "chat key",
+    "moderations key",
+    "rewards key",
+]
 
 # anybody: also those who are not signed in, where guests may not come in. session: guests and everybody above.
 # invited: who has an open invitation; for everybody else it is closed.

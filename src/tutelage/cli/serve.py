@@ -19,7 +19,7 @@ from tutelage.errors import ConfigError, Conflict, InvalidRequest
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from tutelage.engine.interface import Engine
+    from tutelage.engine.interface import Engine, Scorer
     from tutelage.registry import ModelVersion
     from tutelage.server.limits import Limits
     from tutelage.server.services import Access
@@ -150,7 +150,11 @@ def _run(listener: socket.socket, access: Access, limits: Limits, model: str, *,
     registry.begin(model)
     store = Store.open(home / "tutelage.db")
     try:
-        engines = EnginePool(registry, lambda version: _load(version, home))
+        engines = EnginePool(
+            registry,
+            lambda version: _load(version, home),
+            load_scorer=lambda version: _load_scorer(version, home),
+        )
         app = create_app(
             store=store,
             engines=engines,
@@ -178,6 +182,12 @@ def _run(listener: socket.socket, access: Access, limits: Limits, model: str, *,
 
 def _load(version: ModelVersion, home: Path) -> Engine:
     from tutelage.engine.torch_engine import load
+
+    return load(version, home)
+
+
+def _load_scorer(version: ModelVersion, home: Path) -> Scorer:
+    from tutelage.evaluation.torch_scorer import load
 
     return load(version, home)
 

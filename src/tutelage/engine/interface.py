@@ -88,3 +88,34 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Finish the completions under way, then free the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """What a reward model says of one completion: the mean over its members, and their deviation from it."""
+
+    value: float
+    deviation: float
+
+
+class Scorer(Protocol):
+    """One loaded reward version."""
+
+    @property
+    def version(self) -> str:
+        """Name of the reward version."""
+
+    @property
+    def renderer(self) -> Renderer:
+        """Turns dialogues into this model's tokens."""
+
+    @property
+    def context_length(self) -> int:
+        """Prompt and completion together, in tokens."""
+
+    @property
+    def temperature(self) -> float:
+        """P(a is better than b) = sigmoid((reward of a - reward of b) / temperature)."""
+
+    async def rewards(self, dialogues: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Reward]:
+        """The reward of each (prompt ids, completion ids), read at the completion's last token."""

@@ -19,7 +19,8 @@ from typing import Protocol
 
 import anyio.to_thread
 
-from tutelage.engine.interface import Engine
+from tutelage.engine.interface import Engine, Scorer
+from tutelage.engine.scorers import LoadScorer, ScorerPool, no_scorer
 from tutelage.errors import ModelError, NotFound, TutelageError, Unavailable
 from tutelage.registry import ModelVersion, Registry
 
@@ -65,6 +66,8 @@ class Engines(Protocol):
 
     async def lease(self, name: str = "stable") -> Lease: ...
 
+    async def scorer(self, name: str = "latest") -> Scorer: ...
+
     def state(self) -> PoolState: ...
 
     async def close(self) -> None: ...
@@ -89,9 +92,12 @@ class _Failure:
 class EnginePool:
     """Loads versions on demand; keeps those that an alias serves, and the `keep` last asked for by name."""
 
-    def __init__(self, registry: Registry, load: Load, *, keep: int = 2) -> None:
+    def __init__(
+        self, registry: Registry, load: Load, *, load_scorer: LoadScorer = no_scorer, keep: int = 2
+    ) -> None:
         self._registry = registry
         self._load = load
+        self._scorers = ScorerPool(registry, load_scorer)
         self._keep = keep
         self._loaded: dict[str, _Loaded] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
@@ -121,6 +127,12 @@ class EnginePool:
             self._trim()
 
         return Lease(loaded.engine, release)
+
+    async def scorer(self, name: str = "latest") -> Scorer:
+        """The reward version of a name, an alias or `latest`. Raises NotFound and ModelError."""
+        if self._closed:
+            raise Unavailable("the server is shutting down", hint="try again in a moment")
+        return await self._scorers.get(name)
 
     def state(self) -> PoolState:
         """What a page shows about the models."""

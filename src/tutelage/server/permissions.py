@@ -24,7 +24,7 @@ Role = Literal["guest", "user", "trainer", "operator"]
 RANKS: dict[str, int] = {"guest": 0, "user": 1, "trainer": 2, "operator": 3}
 SESSION_DAYS = 365
 """A guest who loses the session has lost their chats, so it lasts; sessions can be ended one by one."""
-Scope = Literal["chat", "moderations"]
+Scope = Literal["chat", "moderations", "rewards"]
 OTHER_HEADERS = ("api-key", "x-api-key", "openai-api-key", "proxy-authorization", "x-goog-api-key")
 """Where programs for other servers put their keys."""
 

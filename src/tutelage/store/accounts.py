@@ -35,7 +35,7 @@ from tutelage.store.tables import (
 LINK_LIFE = timedelta(hours=1)
 LONGEST_INSTRUCTIONS = 2000
 LONGEST_AGENT = 200
-SCOPES = ("chat", "moderations")
+SCOPES = ("chat", "moderations", "rewards")
 """What a key may be used for."""
 _KEY_PREFIX = "tut-"
 

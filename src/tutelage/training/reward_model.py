@@ -27,6 +27,8 @@ from tutelage.models.adapters import AdapterHost, load_adapter, save_adapter
 from tutelage.models.heads import ScalarHead
 from tutelage.models.interface import CausalModel
 from tutelage.models.layout import Layout
+from tutelage.models.loading import LoadedModel, load_model
+from tutelage.registry import ModelVersion
 from tutelage.registry.version import write_json
 from tutelage.training.flat import FlatBatch, TreeBatch, flatten_trees
 
@@ -85,24 +87,58 @@ def sequence_ends(layout: Layout) -> Tensor:
     return torch.cat([starts[1:], last]) - 1
 
 
+Tree = tuple[Sequence[int], Sequence[Sequence[int]]]
+"""A prompt and its completions, in tokens."""
+
+
 @torch.inference_mode()
+def score_trees(
+    model: CausalModel, reward: RewardModel, trees: Sequence[Tree], micro_tokens: int = 4096
+) -> list[Tensor]:
+    """Every member's score of every completion, read at its last token: (completions, members) for each tree.
+
+    On the CPU, in the order given. The mean over members is the reward.
+    """
+    lengths = [len(prompt) + sum(map(len, completions)) for prompt, completions in trees]
+    order = sorted(range(len(trees)), key=lambda index: lengths[index])
+    scores: dict[int, Tensor] = {}
+    for group in fill(order, lengths, micro_tokens):
+        batch = flatten_trees([trees[index] for index in group], model.device)
+        parts = reward.tree_scores(model, batch).cpu().split(batch.counts)
+        scores.update(zip(group, parts, strict=True))
+    return [scores[index] for index in range(len(trees))]
+
+
 def score_completions(
     model: CausalModel,
     reward: RewardModel,
     dialogues: Sequence[tuple[Sequence[int], Sequence[int]]],
     micro_tokens: int = 4096,
 ) -> Tensor:
-    """Every member's score of (prompt ids, completion ids), read at the completion's last token.
+    """Every member's score of (prompt ids, completion ids): (dialogues, members) on the CPU, in the order given."""
+    trees = [(prompt, [completion]) for prompt, completion in dialogues]
+    scores = score_trees(model, reward, trees, micro_tokens)
+    return torch.cat(scores) if scores else torch.zeros(0, len(reward.members))
 
-    Returns (dialogues, members) on the CPU, in the order given; the mean over members is the reward.
-    """
-    lengths = [len(prompt) + len(completion) for prompt, completion in dialogues]
-    order = sorted(range(len(dialogues)), key=lambda index: lengths[index])
-    scores = torch.zeros(len(dialogues), len(reward.members))
-    for group in fill(order, lengths, micro_tokens):
-        batch = flatten_trees([(dialogues[i][0], [dialogues[i][1]]) for i in group], model.device)
-        scores[group] = reward.tree_scores(model, batch).cpu()
-    return scores
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A published reward version in memory: its base with the members' adapters, and its renderer."""
+
+    loaded: LoadedModel
+    reward: RewardModel
+
+    def score(self, trees: Sequence[Tree]) -> list[Tensor]:
+        """See `score_trees`."""
+        return score_trees(self.loaded.model, self.reward, trees)
+
+
+def load_judge(version: ModelVersion, home: Path) -> Judge:
+    """A published reward version. Raises ModelError when it is none, or cannot be read."""
+    if version.kind != "reward" or version.adapter is None:
+        raise ModelError(f"{version.name} is a {version.kind} model and scores nothing", hint=_HINT)
+    loaded = load_model(version.model, home)
+    return Judge(loaded, load_reward_model(loaded.model, version.adapter))
 
 
 def save_reward_model(model: AdapterHost, reward: RewardModel, folder: Path, *, base: str) -> None:

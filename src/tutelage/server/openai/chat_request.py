@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -118,15 +119,23 @@ class ChatRequest(TextRequest):
 
         Raises InvalidRequest naming the message for what is not text of a known role.
         """
-        found: list[Message] = []
-        for index, message in enumerate(self.messages):
-            place = f"messages.{index}"
-            role, text = _role(message, place), _text(message, place)
-            if found and found[-1].role == role:
-                found[-1] = Message(role, f"{found[-1].content}\n\n{text}")
-            else:
-                found.append(Message(role, text))
-        return found
+        return dialogue_of(self.messages, "messages")
+
+
+def dialogue_of(messages: Sequence[ChatMessage], place: str) -> list[Message]:
+    """Messages as the model reads them; neighbours of the same role become one. `place` names the list in errors.
+
+    Raises InvalidRequest.
+    """
+    found: list[Message] = []
+    for index, message in enumerate(messages):
+        at = f"{place}.{index}"
+        role, text = _role(message, at), _text(message, at)
+        if found and found[-1].role == role:
+            found[-1] = Message(role, f"{found[-1].content}\n\n{text}")
+        else:
+            found.append(Message(role, text))
+    return found
 
 
 def _role(message: ChatMessage, place: str) -> Role:
