@@ -9,8 +9,9 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-from tutelage.store import accounts, labelling, runs
-from tutelage.web.pages import account, chat, operate, rank, training, write
+from tutelage.store import accounts, runs
+from tutelage.store import labelling as labels
+from tutelage.web.pages import account, chat, labelling, operate, rank, review, training, write
 
 ROLES = ("guest", "user", "trainer", "operator")
 EVERYBODY, TRAINERS, OPERATORS = set(ROLES), {"trainer", "operator"}, {"operator"}
@@ -31,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "DELETE /write/draft/{draft_id}": TRAINERS,
     "POST /write/submit": TRAINERS,
     "POST /write/suggest": TRAINERS,
+    "GET /write/start": TRAINERS,
     "GET /rank": TRAINERS,
     "POST /rank/next": TRAINERS,
     "GET /rank/tasks/{task_id}": TRAINERS,
@@ -45,6 +47,13 @@ ALLOWED: dict[str, set[str]] = {
     "POST /operate/training/{request_id}/cancel": OPERATORS,
     "GET /operate/demonstrations": OPERATORS,
     "POST /operate/demonstrations/{demonstration_id}": OPERATORS,
+    "GET /operate/agreement": OPERATORS,
+    "GET /operate/tasks/{task_id}": OPERATORS,
+    "POST /operate/tasks/{task_id}": OPERATORS,
+    "GET /operate/labelling": OPERATORS,
+    "PUT /operate/labelling": OPERATORS,
+    "POST /operate/labelling/guidelines": OPERATORS,
+    "POST /operate/labelling/prompts": OPERATORS,
     "GET /operate/reports": OPERATORS,
     "POST /operate/reports/{report_id}": OPERATORS,
     "GET /operate/feedback": OPERATORS,
@@ -64,6 +73,10 @@ BODIES: dict[str, Any] = {
     "POST /rank/tasks/{task_id}": {"groups": []},
     "POST /rank/tasks/{task_id}/skip": {},
     "POST /operate/demonstrations/{demonstration_id}": {"decision": "accepted"},
+    "POST /operate/tasks/{task_id}": {"ranks": []},
+    "PUT /operate/labelling": {"candidates": 0, "overlap": 1, "gold_percent": 0, "versions": "stable"},
+    "POST /operate/labelling/guidelines": {"place": "chat", "content": ""},
+    "POST /operate/labelling/prompts": {"topic": "x", "prompts": ""},
     "POST /operate/reports/{report_id}": {"decision": "accepted"},
     "POST /operate/people": {"name": "", "role": "user"},
     "PUT /operate/people/{user_id}/role": {"role": "user"},
@@ -89,7 +102,7 @@ def request(client: httpx.Client, route: str) -> httpx.Response:
 def test_every_route_is_in_the_table() -> None:
     routes = {
         f"{method} {route.path}"
-        for room in (account, chat, operate, rank, training, write)
+        for room in (account, chat, labelling, operate, rank, review, training, write)
         for route in room.router.routes
         if isinstance(route, Route)
         for method in route.methods or ()
@@ -161,7 +174,7 @@ def test_an_operator_promotes_rolls_back_and_reviews(site: Any) -> None:
         assert trainer.post("/write/submit", json={"messages": turns}).status_code == 204
         assert "Because of that." in operator.get("/operate/demonstrations").text
         with site.store.read() as tx:
-            row = labelling.list_demonstrations(tx, status="submitted")[0]
+            row = labels.list_demonstrations(tx, status="submitted")[0]
         reviewed = operator.post(f"/operate/demonstrations/{row.id}", json={"decision": "accepted"})
         assert reviewed.status_code == 204
         assert "Because of that." in operator.get("/operate/demonstrations?status=accepted").text

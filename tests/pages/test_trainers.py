@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from sqlalchemy import delete, select
 
 from tutelage.store import labelling
 from tutelage.store.labelling import LabellingSettings
-from tutelage.store.tables import Demonstration, Dialogue, LabellingTask, Ranking
+from tutelage.store.tables import Demonstration, Dialogue, LabellingTask, Ranking, WritingPrompt
 
 pytestmark = pytest.mark.browser
 Visit = Callable[..., Page]
@@ -42,6 +43,11 @@ def texts(page: Page, place: str = "#ranked") -> list[str]:
 def latest_ranking(site: Any) -> Ranking:
     with site.store.read() as tx:
         return tx.scalars(select(Ranking).order_by(Ranking.id.desc()).limit(1)).one()
+
+
+def latest_demonstration(site: Any) -> Demonstration:
+    with site.store.read() as tx:
+        return tx.scalars(select(Demonstration).order_by(Demonstration.id.desc()).limit(1)).one()
 
 
 def ids(page: Page) -> list[str | None]:
@@ -160,29 +166,64 @@ def turn(page: Page, name: str) -> Locator:
 
 
 def test_a_dialogue_is_written_with_a_suggestion_that_is_edited(visit: Visit, site: Any) -> None:
-    site.say("It has a day more.", "Feb 29.")
+    site.say("It has a day more.", "Every fourth year.", "I do not know.")
     page = visit("/write", role="trainer")
     turn(page, "The person says").fill("What is a leap year?")
     page.keyboard.press("Control+Enter")
-    expect(page.locator(".suggestion:visible .text")).to_have_text("It has a day more.")
-    page.get_by_role("button", name="Take it").click()
+    expect(page.get_by_role("button", name="Take it")).to_have_count(3)
+    shown = sorted(page.locator(".suggestion .text").all_inner_texts())
+    assert shown == ["Every fourth year.", "I do not know.", "It has a day more."]
+    chosen = page.locator(".suggestion").filter(has_text="It has a day more.")
+    expect(chosen.get_by_role("button", name="Take it")).to_be_enabled()
+    chosen.get_by_role("button", name="Take it").press("Enter")
     turn(page, "The assistant answers").fill("A leap year has a day more.")
     expect(page.locator("[data-provenance]").nth(1)).to_have_text("Suggestion, edited")
     page.get_by_role("button", name="Continue as the person").click()
     turn(page, "The person says").nth(1).fill("Which day?")
+    site.say("Feb 29.")
     page.keyboard.press("Control+Enter")
-    expect(page.locator(".suggestion:visible .text")).to_have_text("Feb 29.")
+    expect(page.locator(".suggestions:visible .text")).to_have_count(1)
+    expect(page.locator(".suggestions:visible .text")).to_have_text("Feb 29.")
+    page.get_by_role("button", name="Write my own").nth(1).click()
     turn(page, "The assistant answers").nth(1).fill("The 29th of February.")
+    page.get_by_role("textbox", name="Flag for the reviewer").fill("Is this too short?")
     page.get_by_role("button", name="Hand in").click()
     expect(page.get_by_text("The dialogue is handed in")).to_be_visible()
-    with site.store.read() as tx:
-        row = tx.scalars(select(Demonstration).order_by(Demonstration.id.desc()).limit(1)).one()
-    assert row.status == "submitted"
+    row = latest_demonstration(site)
+    assert (row.status, row.flag) == ("submitted", "Is this too short?")
     kept = [message["provenance"] for message in row.messages]
     assert [each["kind"] for each in kept] == ["human", "edited", "human", "human"]
     assert kept[1]["taken"] == "It has a day more."
     assert 0 < kept[1]["edit_ratio"] < 1
+    assert sorted(kept[1]["suggestions"]) == shown
     assert kept[3]["suggestions"] == ["Feb 29."]
+
+
+def test_a_writer_begins_from_a_prompt_by_guidelines_that_operators_change(visit: Visit, site: Any) -> None:
+    question = f"How do I pick a lock? {random.randrange(10**9)}"
+    with site.client("operator") as operator:
+        added = operator.post("/operate/labelling/prompts", json={"topic": "refuse", "prompts": question})
+        assert added.status_code == 204
+        for content in ("First **draft**.", "Ask back when it is <b>unclear</b>."):
+            body = {"place": "write", "content": content}
+            assert operator.post("/operate/labelling/guidelines", json=body).status_code == 204
+    page = visit("/write", role="trainer")
+    beside = page.get_by_role("complementary", name="Help")
+    expect(beside).to_contain_text("Ask back when it is <b>unclear</b>.")
+    expect(beside).to_contain_text("version 2")
+    page.get_by_role("combobox", name="Topic").select_option("refuse")
+    expect(page.locator("#start-prompt")).to_have_text(question)
+    page.get_by_role("button", name="Begin with this").press("Enter")
+    expect(turn(page, "The person says")).to_have_value(question)
+    page.get_by_role("button", name="Answer as the assistant").click()
+    turn(page, "The assistant answers").fill("Call a locksmith.")
+    page.get_by_role("button", name="Hand in").click()
+    expect(page.get_by_text("The dialogue is handed in")).to_be_visible()
+    row = latest_demonstration(site)
+    assert (row.topic, row.guidelines) == ("refuse", 2)
+    with site.store.read() as tx:
+        [kept] = tx.scalars(select(WritingPrompt).where(WritingPrompt.content == question))
+    assert kept.uses == 1
 
 
 def test_a_draft_is_saved_and_opened_again(visit: Visit) -> None:
@@ -207,8 +248,7 @@ def test_an_answer_is_fixed_in_its_place_and_becomes_a_demonstration(ranking_pag
     page.keyboard.press("Control+Enter")
     page.get_by_role("dialog").get_by_role("button", name="Yes, send it").press("Enter")
     expect(page.get_by_text("Nothing to rank now")).to_be_visible()
-    with site.store.read() as tx:
-        row = tx.scalars(select(Demonstration).order_by(Demonstration.id.desc()).limit(1)).one()
+    row = latest_demonstration(site)
     assert row.messages[-1]["content"] == "A year with 366 days, every fourth year."
     assert row.messages[-1]["provenance"]["kind"] == "edited"
     assert latest_ranking(site).as_it_came

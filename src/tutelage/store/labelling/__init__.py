@@ -1,6 +1,8 @@
 """Work for trainers: dialogues they write from both sides, and answers they rank."""
 
+from tutelage.store.labelling.agreement import Estimate
 from tutelage.store.labelling.demonstrations import (
+    Brief,
     delete_draft,
     drafts,
     get_demonstration,
@@ -11,9 +13,11 @@ from tutelage.store.labelling.demonstrations import (
 from tutelage.store.labelling.guidelines import change_guidelines, current_guidelines, guidelines_history
 from tutelage.store.labelling.provenance import provenance
 from tutelage.store.labelling.ranking import (
+    LabelledTask,
     adjudicate,
     count_rankings,
     fix_candidate,
+    labelled_task,
     rankings_by,
     set_candidates,
     submit_ranking,
@@ -44,6 +48,9 @@ from tutelage.store.labelling.writing_prompts import (
 __all__ = [
     "TOPICS",
     "Agreement",
+    "Brief",
+    "Estimate",
+    "LabelledTask",
     "LabellingSettings",
     "RankingTask",
     "Start",
@@ -62,6 +69,7 @@ __all__ = [
     "flagged_tasks",
     "get_demonstration",
     "guidelines_history",
+    "labelled_task",
     "labelling_settings",
     "list_demonstrations",
     "next_ranking_task",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from sqlalchemy import select
@@ -15,6 +16,15 @@ from tutelage.store.ids import now
 from tutelage.store.tables import Demonstration, DemonstrationStatus, Message
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brief:
+    """What a dialogue was written for: a topic, by a version of the guidelines, and what a reviewer should know."""
+
+    topic: str = ""
+    guidelines: int | None = None
+    flag: str = ""
+
+
 def save_demonstration(
     tx: Session,
     *,
@@ -23,6 +33,7 @@ def save_demonstration(
     status: Literal["draft", "submitted", "accepted"],
     demonstration_id: str | None = None,
     message_id: str | None = None,
+    brief: Brief | None = None,
 ) -> Demonstration:
     """Save a draft, or hand a dialogue in; `messages` are {role, content, provenance}.
 
@@ -45,6 +56,8 @@ def save_demonstration(
         raise NotFound("There is no such message.")
     row.messages, row.status, row.updated = kept, status, now()
     row.message_id = message_id or row.message_id
+    if brief is not None:
+        row.topic, row.guidelines, row.flag = brief.topic, brief.guidelines, brief.flag
     tx.add(row)
     tx.flush()
     return row
@@ -91,8 +104,12 @@ def review_demonstration(
     decision: Literal["accepted", "sent_back"],
     by: str,
     note: str = "",
+    texts: Sequence[str] | None = None,
 ) -> Demonstration:
-    """Accept what was handed in, or send it back. Raises NotFound, InvalidRequest, Conflict for a draft."""
+    """Accept what was handed in, or send it back; `texts` are its messages as the reviewer has changed them.
+
+    Raises NotFound, InvalidRequest, Conflict for a draft.
+    """
     row = tx.get(Demonstration, demonstration_id)
     if row is None:
         raise NotFound("There is no such demonstration.")
@@ -100,9 +117,28 @@ def review_demonstration(
         raise InvalidRequest("A review is `accepted` or `sent_back`.", param="decision")
     if row.status not in ("submitted", "accepted"):
         raise Conflict("This demonstration has not been handed in.")
+    if texts is not None:
+        _edit(row, texts)
     row.status, row.reviewer_id, row.review_note = decision, by, note
     tx.flush()
     return row
+
+
+def _edit(row: Demonstration, texts: Sequence[str]) -> None:
+    """Put the reviewer's texts in place of the author's, which are kept beside them."""
+    if len(texts) != len(row.messages):
+        raise InvalidRequest("A review changes messages; it adds or removes none.", param="texts")
+    edited = [
+        message
+        if text.strip() == message["content"].strip()
+        else message
+        | {"content": text.strip(), "provenance": {**(message["provenance"] or {}), "reviewed": True}}
+        for message, text in zip(row.messages, texts, strict=True)
+    ]
+    if edited != row.messages:
+        _check_whole(edited)
+        row.handed_in = row.handed_in or row.messages
+        row.messages = edited
 
 
 def _message(message: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, select
@@ -14,7 +15,7 @@ from tutelage.store.dialogues import path
 from tutelage.store.labelling.demonstrations import save_demonstration
 from tutelage.store.labelling.provenance import provenance
 from tutelage.store.labelling.tasks import RankingTask, candidates_of, lease_of, leased, view
-from tutelage.store.tables import Candidate, Demonstration, LabellingTask, Message, Ranking
+from tutelage.store.tables import Candidate, Demonstration, Dialogue, LabellingTask, Message, Ranking
 
 
 def set_candidates(
@@ -130,6 +131,38 @@ def fix_candidate(
     status = "accepted" if accepted else "submitted"
     return save_demonstration(
         tx, author_id=annotator_id, messages=turns, status=status, message_id=task.message_id
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledTask:
+    """A task as a reviewer sees it: `ranks` holds, for each ranking, a rank for each candidate or None."""
+
+    id: str
+    gold: bool
+    prompt: tuple[Message, ...]
+    candidates: tuple[Candidate, ...]
+    rankings: tuple[Ranking, ...]
+
+    def ranks(self, ranking: Ranking) -> list[int | None]:
+        """From 1, in the order of the candidates; None for what could not be ranked."""
+        place = {name: rank for rank, group in enumerate(ranking.groups, 1) for name in group}
+        return [place.get(candidate.id) for candidate in self.candidates]
+
+
+def labelled_task(tx: Session, task_id: str) -> LabelledTask:
+    """Raises NotFound, also where the conversation may not be used any more."""
+    row = tx.get(LabellingTask, task_id)
+    dialogue = None if row is None else tx.get(Dialogue, row.dialogue_id)
+    if row is None or dialogue is None or not dialogue.consent:
+        raise NotFound("There is no such task.")
+    query = select(Ranking).where(Ranking.task_id == task_id).order_by(Ranking.adjudication, Ranking.id)
+    return LabelledTask(
+        id=task_id,
+        gold=row.gold is not None,
+        prompt=tuple(path(tx, row.message_id)[:-1]),
+        candidates=tuple(candidates_of(tx, task_id)),
+        rankings=tuple(tx.scalars(query)),
     )
 
 

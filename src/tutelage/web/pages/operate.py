@@ -1,10 +1,8 @@
-"""Running the server: versions, dialogues to review, reports about the filter, feedback, people, keys.
+"""Running the server: versions, reports about the filter, feedback, people, keys.
 
 GET  /operate                                    versions
 POST /operate/versions/{name}/promote            the version becomes `stable`
 POST /operate/rollback                           `stable` goes back to the version before
-GET  /operate/demonstrations                     ?status=submitted
-POST /operate/demonstrations/{id}                {decision, note}
 GET  /operate/reports                            ?status=open
 POST /operate/reports/{id}                       {decision}
 GET  /operate/feedback                           ?version=v2
@@ -33,21 +31,14 @@ from sqlalchemy.orm import Session
 from tutelage.errors import NotFound
 from tutelage.registry import ModelVersion, Registry
 from tutelage.server.passwords import hash_password
-from tutelage.store import accounts, feedback, labelling, reports
-from tutelage.store.tables import DemonstrationStatus, Rating, ReportStatus, User, UserRole
+from tutelage.store import accounts, feedback, reports
+from tutelage.store.tables import Rating, ReportStatus, User, UserRole
 from tutelage.web.pages.parts import Operator, Parts, Templates
 
 router = APIRouter(prefix="/operate", include_in_schema=False)
 SHOWN = 200
 MAX_FIGURES = 16
 MEMBERS: tuple[UserRole, ...] = ("user", "trainer", "operator")
-
-
-class Review(BaseModel):
-    """A word on a dialogue that was handed in."""
-
-    decision: Literal["accepted", "sent_back"]
-    note: str = Field(default="", max_length=4000)
 
 
 class Decision(BaseModel):
@@ -115,35 +106,6 @@ def promote(name: str, user: Operator, parts: Parts) -> None:
 def rollback(user: Operator, parts: Parts) -> None:
     """Let the version before the present one answer again."""
     parts.registry.rollback()
-
-
-@router.get("/demonstrations")
-def demonstrations(
-    request: Request,
-    user: Operator,
-    parts: Parts,
-    pages: Templates,
-    status: DemonstrationStatus = "submitted",
-) -> Response:
-    """Dialogues that trainers wrote."""
-    with parts.store.read() as tx:
-        rows = labelling.list_demonstrations(tx, status=status, limit=SHOWN)
-    return pages.page(
-        request,
-        "operate_demonstrations.html",
-        user=user,
-        place="operate",
-        tab="demonstrations",
-        rows=rows,
-        status=status,
-    )
-
-
-@router.post("/demonstrations/{demonstration_id}", status_code=204)
-def review(demonstration_id: str, body: Review, user: Operator, parts: Parts) -> None:
-    """Accept a dialogue for training, or send it back to its writer."""
-    with parts.store.write() as tx:
-        labelling.review_demonstration(tx, demonstration_id, by=user.id, **body.model_dump())
 
 
 @router.get("/reports")

@@ -1,9 +1,10 @@
 """Writing a dialogue from both sides, with the model's suggestions at the assistant's turns.
 
     GET    /write              ?draft=ID opens a draft
-    PUT    /write/draft        {id?, messages} -> {id}
+    GET    /write/start        ?topic=NAME -> {topic, prompt, content}: what to write about, and a first message
+    PUT    /write/draft        {id?, messages, topic, prompt?, flag} -> {id}
     DELETE /write/draft/{id}
-    POST   /write/submit       {id?, messages}
+    POST   /write/submit       {id?, messages, topic, prompt?, flag}
     POST   /write/suggest      {messages} -> one suggestion, as text that streams
 
 A message is {role, content, suggestions: [texts shown], taken: the one it began from, seconds}. What is stored
@@ -12,16 +13,20 @@ says where the text came from: human, suggested, or edited, and how much was cha
 
 from __future__ import annotations
 
+import random
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
+from markupsafe import Markup
 from pydantic import BaseModel, Field
 
 from tutelage.dialogue import Message
 from tutelage.errors import NotFound
 from tutelage.registry import Registry
 from tutelage.store import labelling
+from tutelage.store.labelling import TOPICS, Brief
+from tutelage.web import markdown
 from tutelage.web.pages.parts import Parts, Templates, Trainer
 
 router = APIRouter(prefix="/write", include_in_schema=False)
@@ -41,10 +46,16 @@ class Turn(BaseModel):
 
 
 class Written(BaseModel):
-    """A dialogue that is being written; `id` once it was saved."""
+    """A dialogue that is being written; `id` once it was saved. `prompt` is the first message it began from.
+
+    `flag` is what a reviewer should know about it.
+    """
 
     id: str | None = None
     messages: list[Turn] = Field(max_length=MAX_TURNS)
+    topic: Literal["", "free", "follow_up", "false_premise", "ambiguous", "refuse"] = ""
+    prompt: str | None = None
+    flag: str = Field(default="", max_length=500)
 
 
 @router.get("")
@@ -55,14 +66,40 @@ def write(
     with parts.store.read() as tx:
         drafts = labelling.drafts(tx, user.id)
         opened = None if draft is None else labelling.get_demonstration(tx, draft, author_id=user.id)
+        guidelines = labelling.current_guidelines(tx, "write")
+        start = labelling.draw_start(tx, random.Random())
     turns = [] if opened is None else [_turn(message) for message in opened.messages]
     note = "" if opened is None else opened.review_note
     titled = [
         (row.id, next((m["content"] for m in row.messages if m["content"].strip()), "")) for row in drafts
     ]
     return pages.page(
-        request, "write.html", user=user, place="write", drafts=titled, draft_id=draft, turns=turns, note=note
+        request,
+        "write.html",
+        user=user,
+        place="write",
+        drafts=titled,
+        draft_id=draft,
+        turns=turns,
+        note=note,
+        topics=TOPICS,
+        start=start if opened is None else labelling.Start(opened.topic or "free"),
+        flag="" if opened is None else opened.flag,
+        guidelines=None if guidelines is None else Markup(markdown.render(guidelines.content)),
+        guidelines_version=None if guidelines is None else guidelines.version,
     )
+
+
+@router.get("/start")
+def start(
+    user: Trainer,
+    parts: Parts,
+    topic: Literal["free", "follow_up", "false_premise", "ambiguous", "refuse"] | None = None,
+) -> dict[str, Any]:
+    """Something else to write about: a topic by the operators' mix or the one asked for, and a first message."""
+    with parts.store.read() as tx:
+        found = labelling.draw_start(tx, random.Random(), topic=topic)
+    return {"topic": found.topic, "prompt": found.prompt_id, "content": found.content}
 
 
 @router.put("/draft")
@@ -106,9 +143,21 @@ def _save(
         for turn in body.messages
     ]
     with parts.store.write() as tx:
+        guidelines = labelling.current_guidelines(tx, "write")
         row = labelling.save_demonstration(
-            tx, author_id=author_id, messages=messages, status=status, demonstration_id=body.id
+            tx,
+            author_id=author_id,
+            messages=messages,
+            status=status,
+            demonstration_id=body.id,
+            brief=Brief(
+                topic=body.topic,
+                guidelines=None if guidelines is None else guidelines.version,
+                flag=body.flag.strip(),
+            ),
         )
+        if body.prompt is not None and status != "draft":
+            labelling.note_use(tx, body.prompt)
         return row.id
 
 

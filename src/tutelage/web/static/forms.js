@@ -5,7 +5,7 @@
  *   <form data-method="POST" data-path="/api/sign-in" data-then="/">
  *
  * `data-then` is where to go afterwards; empty means this page again; `show` puts the answer's `secret` into the
- * form's <output>; `say` says that it is saved. A checkbox is a boolean, or a list when it has `data-list`.
+ * form's <output>; `say` says that it is saved. A checkbox is a boolean. Fields with `data-list` make a list.
  * `data-confirm` asks before sending.
  */
 
@@ -19,9 +19,9 @@ function values(form) {
   const body = {};
   for (const field of /** @type {Iterable<any>} */ (form.elements)) {
     if (!field.name || field.disabled || (field.type === "radio" && !field.checked)) continue;
-    if (field.type !== "checkbox") body[field.name] = field.value;
-    else if (!("list" in field.dataset)) body[field.name] = field.checked;
-    else body[field.name] = [...(body[field.name] ?? []), ...(field.checked ? [field.value] : [])];
+    const box = field.type === "checkbox";
+    if (!("list" in field.dataset)) body[field.name] = box ? field.checked : field.value;
+    else body[field.name] = [...(body[field.name] ?? []), ...(box && !field.checked ? [] : [field.value])];
   }
   return body;
 }

@@ -3,17 +3,19 @@
 
 import { t } from "./catalogue.js";
 import { grow } from "./composer.js";
-import { attempt, byId, confirmed, onActions, toast } from "./dialogs.js";
+import { announce, attempt, byId, confirmed, onActions, toast } from "./dialogs.js";
 import { Problem, call, pieces } from "./http.js";
 
 /** @typedef {{role: string, content: string, suggestions: string[], taken: string | null, seconds: number}} Turn */
 
 const SAVE_AFTER = 800;
+const SUGGESTIONS = 3;
 const LONGEST_PAUSE = 30_000;
 const list = byId("turns");
 /** @type {Turn[]} */
 const turns = JSON.parse(list.dataset.turns);
 let draft = list.dataset.draft || null;
+const start = byId("start");
 let saving = Promise.resolve();
 let timer = 0;
 let touched = 0;
@@ -61,6 +63,30 @@ function append(turn, index) {
   return area;
 }
 
+/** What is sent to the server. */
+const written = () => ({ id: draft, messages: turns, topic: byId("topic").value, prompt: promptUsed(), flag: byId("flag").value.trim() });
+/** The id of the first message the writer began from, while it is still the first. */
+const promptUsed = () => (start.dataset.prompt && turns[0]?.content === byId("start-prompt").textContent ? start.dataset.prompt : null);
+
+/** Show another topic or first message. @param {string} [topic] */
+async function another(topic = "") {
+  const found = await attempt(() => call("GET", topic ? `/write/start?topic=${topic}` : "/write/start"));
+  if (!found) return;
+  byId("topic").value = found.topic;
+  byId("start-task").textContent = byId("topic").selectedOptions[0].dataset.task;
+  byId("start-prompt").textContent = found.content;
+  start.dataset.prompt = found.prompt ?? "";
+  byId("start-prompt").hidden = byId("begin").hidden = !found.content;
+}
+
+/** Begin with the first message that is shown. */
+function begin() {
+  const area = item(0).querySelector("textarea");
+  area.value = byId("start-prompt").textContent;
+  edit(0, area.value);
+  area.focus();
+}
+
 /** @param {number} index @param {string} content */
 function edit(index, content) {
   const turn = turns[index];
@@ -83,36 +109,48 @@ function add() {
   if (turn.role === "assistant") suggest(turns.length - 1);
 }
 
-/** @param {number} index */
+/** Have the model suggest some answers at once, each in a place of its own. @param {number} index */
 async function suggest(index) {
   suggesting?.abort();
   suggesting = new AbortController();
   const { signal } = suggesting;
-  const panel = item(index).querySelector(".suggestion");
-  const text = panel.querySelector(".text");
+  const panel = item(index).querySelector(".suggestions");
+  const dots = panel.querySelector(".dots");
   panel.hidden = false;
-  panel.querySelector(".dots").hidden = false;
-  text.textContent = "";
-  panel.querySelector("[data-action='take']").disabled = true;
+  dots.hidden = false;
+  const places = Array.from({ length: SUGGESTIONS }, () => byId("suggestion").content.firstElementChild.cloneNode(true));
+  panel.querySelector("ol").replaceChildren(...places);
+  await Promise.all(places.map((place) => suggestOne(index, place, signal)));
+  if (signal.aborted) return;
+  dots.hidden = true;
+  announce(t("{count} suggestions are here.", { count: panel.querySelectorAll("li").length }));
+}
+
+/** @param {number} index @param {any} place @param {AbortSignal} signal */
+async function suggestOne(index, place, signal) {
+  const text = place.querySelector(".text");
   try {
     for await (const piece of pieces("POST", "/write/suggest", { messages: turns.slice(0, index) }, signal)) text.append(piece);
-    if (text.textContent.trim()) turns[index].suggestions.push(text.textContent);
-    panel.querySelector("[data-action='take']").disabled = !text.textContent.trim();
-    save();
   } catch (error) {
     if (signal.aborted) return;
     text.textContent = error instanceof Problem ? error.message : t("The suggestion broke off.");
+    return;
   }
-  panel.querySelector(".dots").hidden = true;
+  const twice = turns[index].suggestions.includes(text.textContent);
+  const shown = [...place.parentElement.querySelectorAll(".text")].filter((each) => each.textContent === text.textContent);
+  if (!text.textContent.trim() || (twice && shown.length > 1)) return void place.remove();
+  if (!twice) turns[index].suggestions.push(text.textContent);
+  place.querySelector("[data-action='take']").disabled = false;
 }
 
-/** @param {number} index */
-function take(index) {
-  const panel = item(index).querySelector(".suggestion");
+/** @param {HTMLElement} button */
+function take(button) {
+  const index = indexOf(button);
   const area = item(index).querySelector("textarea");
-  turns[index].taken = panel.querySelector(".text").textContent;
+  suggesting?.abort();
+  turns[index].taken = /** @type {any} */ (button.closest(".suggestion")).querySelector(".text").textContent;
   area.value = turns[index].taken;
-  panel.hidden = true;
+  item(index).querySelector(".suggestions").hidden = true;
   edit(index, area.value);
   area.focus();
 }
@@ -120,7 +158,7 @@ function take(index) {
 /** @param {number} index */
 function ignore(index) {
   suggesting?.abort();
-  item(index).querySelector(".suggestion").hidden = true;
+  item(index).querySelector(".suggestions").hidden = true;
   item(index).querySelector("textarea").focus();
 }
 
@@ -148,7 +186,7 @@ function save() {
 
 async function store() {
   if (!turns.some((turn) => turn.content.trim())) return;
-  const saved = await attempt(() => call("PUT", "/write/draft", { id: draft, messages: turns }));
+  const saved = await attempt(() => call("PUT", "/write/draft", written()));
   if (!saved) return;
   if (draft !== saved.id) history.replaceState(null, "", `/write?draft=${saved.id}`);
   draft = saved.id;
@@ -158,7 +196,7 @@ async function store() {
 async function submit() {
   clearTimeout(timer);
   await saving;
-  const done = await attempt(() => call("POST", "/write/submit", { id: draft, messages: turns }));
+  const done = await attempt(() => call("POST", "/write/submit", written()));
   if (done === undefined) return;
   toast(t("Thank you. The dialogue is handed in."));
   draft = null;
@@ -166,7 +204,10 @@ async function submit() {
   list.replaceChildren();
   history.replaceState(null, "", "/write");
   byId("saved").textContent = "";
+  byId("flag").value = "";
+  start.hidden = false;
   add();
+  await another();
 }
 
 async function discard() {
@@ -189,11 +230,16 @@ onActions({
   add,
   submit,
   discard,
-  take: (button) => take(indexOf(button)),
+  begin,
+  another: () => another(),
+  take,
   again: (button) => suggest(indexOf(button)),
   ignore: (button) => ignore(indexOf(button)),
   remove: (button) => remove(indexOf(button)),
 });
+
+byId("topic").addEventListener("change", () => another(byId("topic").value));
+byId("flag").addEventListener("input", save);
 
 turns.forEach(append);
 if (turns.length === 0) add();
