@@ -13,7 +13,7 @@ from tutelage.training.job import SCHEMAS
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
-COMMAND = re.compile(r"^# tutelage (?:train (sft|reward|ppo)|improve) (recipes/\S+)", re.MULTILINE)
+COMMAND = re.compile(r"^# tutelage (?:train (sft|reward|ppo|dpo)|improve) (recipes/\S+)", re.MULTILINE)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -65,6 +65,14 @@ def test_stage_by_stage_to_a_version(command: Command, tmp_path: Path) -> None:
     ppo = command("train", "ppo", str(TINY / "ppo.toml"), "--reward", "reward-0001", *small)
     assert ppo["kl"]["before"] == 0
 
+    watched = command(
+        "train", "ppo", str(TINY / "ppo.toml"), "--gold", "reward-0001", *small, "--set", "gold.every=1"
+    )
+    assert [point["step"] for point in watched["over_optimisation"]["curve"]] == [0, 1, 2]
+    assert watched["gold_gain"]["value"] == watched["reward_gain"]["value"], "the same model watches"
+    dpo = command("train", "dpo", str(TINY / "dpo.toml"), "--start", "sft-0001", "--set", "max_steps=2")
+    assert (dpo["run"], dpo["steps"]) == ("dpo-0001", 2)
+
     command("versions", "publish", reward["folder"])
     command("versions", "publish", ppo["folder"])
     registry = Registry(tmp_path)

@@ -60,6 +60,9 @@ def _lines(values: dict[str, Any], depth: int) -> list[str]:
             lines.append(f"{name}: {_interval(value)}")
         elif isinstance(value, dict):
             lines += [f"{name}:", *_lines(value, depth + 1)]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            rows = ("  ".join(f"{key} {_number(cell)}" for key, cell in row.items()) for row in value)
+            lines += [f"{name}:", *(f"{'  ' * (depth + 1)}{row}" for row in rows)]
         else:
             lines.append(escape(f"{name}: {_number(value) if isinstance(value, float) else value}"))
     return lines

@@ -30,6 +30,9 @@ SnapshotOption = Annotated[
 ]
 StartOption = Annotated[str, typer.Option("--start", help="Run or version whose adapter to start from.")]
 RewardOption = Annotated[str, typer.Option("--reward", help="Run or version of the reward model.")]
+GoldOption = Annotated[
+    str, typer.Option("--gold", help="A reward model of other data: the run ends where it stops agreeing.")
+]
 ProcessesOption = Annotated[
     int, typer.Option("--processes", min=1, help="Train in so many processes, each on a GPU of its own.")
 ]
@@ -45,6 +48,7 @@ def register(app: typer.Typer) -> None:
     train.command("sft")(train_sft)
     train.command("reward")(train_reward)
     train.command("ppo")(train_ppo)
+    train.command("dpo")(train_dpo)
     app.add_typer(train, name="train")
     app.command("improve")(improve)
     app.command("worker")(worker)
@@ -90,6 +94,7 @@ def train_ppo(
     name: NameOption = "",
     start: StartOption = "",
     reward: RewardOption = "",
+    gold: GoldOption = "",
     snapshot: SnapshotOption = "",
     resume: ResumeOption = False,
     processes: ProcessesOption = 1,
@@ -98,8 +103,26 @@ def train_ppo(
     as_json: JsonOption = False,
 ) -> None:
     """PPO against a reward model, held near the SFT model."""
-    options = {"name": name, "start": start, "reward": reward, "snapshot": snapshot, "resume": resume}
+    inputs = {"start": start, "reward": reward, "gold": gold, "snapshot": snapshot}
+    options = {"name": name, "resume": resume, **inputs}
     _train("ppo", recipe, overrides, options, _trainer(processes, ray), dry_run=dry_run, as_json=as_json)
+
+
+def train_dpo(
+    recipe: RecipeArgument,
+    overrides: SetOption = NO_OVERRIDES,
+    name: NameOption = "",
+    start: StartOption = "",
+    snapshot: SnapshotOption = "",
+    resume: ResumeOption = False,
+    processes: ProcessesOption = 1,
+    ray: RayOption = "",
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """DPO, from comparisons alone: a baseline for PPO."""
+    options = {"name": name, "start": start, "snapshot": snapshot, "resume": resume}
+    _train("dpo", recipe, overrides, options, _trainer(processes, ray), dry_run=dry_run, as_json=as_json)
 
 
 def improve(
@@ -205,6 +228,7 @@ def _train(
     as_json: bool,
 ) -> None:
     from tutelage.cli.reports import plain_report
+    from tutelage.cli.reward_reports import reward_report
     from tutelage.config import load
     from tutelage.improvement import StageRequest, describe_stage, train_stage
     from tutelage.training.job import SCHEMAS
@@ -218,5 +242,6 @@ def _train(
         with progress_bars() as progress:
             result = train_stage(request, place, trainer=trainer, progress=progress)
     summary = {"run": result["run"], "folder": result["folder"], **result["evaluation"]}
-    text = plain_report(summary) + f"\npublish it with: tutelage versions publish {result['folder']}"
+    told = reward_report(summary) if stage == "reward" else plain_report(summary)
+    text = told + f"\npublish it with: tutelage versions publish {result['folder']}"
     emit({**summary, "kind": result["kind"]}, text, as_json=as_json)

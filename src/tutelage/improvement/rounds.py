@@ -29,7 +29,7 @@ from tutelage.registry import ModelVersion
 from tutelage.registry.version import write_json
 from tutelage.rendering import load_renderer
 from tutelage.store import export
-from tutelage.training.job import SCHEMAS, Job, Stage, Trainer, train
+from tutelage.training.job import ROUND, Job, Stage, Trainer, train
 from tutelage.training.metrics import Progress, Run, no_progress
 from tutelage.training.ppo import PPOConfig, prepare_ppo
 from tutelage.training.reward import RewardConfig
@@ -59,7 +59,7 @@ class ImproveConfig(Settings):
     def _one_base(cls, raw: dict[str, Any]) -> dict[str, Any]:
         """All stages share the base: it is named once, at the top."""
         model = raw.get("model", "builtin")
-        sections: dict[str, Any] = {name: {"model": model, **raw.get(name, {})} for name in SCHEMAS}
+        sections: dict[str, Any] = {name: {"model": model, **raw.get(name, {})} for name in ROUND}
         if any(section["model"] != model for section in sections.values()):
             raise ValueError("the stages of a round share one base: set `model` at the top, not in a section")
         return {**raw, **sections}

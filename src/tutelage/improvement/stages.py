@@ -17,6 +17,7 @@ from tutelage.registry import Registry
 from tutelage.registry.version import write_json
 from tutelage.rendering import load_renderer
 from tutelage.store import Store, export, runs
+from tutelage.training.dpo import DPOConfig, prepare_dpo
 from tutelage.training.job import Job, Recipe, Stage, Trainer, train
 from tutelage.training.metrics import Progress, Run, no_progress
 from tutelage.training.ppo import PPOConfig, PPOData, prepare_ppo
@@ -55,13 +56,17 @@ class SnapshotData:
 
 @dataclass(frozen=True, slots=True)
 class StageRequest:
-    """One stage to train by itself. `start` and `reward` name runs or versions; empty takes the newest fitting run."""
+    """One stage to train by itself. `start` and `reward` name runs or versions; empty takes the newest fitting run.
+
+    `gold` names a second reward model, which watches PPO for over-optimisation; empty takes none.
+    """
 
     stage: Stage
     config: Recipe
     name: str = ""
     start: str = ""
     reward: str = ""
+    gold: str = ""
     snapshot: str = ""
     resume: bool = False
 
@@ -85,7 +90,8 @@ def train_stage(
     begun = plan_file.exists()
     plan = json.loads(plan_file.read_text(encoding="utf-8")) if begun else _plan(request, place)
     if not begun:  # what cannot be trained leaves no run behind
-        prepare(request.config, SnapshotData.read(place.home / "snapshots" / plan["snapshot"]), place.home)
+        data = SnapshotData.read(place.home / "snapshots" / plan["snapshot"])
+        prepare(request.config, data, place.home, gold=bool(plan["gold"]))
     run = Run.open(folder, request.stage, settings, resume=request.resume)
     if not begun:
         write_json(plan_file, plan)
@@ -97,6 +103,7 @@ def train_stage(
         snapshot=place.home / "snapshots" / plan["snapshot"],
         start=Path(plan["start"]) if plan["start"] else None,
         reward=Path(plan["reward"]) if plan["reward"] else None,
+        gold=Path(plan["gold"]) if plan["gold"] else None,
         lineage={"snapshot": plan["snapshot"], "parents": plan["parents"], "run": folder.name},
     )
     with recorded(place.store, folder.name, request.stage, settings):
@@ -108,10 +115,13 @@ def describe_stage(request: StageRequest, place: Installation) -> dict[str, Any]
     """What `train_stage` would train on, in numbers; nothing is trained and no run is made."""
     plan = _plan(request, place)
     data = SnapshotData.read(place.home / "snapshots" / plan["snapshot"])
-    return {"stage": request.stage, **plan, **prepare(request.config, data, place.home).summary()}
+    found = prepare(request.config, data, place.home, gold=bool(plan["gold"]))
+    return {"stage": request.stage, **plan, **found.summary()}
 
 
-def prepare(config: Recipe, data: SnapshotData, home: Path) -> SFTData | RewardData | PPOData:
+def prepare(
+    config: Recipe, data: SnapshotData, home: Path, *, gold: bool = False
+) -> SFTData | RewardData | PPOData:
     """A stage's data as it would be trained on. Raises DataError when there is nothing to train on."""
     renderer = load_renderer(locate(config.model, home))
     match config:
@@ -120,19 +130,24 @@ def prepare(config: Recipe, data: SnapshotData, home: Path) -> SFTData | RewardD
         case RewardConfig():
             return prepare_reward(config, data.comparisons, renderer)
         case PPOConfig():
-            return prepare_ppo(config, data.prompts, renderer)
+            return prepare_ppo(config, data.prompts, renderer, demonstrations=data.demonstrations, gold=gold)
+        case DPOConfig():
+            return prepare_dpo(config, data.comparisons, renderer)
 
 
 def _plan(request: StageRequest, place: Installation) -> dict[str, Any]:
     """The inputs of a stage, fixed when its run begins: snapshot, adapters to start from, parent versions."""
     snapshot = request.snapshot or export.snapshot(place.store, place.home).hash
-    start = find_adapter(place, request.start, "sft") if request.start or request.stage == "ppo" else None
+    needs_start = request.stage in ("ppo", "dpo")
+    start = find_adapter(place, request.start, "sft") if request.start or needs_start else None
     reward = find_adapter(place, request.reward, "reward") if request.stage == "ppo" else None
+    gold = find_adapter(place, request.gold, "reward") if request.gold else None
     known = {version.name for version in place.registry.list()}
     return {
         "snapshot": snapshot,
         "start": str(start) if start else "",
         "reward": str(reward) if reward else "",
+        "gold": str(gold) if gold else "",
         "parents": [n for n in (request.config.model, request.start, request.reward) if n in known],
     }
 

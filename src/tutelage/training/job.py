@@ -11,25 +11,30 @@ from typing import Any, Literal
 from tutelage.config import check
 from tutelage.registry.version import write_json
 from tutelage.store.export import read_comparisons, read_demonstrations, read_prompts
+from tutelage.training.dpo import DPOConfig, train_dpo
 from tutelage.training.metrics import Progress, Run
 from tutelage.training.ppo import PPOConfig, train_ppo
 from tutelage.training.reward import RewardConfig, train_reward
 from tutelage.training.sft import SFTConfig, train_sft
 
-Stage = Literal["sft", "reward", "ppo"]
-Recipe = SFTConfig | RewardConfig | PPOConfig
-SCHEMAS: dict[Stage, type[SFTConfig] | type[RewardConfig] | type[PPOConfig]] = {
+Stage = Literal["sft", "reward", "ppo", "dpo"]
+Recipe = SFTConfig | RewardConfig | PPOConfig | DPOConfig
+SCHEMAS: dict[Stage, type[SFTConfig] | type[RewardConfig] | type[PPOConfig] | type[DPOConfig]] = {
     "sft": SFTConfig,
     "reward": RewardConfig,
     "ppo": PPOConfig,
+    "dpo": DPOConfig,
 }
+ROUND: tuple[Stage, ...] = ("sft", "reward", "ppo")
+"""The stages of a round, in order; the others are baselines."""
+_FOLDERS = ("home", "run", "snapshot", "start", "reward", "gold")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A stage, its recipe and its inputs. `run` is the folder of a run that has been opened.
 
-    start: adapter to start from; reward: the reward model's folder, for PPO.
+    start: adapter to start from; reward, gold: reward models' folders, for PPO; the second only watches.
     """
 
     stage: Stage
@@ -38,16 +43,14 @@ class Job:
     run: Path
     snapshot: Path
     start: Path | None
-    reward: Path | None
+    reward: Path | None = None
+    gold: Path | None = None
     lineage: dict[str, Any]
 
     def write(self) -> Path:
         """Put the job beside the run, for other processes to read; returns the file."""
         file = self.run / "job.json"
-        folders = {
-            name: str(folder) if (folder := getattr(self, name)) else None
-            for name in ("home", "run", "snapshot", "start", "reward")
-        }
+        folders = {name: str(folder) if (folder := getattr(self, name)) else None for name in _FOLDERS}
         settings = self.config.model_dump(mode="json")
         write_json(file, {"stage": self.stage, "config": settings, "lineage": self.lineage, **folders})
         return file
@@ -56,7 +59,7 @@ class Job:
     def read(cls, file: Path) -> Job:
         """The job that `write` put there."""
         fields = json.loads(file.read_text(encoding="utf-8"))
-        for name in ("home", "run", "snapshot", "start", "reward"):
+        for name in _FOLDERS:
             fields[name] = Path(fields[name]) if fields[name] else None
         stage: Stage = fields["stage"]
         return cls(**fields | {"config": check(fields["config"], SCHEMAS[stage], where=str(file))})
@@ -87,5 +90,11 @@ def train(job: Job, progress: Progress) -> dict[str, Any]:
                 job.home,
                 start=job.start,
                 reward=job.reward,
+                gold=job.gold,
+                demonstrations=list(read_demonstrations(job.snapshot)),
                 lineage=job.lineage,
             )
+        case DPOConfig() as config:
+            assert job.start is not None
+            comparisons = list(read_comparisons(job.snapshot))
+            return train_dpo(config, comparisons, run, job.home, start=job.start, lineage=job.lineage)

@@ -1,0 +1,218 @@
+"""DPO: the policy learns from comparisons directly, without a reward model or sampling. A baseline for PPO.
+
+Read it top to bottom. A completion's implicit reward is beta times how much likelier the policy makes it than the
+SFT model does; it is trained on all judged pairs of each prompt with the reward model's own loss. A prompt and its
+completions are one tree of the batch. What the SFT model thinks of every completion is computed once and kept.
+Left out: label smoothing, a term for the chosen answer's likelihood, dropout, weight decay.
+
+Source: Rafailov et al. 2023 (2305.18290), equation 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from tutelage.config import Settings
+from tutelage.datasets.preference import PreferenceExample, Ties
+from tutelage.datasets.splits import Half
+from tutelage.dialogue import Comparison
+from tutelage.models.adapters import load_adapter, save_adapter
+from tutelage.models.interface import CausalModel
+from tutelage.models.loading import load_model
+from tutelage.models.logprobs import token_scores
+from tutelage.rendering import Renderer
+from tutelage.training.actors import POLICY, REFERENCE
+from tutelage.training.agreement import pair_accuracy
+from tutelage.training.checkpoints import (
+    State,
+    load_newest,
+    pack_optimizer,
+    prefixed,
+    save,
+    section,
+    unpack_optimizer,
+)
+from tutelage.training.distributed import collect, share, sum_scalars, world
+from tutelage.training.flat import preference_trees
+from tutelage.training.losses import preference_loss
+from tutelage.training.metrics import Run
+from tutelage.training.optimizer import adamw, cosine, set_rate, update
+from tutelage.training.reward import RewardConfig, RewardData, micro_batches, prepare_reward
+
+
+class DPOConfig(Settings):
+    """Settings of DPO. `limits`, `half` and `ties` choose comparisons as the reward model's recipe does."""
+
+    model: str = "builtin"
+    limits: dict[str, int] = Field(default_factory=dict)
+    half: Half = "all"
+    ties: Ties = "soft"
+    max_tokens: int = Field(default=1024, ge=16)
+    held_out: float = Field(default=0.15, ge=0, lt=1)
+    epochs: int = Field(default=1, ge=1)
+    max_steps: int | None = Field(default=None, ge=1)
+    batch_tokens: int = Field(default=8192, ge=16)
+    micro_tokens: int = Field(default=2048, ge=16)
+    beta: float = Field(default=0.1, gt=0)
+    learning_rate: float = Field(default=5e-5, gt=0)
+    warmup_steps: int = Field(default=5, ge=0)
+    max_norm: float = Field(default=1.0, gt=0)
+    checkpoint_every: int = Field(default=20, ge=1)
+    seed: int = 0
+
+
+def prepare_dpo(config: DPOConfig, comparisons: Sequence[Comparison], renderer: Renderer) -> RewardData:
+    """The comparisons that a reward model of these settings would see. Raises DataError when nothing is left."""
+    own = {"beta", "learning_rate", "warmup_steps", "max_norm", "checkpoint_every"}
+    return prepare_reward(RewardConfig(members=1, **config.model_dump(exclude=own)), comparisons, renderer)
+
+
+def train_dpo(
+    config: DPOConfig,
+    comparisons: Sequence[Comparison],
+    run: Run,
+    home: Path,
+    *,
+    start: Path,
+    lineage: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train the policy and write the run's manifest, which is returned; a finished run returns at once.
+
+    `start` is the SFT model's adapter: policy and reference begin as it. Raises DataError, ModelError, TrainingError.
+    """
+    if run.finished:
+        return run.manifest()
+    loaded = load_model(config.model, home)
+    model = loaded.model
+    data = prepare_dpo(config, comparisons, loaded.renderer)
+    load_adapter(model, REFERENCE, start)
+    model.copy_adapter(REFERENCE, POLICY)
+    optimizer = adamw([(model.adapter_parameters(POLICY), config.learning_rate)])
+    steps = data.steps[0]
+
+    first = 0
+    state = load_newest(run.folder)
+    if state is None:
+        reference = likelihoods(model, REFERENCE, data.train, config.micro_tokens)
+    else:
+        first = state.step
+        model.set_adapter_tensors(POLICY, section("policy", state.tensors))
+        unpack_optimizer(optimizer, section("optimizer", state.tensors))
+        counts = [len(example.completions) for example in data.train]
+        reference = list(state.tensors["reference"].split(counts))
+    run.rewind(first)
+
+    for step in range(first, len(steps)):
+        set_rate(optimizer, cosine(step, len(steps), warmup=config.warmup_steps))
+        chosen = [(data.train[index], reference[index]) for index in steps[step]]
+        loss, margin = accumulate_gradients(model, chosen, beta=config.beta, micro_tokens=config.micro_tokens)
+        norm = update(optimizer, loss, max_norm=config.max_norm, where=f"DPO step {step}")
+        metrics = {"loss": loss, "margin": margin, "gradient_norm": norm}
+        run.log(step, len(steps), metrics | {"learning_rate": optimizer.param_groups[0]["lr"]})
+        if (step + 1) % config.checkpoint_every == 0 and step + 1 < len(steps):
+            tensors = prefixed("policy", model.adapter_tensors(POLICY)) | {"reference": torch.cat(reference)}
+            save(run.folder, State(step + 1, tensors | prefixed("optimizer", pack_optimizer(optimizer))))
+
+    after, before = (
+        likelihoods(model, adapter, data.held_out, config.micro_tokens) for adapter in (POLICY, REFERENCE)
+    )
+    rewards = [config.beta * (new - old) for new, old in zip(after, before, strict=True)]
+    if world().is_first:
+        save_adapter(model, POLICY, run.folder / "adapter", base=config.model)
+    manifest = {
+        "kind": "chat",
+        "model": config.model,
+        "config": config.model_dump(),
+        "evaluation": {
+            "held_out_accuracy": pair_accuracy(data.held_out, rewards, seed=config.seed).as_dict(),
+            **data.summary(),
+        },
+        **(lineage or {}),
+    }
+    run.finish(manifest)
+    return manifest
+
+
+def accumulate_gradients(
+    model: CausalModel,
+    chosen: Sequence[tuple[PreferenceExample, Tensor]],
+    *,
+    beta: float,
+    micro_tokens: int,
+) -> tuple[float, float]:
+    """Add the gradient of the mean loss of comparisons, each with its reference log-probabilities.
+
+    Returns that loss and the mean margin: the implicit reward of the better less that of the worse.
+    """
+    loss = margin = 0.0
+    mine = dict(enumerate(share(chosen, lambda each: each[0].tokens)))
+    place = 0
+    for group in micro_batches([example for example, _ in mine.values()], micro_tokens):
+        references = [mine[place + index][1].to(model.device) for index in range(len(group))]
+        place += len(group)
+        with model.using(POLICY):
+            sums = sequence_logprobs(model, group)
+            rewards = [beta * (new - old) for new, old in zip(sums, references, strict=True)]
+            losses = [
+                preference_loss(each, example.preferences)
+                for each, example in zip(rewards, group, strict=True)
+            ]
+            part = torch.stack(losses).sum() / len(chosen)
+            part.backward()  # type: ignore[no-untyped-call]
+        loss += part.item()
+        for each, example in zip(rewards, group, strict=True):
+            gaps = [float(each[pair.better] - each[pair.worse]) for pair in example.preferences]
+            margin += sum(gaps) / len(gaps) / len(chosen)
+    loss, margin = sum_scalars(loss, margin)
+    return loss, margin
+
+
+@torch.inference_mode()
+def likelihoods(
+    model: CausalModel, adapter: str, examples: Sequence[PreferenceExample], micro_tokens: int
+) -> list[Tensor]:
+    """Log-probability of every completion of every comparison: a tensor (completions,) each, on the CPU."""
+    mine = share(list(enumerate(examples)), lambda item: item[1].tokens)
+    found: list[Tensor] = []
+    for group in micro_batches([example for _, example in mine], micro_tokens):
+        with model.using(adapter):
+            found += [each.cpu() for each in sequence_logprobs(model, group)]
+    places = [place for place, _ in mine]
+    return collect(list(zip(places, found, strict=True)), len(examples))
+
+
+def sequence_logprobs(model: CausalModel, examples: Sequence[PreferenceExample]) -> tuple[Tensor, ...]:
+    """Log-probability of each completion under the active adapter: a tensor (completions,) for each comparison."""
+    batch = preference_trees(examples, model.device)
+    at, before, lengths = completion_places(examples)
+    hidden = model.hidden(batch.token_ids, batch.layout)
+    tokens = token_scores(hidden[before], model.head, batch.token_ids[at]).logprobs
+    sums: tuple[Tensor, ...] = torch.stack([each.sum() for each in tokens.split(lengths)]).split(batch.counts)
+    return sums
+
+
+def completion_places(examples: Sequence[PreferenceExample]) -> tuple[list[int], list[int], list[int]]:
+    """Places in the flat trees of every completion's tokens, of the tokens before them, and completions' lengths.
+
+    The token before a completion's first one is the prompt's last.
+    """
+    at: list[int] = []
+    before: list[int] = []
+    lengths: list[int] = []
+    place = 0
+    for example in examples:
+        place += len(example.prompt_ids)
+        last = place - 1
+        for completion in example.completions:
+            tokens = range(place, place + len(completion))
+            at += tokens
+            before += [last, *tokens[:-1]]
+            lengths.append(len(completion))
+            place = tokens.stop
+    return at, before, lengths

@@ -1,0 +1,115 @@
+"""DPO: its loss by hand, equal however it is cut, learning the taste it was shown, and resumed to the bit."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tutelage.datasets.preference import PreferenceExample, render_comparisons
+from tutelage.dialogue import Comparison
+from tutelage.models.adapters import AdapterShape
+from tutelage.models.layout import sequences
+from tutelage.models.loading import load_model
+from tutelage.training.actors import POLICY, REFERENCE
+from tutelage.training.dpo import (
+    DPOConfig,
+    accumulate_gradients,
+    completion_places,
+    likelihoods,
+    train_dpo,
+)
+from tutelage.training.metrics import Run
+
+CONFIG = DPOConfig(
+    model="tiny", batch_tokens=300, learning_rate=2e-3, held_out=0.25, checkpoint_every=2, beta=0.3
+)
+
+
+@pytest.fixture
+def model(home: Path):
+    loaded = load_model("tiny", home)
+    loaded.model.add_adapter(REFERENCE, AdapterShape(4, 8), seed=0)
+    loaded.model.add_adapter(POLICY, AdapterShape(4, 8), seed=1)
+    with torch.no_grad():
+        for parameter in loaded.model.adapter_parameters(POLICY):
+            parameter.add_(0.02)
+    return loaded
+
+
+@pytest.fixture
+def examples(model, comparisons: list[Comparison]) -> list[PreferenceExample]:
+    return render_comparisons(comparisons[:5], model.renderer, max_tokens=200).rendered
+
+
+def test_places_of_a_tree() -> None:
+    example = PreferenceExample([7, 8], [[1, 2, 3], [4]], (), "made", "root")
+    assert completion_places([example, example]) == (
+        [2, 3, 4, 5, 8, 9, 10, 11],
+        [1, 2, 3, 1, 7, 8, 9, 7],
+        [3, 1, 3, 1],
+    )
+
+
+def test_a_completion_is_as_likely_in_a_tree_as_alone(model, examples: list[PreferenceExample]) -> None:
+    found = likelihoods(model.model, POLICY, examples, 10_000)
+    one = examples[2]
+    for index, completion in enumerate(one.completions):
+        ids = torch.tensor([*one.prompt_ids, *completion])
+        with torch.no_grad(), model.model.using(POLICY):
+            logs = model.model.logits(model.model.hidden(ids, sequences([len(ids)]))).float().log_softmax(-1)
+        alone = sum(float(logs[place - 1, ids[place]]) for place in range(len(one.prompt_ids), len(ids)))
+        assert float(found[2][index]) == pytest.approx(alone, abs=1e-3)
+    singly = likelihoods(model.model, POLICY, examples, 1)
+    assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(found, singly, strict=True))
+
+
+def test_the_loss_is_that_of_the_paper(model, examples: list[PreferenceExample]) -> None:
+    chosen = list(zip(examples, likelihoods(model.model, REFERENCE, examples, 10_000), strict=True))
+    policy = likelihoods(model.model, POLICY, examples, 10_000)
+    expected = 0.0
+    for (example, old), new in zip(chosen, policy, strict=True):
+        rewards = (0.3 * (new - old)).tolist()
+        losses = []
+        for pair in example.preferences:
+            margin = rewards[pair.better] - rewards[pair.worse]
+            right, wrong = -math.log(1 / (1 + math.exp(-margin))), -math.log(1 / (1 + math.exp(margin)))
+            losses.append((right + wrong) / 2 if pair.tie else right)
+        expected += sum(losses) / len(losses) / len(examples)
+    gradients = []
+    for micro_tokens in (10_000, 1):
+        loss, _ = accumulate_gradients(model.model, chosen, beta=0.3, micro_tokens=micro_tokens)
+        assert loss == pytest.approx(expected, abs=1e-4)
+        parameters = model.model.adapter_parameters(POLICY)
+        gradients.append([parameter.grad for parameter in parameters])
+        for parameter in parameters:
+            parameter.grad = None
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*gradients, strict=True))
+    assert all(parameter.grad is None for parameter in model.model.adapter_parameters(REFERENCE))
+
+
+def test_it_learns_the_taste_and_goes_on_where_it_stopped(
+    home: Path, comparisons: list[Comparison], stages: tuple[Path, Path], tmp_path: Path
+) -> None:
+    straight = Run.open(tmp_path / "straight", "dpo", CONFIG.model_dump(), resume=False)
+    evaluation = train_dpo(CONFIG, comparisons * 3, straight, home, start=stages[0])["evaluation"]
+    assert evaluation["held_out_accuracy"]["value"] > 0.9
+    assert evaluation["steps"] > 4
+
+    def stop(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    run = Run.open(tmp_path / "broken", "dpo", CONFIG.model_dump(), resume=False)
+    run.progress = stop
+    with pytest.raises(KeyboardInterrupt):
+        train_dpo(CONFIG, comparisons * 3, run, home, start=stages[0])
+    run.progress = lambda *news: None
+    train_dpo(CONFIG, comparisons * 3, run, home, start=stages[0])
+    first, second = (
+        load_file(each.folder / "adapter" / "adapter_model.safetensors") for each in (straight, run)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
