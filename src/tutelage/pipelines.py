@@ -15,15 +15,18 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, BinaryIO, TextIO
 
-from tutelage.datasets.preference import dialogue_ids
+import torch
+from torch import Tensor
+
+from tutelage.datasets.preference import completion_ids
 from tutelage.datasets.sources import fields
 from tutelage.dialogue import Message, Role, check_turns
 from tutelage.engine.interface import Sampling
 from tutelage.errors import DataError, TutelageError
 from tutelage.models.generation import Batch, Request
-from tutelage.models.loading import LoadedModel, load_model, load_version
+from tutelage.models.loading import LoadedModel, load_version
 from tutelage.registry import ModelVersion
-from tutelage.training.reward_model import load_reward_model, score_completions
+from tutelage.training.reward_model import Judge
 
 _IN_FLIGHT = 64
 
@@ -80,53 +83,116 @@ def generate_lines(
     return failed
 
 
-def score_lines(source: BinaryIO, target: TextIO, version: ModelVersion, home: Path) -> int:
-    """Answer {"messages": […]} lines with {"reward"}; returns the number of error lines."""
-    if version.adapter is None:
-        raise DataError(f"{version.name} has no reward model", hint="name a reward version (r1, r2, …)")
-    loaded = load_model(version.model, home)
-    judge = load_reward_model(loaded.model, version.adapter)
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a line asked for: one dialogue, or several completions of one prompt (`several`), in tokens."""
+
+    prompt: list[int]
+    completions: list[list[int]]
+    several: bool
+
+
+def score_lines(source: BinaryIO, target: TextIO, judge: Judge, *, file: str = "") -> int:
+    """Answer each line with its reward or rewards; returns the number of error lines, which name `file` and line.
+
+    {"messages": […]} ending with the assistant, or {"prompt": …, "completion": …}, gives {"reward", "deviation"};
+    {"prompt": …, "completions": […]} gives {"rewards": [{"reward", "deviation", "wins"}, …], "best"}, where `wins`
+    is the calibrated probability to be better than another of the completions. A prompt is text or messages.
+    """
     lines = _Lines(source)
     failed = 0
     while lines.open:
         order = deque(lines.take(_IN_FLIGHT, wait=True))
-        good: list[tuple[_Line, tuple[list[int], list[int]]]] = []
+        good: list[tuple[_Line, Scored]] = []
         for line in order:
             try:
-                good.append((line, _scorable(line.text, loaded)))
+                good.append((line, scorable(_row(line.text), judge.loaded)))
             except TutelageError as error:
-                line.answer = _error(error, line.number)
-        rewards = score_completions(loaded.model, judge, [ids for _, ids in good]).mean(dim=1)
-        for (line, _), reward in zip(good, rewards.tolist(), strict=True):
-            line.answer = {"reward": reward}
+                line.answer = _error(error, line.number, file)
+        scores = judge.score([(asked.prompt, asked.completions) for _, asked in good])
+        for (line, asked), each in zip(good, scores, strict=True):
+            line.answer = score_view(each, judge.reward.temperature, several=asked.several)
         failed += _print_finished(order, target)
     return failed
 
 
-def _scorable(text: bytes, loaded: LoadedModel) -> tuple[list[int], list[int]]:
-    prompt, completion = dialogue_ids(_messages(text, last="assistant"), loaded.renderer)
-    length, room = len(prompt) + len(completion), loaded.model.context_length
+def scorable(row: dict[str, Any], loaded: LoadedModel) -> Scored:
+    """The dialogue or dialogues of a row, in tokens. Raises DataError; nothing is ever cut."""
+    if "messages" in row:
+        messages = _checked(row["messages"], last="assistant")
+        prompt, texts = messages[:-1], [messages[-1].content]
+    else:
+        prompt, texts = _prompt(row), _completions(row)
+    prompt_ids = loaded.renderer.prompt(prompt)
+    completions = [completion_ids(text, loaded.renderer) for text in texts]
+    length, room = len(prompt_ids) + max(map(len, completions)), loaded.model.context_length
     if length > room:
         raise DataError(f"the dialogue has {length} tokens, and the model's context holds {room}")
-    return prompt, completion
+    return Scored(prompt_ids, completions, "completions" in row)
+
+
+def score_view(scores: Tensor, temperature: float, *, several: bool) -> dict[str, Any]:
+    """Scores (completions, members) as plain JSON: the mean over members, their deviation, the chance to win."""
+    rewards, deviations = scores.mean(dim=1), scores.std(dim=1, correction=0)
+    rows = [
+        {"reward": reward, "deviation": deviation}
+        for reward, deviation in zip(rewards.tolist(), deviations.tolist(), strict=True)
+    ]
+    if not several:
+        return dict(rows[0])
+    others = max(1, len(rows) - 1)
+    chances = (torch.sigmoid((rewards[:, None] - rewards) / temperature).sum(dim=1) - 0.5) / others
+    ranked = [row | {"wins": chance} for row, chance in zip(rows, chances.tolist(), strict=True)]
+    return {"rewards": ranked, "best": int(rewards.argmax())}
+
+
+def _prompt(row: dict[str, Any]) -> tuple[Message, ...]:
+    if "prompt" not in row:
+        raise DataError('the line should have "messages", or "prompt" with "completion" or "completions"')
+    if isinstance(row["prompt"], str):
+        return (Message("user", fields.text(row["prompt"], "prompt")),)
+    return _checked(row["prompt"], last="user", name="prompt")
+
+
+def _completions(row: dict[str, Any]) -> list[str]:
+    if ("completion" in row) == ("completions" in row):
+        raise DataError('beside "prompt" the line should have either "completion" or "completions"')
+    if "completion" in row:
+        return [fields.text(row["completion"], "completion")]
+    texts = fields.items(row["completions"], "completions")
+    if not texts:
+        raise DataError("completions is empty")
+    return [fields.text(each, f"completions[{index}]") for index, each in enumerate(texts)]
 
 
 def _messages(text: bytes, *, last: Role) -> tuple[Message, ...]:
     """The messages of one line. Raises DataError that says what is wrong with it."""
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"this is not JSON: {error}") from None
-    if not isinstance(row, dict) or "messages" not in row:
+    row = _row(text)
+    if "messages" not in row:
         raise DataError('the line should be an object with "messages"')
-    messages = fields.messages(row["messages"], "messages")
+    return _checked(row["messages"], last=last)
+
+
+def _checked(value: object, *, last: Role, name: str = "messages") -> tuple[Message, ...]:
+    messages = fields.messages(value, name)
     if problem := check_turns(messages, last=last):
         raise DataError(problem)
     return messages
 
 
-def _error(error: TutelageError, number: int) -> dict[str, Any]:
-    return {"error": {"message": error.message, "line": number}}
+def _row(text: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"this is not JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise DataError(f"the line should be an object, not {fields.kind(row)}")
+    return row
+
+
+def _error(error: TutelageError, number: int, file: str = "") -> dict[str, Any]:
+    place = {"file": file, "line": number} if file else {"line": number}
+    return {"error": {"message": error.message, **place}}
 
 
 def _print_finished(order: deque[_Line], target: TextIO) -> int:
