@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -72,6 +73,14 @@ def test_stage_by_stage_to_a_version(command: Command, tmp_path: Path) -> None:
     assert watched["gold_gain"]["value"] == watched["reward_gain"]["value"], "the same model watches"
     dpo = command("train", "dpo", str(TINY / "dpo.toml"), "--start", "sft-0001", "--set", "max_steps=2")
     assert (dpo["run"], dpo["steps"]) == ("dpo-0001", 2)
+    sides = ["--policy", "ppo-0001", "--policy", "dpo-0001", "--best-of", "1", "--best-of", "4"]
+    compared = command("compare", str(TINY / "ppo.toml"), *sides, "--gold", "reward-0001", *small)
+    rows = compared["policies"]
+    assert list(rows) == ["sft", "ppo-0001", "dpo-0001", "best-of-1", "best-of-4"]
+    assert (rows["sft"]["kl"], rows["sft"]["reward_win_rate"]["value"]) == (0, 0.5)
+    assert rows["best-of-1"]["kl"] == 0
+    assert rows["best-of-4"]["kl"] == pytest.approx(math.log(4) - 3 / 4)
+    assert rows["best-of-4"]["reward"]["value"] > rows["best-of-1"]["reward"]["value"]
 
     command("versions", "publish", reward["folder"])
     command("versions", "publish", ppo["folder"])

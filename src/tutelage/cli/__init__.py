@@ -15,7 +15,7 @@ from tutelage import __version__
 from tutelage.cli.output import fail
 from tutelage.errors import TutelageError
 
-AREAS = ("serve", "training", "pipelines", "data", "versions", "moderation")
+AREAS = ("serve", "training", "compare", "pipelines", "data", "versions", "moderation")
 
 
 def build() -> typer.Typer:

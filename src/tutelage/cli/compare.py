@@ -1,0 +1,73 @@
+"""`tutelage compare`: policies side by side on prompts that none of them has seen."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from tutelage.cli.output import JsonOption, emit
+from tutelage.cli.training import (
+    NO_OVERRIDES,
+    GoldOption,
+    RecipeArgument,
+    RewardOption,
+    SetOption,
+    SnapshotOption,
+    StartOption,
+    installation,
+)
+
+PolicyOption = Annotated[
+    list[str], typer.Option("--policy", help="Run or version to compare; can be given several times.")
+]
+BestOfOption = Annotated[
+    list[int], typer.Option("--best-of", min=1, help="Also the SFT model's best of so many answers.")
+]
+NO_POLICIES: list[str] = []
+NO_SIZES: list[int] = []
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command("compare")(compare)
+
+
+def compare(
+    recipe: RecipeArgument,
+    policies: PolicyOption = NO_POLICIES,
+    start: StartOption = "",
+    reward: RewardOption = "",
+    gold: GoldOption = "",
+    best_of: BestOfOption = NO_SIZES,
+    snapshot: SnapshotOption = "",
+    overrides: SetOption = NO_OVERRIDES,
+    as_json: JsonOption = False,
+) -> None:
+    """PPO, DPO and best-of-n beside the SFT model, on the held-out prompts of a PPO recipe."""
+    from tutelage.config import load
+    from tutelage.improvement.comparison import ComparisonRequest, compare_runs
+    from tutelage.training.ppo_recipe import PPOConfig
+
+    config = load(recipe, PPOConfig, overrides)
+    request = ComparisonRequest(config, policies, start, reward, gold, best_of, snapshot)
+    with installation() as place:
+        result = compare_runs(request, place)
+    emit(result, table(result), as_json=as_json)
+
+
+def table(result: dict[str, Any]) -> str:
+    """A line for each policy."""
+    rewards = ["gold", "reward"] if "gold" in result["policies"]["sft"] else ["reward"]
+    columns = [*rewards, *(f"{name} win rate" for name in rewards), "KL", "length", "ended"]
+    lines = [f"{'':<16}" + "".join(f"{name:>26}" for name in columns)]
+    for name, row in result["policies"].items():
+        cells = [_interval(row[key]) for key in rewards]
+        cells += [_interval(row[f"{key}_win_rate"]) for key in rewards]
+        cells += [f"{row['kl']:.2f}", f"{row['length']:.1f}", f"{row['ended']:.0%}"]
+        lines.append(f"{name:<16}" + "".join(f"{cell:>26}" for cell in cells))
+    return "\n".join([*lines, "", f"{result['prompts']} prompts, 95 % intervals over prompts"])
+
+
+def _interval(value: dict[str, float]) -> str:
+    return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"

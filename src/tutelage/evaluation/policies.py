@@ -1,0 +1,115 @@
+"""Policies side by side: how much more of a reward each earns than the SFT model, and how far it went for it.
+
+All answer the same prompts with the same seeds, one answer each at temperature 1. `best-of-N` is the SFT model's
+own best of N answers by the reward model: a baseline without any training. The reward is what the policies were
+trained on; the gold reward, of other data, is what they are judged by. Both are in deviations of the SFT model's
+answers to these prompts. Left out: what the answers cost to make.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tutelage.datasets.prompts import Prompt
+from tutelage.models.adapters import load_adapter
+from tutelage.models.loading import LoadedModel
+from tutelage.training.actors import REFERENCE, Models
+from tutelage.training.overoptimisation import Standing
+from tutelage.training.rollouts import as_examples, judge, micro_batches, sample, whole_distribution
+from tutelage.training.standing import mean_interval, sample_scores, wins
+
+SFT = "sft"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exam:
+    """The prompts, how long answers may be, and the seed of every draw."""
+
+    prompts: Sequence[Prompt]
+    max_new_tokens: int
+    micro_tokens: int
+    seed: int
+
+
+def compare_policies(
+    loaded: LoadedModel,
+    exam: Exam,
+    policies: Mapping[str, Path],
+    *,
+    start: Path,
+    reward: Path,
+    gold: Path | None,
+    best_of: Sequence[int],
+) -> dict[str, Any]:
+    """A row for the SFT model (`start`), for each policy's adapter, and for each size of best-of-n.
+
+    Raises ModelError when a folder cannot be read or does not fit.
+    """
+    models = Models.assemble(loaded, start=start, reward=reward, gold=gold, average=False)
+    before = _look(models, exam, REFERENCE)
+    models.calibrate(before["reward"], before.get("gold", []))
+    before = _look(models, exam, REFERENCE)
+    rows = {SFT: summarise(before, before, seed=exam.seed)}
+    for name, adapter in policies.items():
+        load_adapter(loaded.model, f"candidate {name}", adapter)
+        rows[name] = summarise(_look(models, exam, f"candidate {name}"), before, seed=exam.seed)
+        loaded.model.drop_adapter(f"candidate {name}")
+    if best_of:
+        for size, standing in best_of_n(models, exam, sorted(best_of)).items():
+            rows[f"best-of-{size}"] = summarise(standing, before, seed=exam.seed)
+    return {"prompts": len(exam.prompts), "policies": rows}
+
+
+def _look(models: Models, exam: Exam, adapter: str) -> Standing:
+    return sample_scores(
+        models,
+        exam.prompts,
+        adapter,
+        max_new_tokens=exam.max_new_tokens,
+        micro_tokens=exam.micro_tokens,
+        seed=exam.seed,
+    )
+
+
+def best_of_n(models: Models, exam: Exam, sizes: Sequence[int]) -> dict[int, Standing]:
+    """The SFT model's best of the first n answers to each prompt, by the reward, for every n of `sizes`.
+
+    The KL is the exact one: log n - (n - 1) / n. Source: Gao et al. 2022 (2210.10760), section 2.2.
+    """
+    count = max(sizes)
+    prompt_ids = [prompt.token_ids for prompt in exam.prompts for _ in range(count)]
+    seeds = [(exam.seed + 1) * 1_000_003 + index for index in range(len(prompt_ids))]
+    completions = sample(models, REFERENCE, whole_distribution(prompt_ids, seeds, exam.max_new_tokens))
+    examples = as_examples(prompt_ids, completions)
+    groups = micro_batches(examples, range(len(examples)), exam.micro_tokens)
+    rewards = judge(models, models.reward, examples, groups).view(-1, count)
+    golds = None if models.gold is None else judge(models, models.gold, examples, groups)
+    found: dict[int, Standing] = {}
+    for size in sizes:
+        picks = (rewards[:, :size].argmax(dim=1) + count * torch.arange(len(exam.prompts))).tolist()
+        found[size] = {
+            "reward": rewards.flatten()[picks].tolist(),
+            "kl": [math.log(size) - (size - 1) / size] * len(picks),
+            "length": [float(len(completions[pick].token_ids)) for pick in picks],
+            "ended": [float(completions[pick].finish_reason == "stop") for pick in picks],
+        }
+        if golds is not None:
+            found[size]["gold"] = golds[picks].tolist()
+    return found
+
+
+def summarise(after: Standing, before: Standing, *, seed: int) -> dict[str, Any]:
+    """Means, those of the rewards with 95 % intervals, and how often each reward is above the SFT model's."""
+    row: dict[str, Any] = {key: statistics.fmean(after[key]) for key in ("kl", "length", "ended")}
+    for key in ("reward", "gold"):
+        if key in after:
+            row[key] = mean_interval(after[key], seed=seed)
+            row[f"{key}_win_rate"] = wins(before[key], after[key], seed=seed)
+    return row

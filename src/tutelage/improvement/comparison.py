@@ -1,0 +1,51 @@
+"""Finished runs and versions compared on the prompts that a PPO recipe holds out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tutelage.evaluation.policies import Exam, compare_policies
+from tutelage.improvement.stages import Installation, find_adapter
+from tutelage.models.loading import load_model
+from tutelage.store import export
+from tutelage.training.ppo_recipe import PPOConfig, prepare_ppo
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonRequest:
+    """What to compare, by the names of runs or versions. Empty `start` and `reward` take the newest fitting run."""
+
+    config: PPOConfig
+    policies: Sequence[str]
+    start: str = ""
+    reward: str = ""
+    gold: str = ""
+    best_of: Sequence[int] = ()
+    snapshot: str = ""
+
+
+def compare_runs(request: ComparisonRequest, place: Installation) -> dict[str, Any]:
+    """The table of `compare_policies` on the prompts that the recipe's run reports on.
+
+    Raises NotFound for unknown names, DataError without prompts, ModelError for what does not fit.
+    """
+    snapshot = request.snapshot or export.snapshot(place.store, place.home).hash
+    start = find_adapter(place, request.start, "sft")
+    reward = find_adapter(place, request.reward, "reward")
+    gold = find_adapter(place, request.gold, "reward") if request.gold else None
+    policies = {name: find_adapter(place, name, "ppo") for name in request.policies}
+    config = request.config.model_copy(update={"mix": type(request.config.mix)()})
+    loaded = load_model(config.model, place.home)
+    prompts = list(export.read_prompts(place.home / "snapshots" / snapshot))
+    data = prepare_ppo(config, prompts, loaded.renderer, gold=gold is not None)
+    exam = Exam(
+        prompts=data.held_out,
+        max_new_tokens=config.max_new_tokens,
+        micro_tokens=config.micro_tokens,
+        seed=config.seed + 5,
+    )
+    return compare_policies(
+        loaded, exam, policies, start=start, reward=reward, gold=gold, best_of=request.best_of
+    )
