@@ -37,16 +37,22 @@ def convert(source: Path, folder: Path) -> None:
     """
     try:
         reader = gguf.GGUFReader(source)
-    except (OSError, ValueError, IndexError) as error:
+        meta = {name: field.contents() for name, field in reader.fields.items()}
+    except (OSError, ValueError, IndexError, KeyError) as error:
         raise ModelError(
             f"is not a readable GGUF file: {error}", where=str(source), hint="fetch the file again"
         ) from error
-    meta = {name: field.contents() for name, field in reader.fields.items()}
     try:
         _write_text_files(meta, folder)
         _write_model(reader, meta, folder)
     except KeyError as error:
         raise ModelError(f"lacks the entry {error}", where=str(source), hint=_INSTEAD) from error
+    except (ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+        raise ModelError(
+            f"holds entries that contradict each other: {error}",
+            where=str(source),
+            hint="fetch the file again",
+        ) from error
     except ModelError as error:
         raise ModelError(error.message, where=str(source), hint=error.hint) from error
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
@@ -189,3 +193,23 @@ def test_a_file_that_is_cut_off_or_no_gguf_is_refused(tiny_copy: Path, tmp_path:
     source.write_text("once upon a time, in a file that is no model")
     with pytest.raises(ModelError, match="not a readable GGUF"):
         load_model(str(source), tmp_path / "home")
+
+
+@given(place=st.integers(0, 9000), byte=st.integers(0, 255), kept=st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_a_damaged_file_is_refused_or_read_never_tripped_over(
+    damaged: Path, place: int, byte: int, kept: float
+) -> None:
+    content = bytearray((damaged / "model.gguf").read_bytes())
+    content[place] = byte
+    (damaged / "other.gguf").write_bytes(content if kept > 0.5 else content[: int(2 * kept * len(content))])
+    with tempfile.TemporaryDirectory() as folder, suppress(ModelError):
+        convert(damaged / "other.gguf", Path(folder))
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("damaged")
+    tiny_model.write(folder)
+    write_gguf(folder, folder / "model.gguf")
+    return folder
