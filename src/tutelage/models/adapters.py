@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +71,7 @@ class LowRank(nn.Module):
         self.scale = shape.scale
         self.a = nn.Parameter(torch.empty(len(outputs) * shape.rank, inputs, device=device))
         self.b = nn.ParameterList(torch.zeros(out, shape.rank, device=device) for out in outputs)
+        self._cast: tuple[tuple[object, ...], Tensor, Tensor] | None = None
 
     def reset(self, generator: torch.Generator) -> None:
         """A uniform as PEFT draws it, B zero: the adapter changes nothing yet."""
@@ -79,11 +81,49 @@ class LowRank(nn.Module):
             for part in self.b:
                 part.zero_()
 
-    def forward(self, x: Tensor) -> Tensor:
-        low = F.linear(x, self.a.to(x.dtype)) * self.scale
-        parts = low.chunk(len(self.b), dim=-1)
-        outputs = [F.linear(part, b.to(x.dtype)) for part, b in zip(parts, self.b, strict=True)]
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
+    def matrices(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """A (parts * rank, in), and all of B as one block-diagonal matrix (out, parts * rank), in `dtype`.
+
+        They are made again only when a parameter has changed.
+        """
+        state = (dtype, self.a.device, self.a._version, *(part._version for part in self.b))
+        if self._cast is None or self._cast[0] != state:
+            # Outside inference mode, so that a pass with gradients may use what a pass without them has made.
+            with torch.inference_mode(False), torch.no_grad():
+                self._cast = (state, self.a.to(dtype), torch.block_diag(*(part.to(dtype) for part in self.b)))
+        return self._cast[1], self._cast[2]
+
+
+class _Adapted(torch.autograd.Function):
+    """y = x W^T + bias + scale * (x A^T) B^T, the second product added in place. B's parts come last."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, low: LowRank, *_: Tensor) -> Tensor:
+        a, b = low.matrices(x.dtype)
+        weight = weight.to(x.dtype)
+        y = F.linear(x, weight, None if bias is None else bias.to(x.dtype))
+        inner = F.linear(x, a).mul_(low.scale)
+        y.addmm_(inner, b.t())
+        ctx.save_for_backward(x, weight, inner, a, b)
+        ctx.low = low
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (g,) = outputs
+        x, weight, inner, a, b = ctx.saved_tensors
+        low: LowRank = ctx.low
+        to_inner = (g @ b).mul_(low.scale)
+        to_x = None
+        if ctx.needs_input_grad[0]:
+            to_x = (g @ weight).addmm_(to_inner, a)
+        if not any(ctx.needs_input_grad[4:]):
+            return (to_x, None, None, None, *[None] * len(ctx.needs_input_grad[4:]))
+        to_a, to_b = to_inner.t() @ x, g.t() @ inner
+        outs, rank = [len(part) for part in low.b], low.b[0].shape[1]
+        blocks = zip(to_b.split(outs), range(0, rank * len(outs), rank), strict=True)
+        parts = [rows[:, first : first + rank].to(low.b[0].dtype) for rows, first in blocks]
+        return to_x, None, None, None, to_a.to(low.a.dtype), *parts
 
 
 class AdaptedLinear(nn.Module):
@@ -106,9 +146,14 @@ class AdaptedLinear(nn.Module):
         self._switch = switch
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.linear(x, self.weight, self.bias)
         name = self._switch.active
-        return y if name is None or name not in self.adapters else y + self.adapters[name](x)
+        if name is None or name not in self.adapters:
+            return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        low = self.adapters[name]
+        assert isinstance(low, LowRank)
+        flat = x.flatten(0, -2)
+        y: Tensor = _Adapted.apply(flat, self.weight, self.bias, low, low.a, *low.b)  # type: ignore[no-untyped-call]
+        return y.view(*x.shape[:-1], -1)
 
     def active_adapter(self) -> LowRank | None:
         """What `forward` adds now."""

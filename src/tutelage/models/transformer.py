@@ -24,6 +24,7 @@ from tutelage.models import decoding
 from tutelage.models.adapters import AdaptedLinear, AdapterSwitch
 from tutelage.models.decoding import KeyValueCache
 from tutelage.models.interface import CausalModel, Piece
+from tutelage.models.kernels import attend, gated, rms_norm, rotate
 from tutelage.models.layout import Layout
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -86,7 +87,7 @@ class Block(nn.Module):
         self.down = fused(inner, {"mlp.down_proj": width})
 
     def normalise(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), weight, self.shape.norm_epsilon)
+        return rms_norm(x, weight, self.shape.norm_epsilon)
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries, rotated keys, values: (tokens, heads, head_width) each."""
@@ -97,33 +98,30 @@ class Block(nn.Module):
         if self.norm_q is not None and self.norm_k is not None:
             q, k = rotated.split([shape.heads, shape.key_heads], dim=1)
             rotated = torch.cat([self.normalise(q, self.norm_q), self.normalise(k, self.norm_k)], dim=1)
-        half = shape.head_width // 2
-        turned = torch.cat([-rotated[..., half:], rotated[..., :half]], dim=-1)
-        rotated = rotated * cos + turned * sin
+        rotated = rotate(rotated, cos, sin)
         return rotated[:, : shape.heads], rotated[:, shape.heads :], values
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The residual stream after this layer. attended: (tokens, heads * head_width)."""
         x = x + self.attention_out(attended)
-        gate, up = self.gate_up(self.normalise(x, self.norm_out)).chunk(2, dim=-1)
-        out: Tensor = x + self.down(F.silu(gate) * up)
+        out: Tensor = x + self.down(gated(self.gate_up(self.normalise(x, self.norm_out))))
         return out
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout) -> Tensor:
         """x: (tokens, width). Attention runs over the rows of `layout`."""
-        q, k, v = (self._rows(each, layout) for each in self.project(x, cos, sin))
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        flat = attended.transpose(1, 2).reshape(layout.gather.numel(), -1)
-        if not layout.is_plain:
-            flat = flat.index_select(0, layout.scatter)
-        return self.finish(x, flat)
+        return self._attended(x, self.project(x, cos, sin), layout)
 
-    @staticmethod
-    def _rows(x: Tensor, layout: Layout) -> Tensor:
-        """(tokens, heads, head_width) -> (rows, heads, longest, head_width)."""
-        if not layout.is_plain:
-            x = x.index_select(0, layout.gather.flatten())
-        return x.view(*layout.gather.shape, *x.shape[1:]).transpose(1, 2)
+    def _attended(self, x: Tensor, projected: tuple[Tensor, Tensor, Tensor], layout: Layout) -> Tensor:
+        q, k, v = (_rows(each, layout) for each in projected)
+        flat = attend(q, k, v).reshape(layout.gather.numel(), -1)
+        return self.finish(x, flat if layout.is_plain else flat.index_select(0, layout.scatter))
+
+
+def _rows(x: Tensor, layout: Layout) -> Tensor:
+    """(tokens, heads, head_width) -> (rows, longest, heads, head_width)."""
+    if not layout.is_plain:
+        x = x.index_select(0, layout.gather.flatten())
+    return x.view(*layout.gather.shape, *x.shape[1:])
 
 
 class Transformer(CausalModel):
@@ -182,7 +180,7 @@ class Transformer(CausalModel):
         return x, self.cos[positions][:, None], self.sin[positions][:, None]
 
     def _end(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (self.shape.width,), self.norm, self.shape.norm_epsilon)
+        return rms_norm(x, self.norm, self.shape.norm_epsilon)
 
 
 def take(tensors: dict[str, Tensor], name: str, *size: int) -> Tensor:
@@ -199,7 +197,7 @@ def take(tensors: dict[str, Tensor], name: str, *size: int) -> Tensor:
 
 
 def rotary_tables(shape: Architecture) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary positions: (context_length, head_width) each, fp32.
+    """Cosines and sines of the rotary positions: (context_length, head_width / 2) each, fp32.
 
     Source: Su et al. 2021 (arXiv 2104.09864); Llama 3's scaling as in its released configuration.
     """
@@ -215,7 +213,6 @@ def rotary_tables(shape: Architecture) -> tuple[Tensor, Tensor]:
         smooth = ((original / wavelengths - low) / (high - low)).clamp(0, 1)
         frequencies = frequencies * (smooth + (1 - smooth) / scaling["factor"])
     angles = torch.outer(torch.arange(shape.context_length, dtype=torch.float32), frequencies)
-    angles = torch.cat([angles, angles], dim=-1)
     return angles.cos(), angles.sin()
 
 
