@@ -86,6 +86,22 @@ def test_a_round_makes_a_candidate_with_its_lineage(straight: tuple[Path, dict])
     assert evaluation["sft"]["held_out_loss"] < evaluation["sft"]["held_out_loss_before"]
     assert evaluation["ppo"]["kl"]["before"] == 0
     assert len(evaluation["answers"]) == 4
+    assert set(evaluation["speakers"]) == {"before", "sft", "best_of_n", "after"}
+    assert (
+        evaluation["speakers"]["best_of_n"]["reward"]["value"]
+        > evaluation["speakers"]["sft"]["reward"]["value"]
+    )
+    assert set(evaluation["baselines"]) == {"sft", "best_of_n"}
+    assert evaluation["gate"]["outcome"] == "not_enough_data"
+
+
+def test_the_judge_is_a_reward_model_of_its_own(straight: tuple[Path, dict]) -> None:
+    folder = straight[0] / "runs" / "round-0001"
+    judged, trained = (
+        sorted((folder / name / "adapter").glob("**/*.safetensors")) for name in ("judge", "reward")
+    )
+    assert len(judged) == len(trained) > 0
+    assert all(one.read_bytes() != other.read_bytes() for one, other in zip(judged, trained, strict=True))
 
 
 @pytest.mark.timeout(240)

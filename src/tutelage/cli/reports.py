@@ -17,11 +17,17 @@ def round_report(report: dict[str, Any]) -> str:
     evaluation = report["evaluation"]
     speakers = evaluation["speakers"]
     ppo, reward, sft = evaluation["ppo"], evaluation["reward"], evaluation["sft"]
+    baselines = [name for name in speakers if name not in ("before", "sft", "after")]
+    names = ("before", "sft", *baselines, "after")
+    rates = evaluation["baselines"] | {"after": evaluation["win_rate_over_before"]}
     rows = [
-        ("", "before", "SFT", "after"),
-        ("reward", *(_interval(speakers[name]["reward"]) for name in ("before", "sft", "after"))),
-        ("answer length", *(f"{speakers[name]['length']:.1f}" for name in ("before", "sft", "after"))),
-        ("ended by itself", *(f"{speakers[name]['ended']:.0%}" for name in ("before", "sft", "after"))),
+        ("", *(name.replace("_", " ") for name in names)),
+        ("wins over before", *(_interval(rates[name]) if name in rates else "" for name in names)),
+        ("judged reward", *(_interval(speakers[name]["judge"]) for name in names)),
+        ("trained reward", *(_interval(speakers[name]["reward"]) for name in names)),
+        ("flagged", *(str(speakers[name]["flagged"]) for name in names)),
+        ("answer length", *(f"{speakers[name]['length']:.1f}" for name in names)),
+        ("ended by itself", *(f"{speakers[name]['ended']:.0%}" for name in names)),
     ]
     lines = [
         f"[bold]{report['round']}[/bold]  {evaluation['prompts']} prompts that no stage has trained on",
@@ -37,7 +43,8 @@ def round_report(report: dict[str, Any]) -> str:
         f" gain {_interval(ppo['reward_gain'])}, KL {ppo['kl']['after']:.2f} nats",
         f"  less the penalty      {ppo['score']['before']:.3f} → {ppo['score']['after']:.3f},"
         f" gain {_interval(ppo['score_gain'])} (what PPO maximises)",
-        f"  win rate              {_interval(evaluation['win_rate_over_before'])} over the version before",
+        "",
+        *gate_lines(evaluation["gate"]),
         "",
     ]
     for sample in evaluation["answers"]:
@@ -50,6 +57,17 @@ def round_report(report: dict[str, Any]) -> str:
     lines.append(f"candidate: [bold]{version}[/bold] (reward model {report['reward_version']})")
     lines.append(f"let people chat with it: tutelage versions promote {version}")
     return "\n".join(lines)
+
+
+def gate_lines(gate: dict[str, Any]) -> list[str]:
+    """What the gate asked, what it saw, and the outcome."""
+    words = {"passed": "[green]passed[/green]", "failed": "[red]failed[/red]"}
+    rows = [
+        f"  {each['name']:<22}{words.get(each['outcome'], 'not enough data')}: {each['shown']}"
+        f" (wanted: {each['wanted']})"
+        for each in gate["checks"]
+    ]
+    return [f"  gate: {words.get(gate['outcome'], 'not enough data, so it does not pass')}", *rows]
 
 
 def _lines(values: dict[str, Any], depth: int) -> list[str]:

@@ -1,6 +1,8 @@
 """The circle closed: one stage as a run of its own, or a whole round to a candidate version."""
 
-from tutelage.improvement.rounds import EvaluationConfig, ImproveConfig, improve
+from tutelage.improvement.assessment import EvaluationConfig
+from tutelage.improvement.gate import GateConfig, refusal
+from tutelage.improvement.rounds import ImproveConfig, improve
 from tutelage.improvement.stages import (
     Installation,
     StageRequest,
@@ -10,10 +12,12 @@ from tutelage.improvement.stages import (
 
 __all__ = [
     "EvaluationConfig",
+    "GateConfig",
     "ImproveConfig",
     "Installation",
     "StageRequest",
     "describe_stage",
     "improve",
+    "refusal",
     "train_stage",
 ]

@@ -1,4 +1,4 @@
-"""One round of the circle: snapshot, SFT, reward model, PPO, a first evaluation, a candidate version.
+"""One round of the circle: snapshot, SFT, reward model, judge, PPO, evaluation, gate, a candidate version.
 
 Every stage is a run of its own in the round's folder, and says when it is finished. So a round that was
 interrupted anywhere goes on where it was: finished stages are read, the one under way resumes at its checkpoint.
@@ -6,7 +6,7 @@ Each round trains anew from the base on everything that has been collected, so r
 
 runs/round-0001/config.json     the recipe
 runs/round-0001/round.json      snapshot, parent version, and in the end the versions made
-runs/round-0001/{sft,reward,ppo}/
+runs/round-0001/{sft,reward,judge,ppo}/
 """
 
 from __future__ import annotations
@@ -22,44 +22,50 @@ from pydantic import Field
 from tutelage.config import Settings
 from tutelage.dialogue import Dialogue
 from tutelage.errors import NotFound
-from tutelage.evaluation.answers import answer_all, side_by_side, win_rate
+from tutelage.evaluation.answers import Judges
+from tutelage.improvement.assessment import EvaluationConfig, assess
 from tutelage.improvement.stages import Installation, SnapshotData, prepare, recorded
 from tutelage.models.locate import locate
 from tutelage.registry import ModelVersion
 from tutelage.registry.version import write_json
 from tutelage.rendering import load_renderer
 from tutelage.store import export
-from tutelage.training.job import ROUND, Job, Stage, Trainer, train
+from tutelage.training.dpo import DPOConfig
+from tutelage.training.job import ROUND, Job, Recipe, Stage, Trainer, train
 from tutelage.training.metrics import Progress, Run, no_progress
 from tutelage.training.ppo import PPOConfig, prepare_ppo
 from tutelage.training.reward import RewardConfig
 from tutelage.training.sft import SFTConfig
 
-
-class EvaluationConfig(Settings):
-    """Settings of the first evaluation: `prompts` held-out prompts, of which `shown` are kept with their answers."""
-
-    prompts: int = Field(default=48, ge=1)
-    shown: int = Field(default=5, ge=0)
-    max_new_tokens: int = Field(default=96, ge=1)
+JUDGE_SEED = 1000
 
 
 class ImproveConfig(Settings):
-    """Settings of a round. `model` is the base of every stage; `sources` empty takes all that was collected."""
+    """Settings of a round. `model` is the base of every stage; `sources` empty takes all that was collected.
+
+    With a section `dpo`, that baseline is trained beside PPO and stands in the same table.
+    """
 
     model: str = "builtin"
     sources: list[str] = Field(default_factory=list)
     sft: SFTConfig = SFTConfig()
     reward: RewardConfig = RewardConfig()
     ppo: PPOConfig = PPOConfig()
+    dpo: DPOConfig | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def judge(self) -> RewardConfig:
+        """The reward model that only judges: the recipe of the other, from other seeds."""
+        return self.reward.model_copy(update={"seed": self.reward.seed + JUDGE_SEED})
 
     @pydantic.model_validator(mode="before")
     @classmethod
     def _one_base(cls, raw: dict[str, Any]) -> dict[str, Any]:
         """All stages share the base: it is named once, at the top."""
         model = raw.get("model", "builtin")
-        sections: dict[str, Any] = {name: {"model": model, **raw.get(name, {})} for name in ROUND}
+        wanted = [*ROUND, *(["dpo"] if raw.get("dpo") is not None else [])]
+        sections: dict[str, Any] = {name: {"model": model, **raw.get(name, {})} for name in wanted}
         if any(section["model"] != model for section in sections.values()):
             raise ValueError("the stages of a round share one base: set `model` at the top, not in a section")
         return {**raw, **sections}
@@ -98,9 +104,9 @@ def improve(
             "run": folder.name,
         }
 
-        def stage(name: Stage) -> dict[str, Any]:
-            section = getattr(config, name)
-            run = Run.open(folder / name, name, section.model_dump(), resume=True)
+        def stage(name: Stage, *, run_name: str = "", section: Recipe | None = None) -> dict[str, Any]:
+            section = section or getattr(config, name)
+            run = Run.open(folder / (run_name or name), name, section.model_dump(), resume=True)
             job = Job(
                 stage=name,
                 config=section,
@@ -113,10 +119,16 @@ def improve(
             )
             return run.manifest() if run.finished else trainer(job, progress)
 
-        made = {"sft": stage("sft"), "reward": stage("reward"), "ppo": stage("ppo")}
+        made = {"sft": stage("sft"), "reward": stage("reward")}
+        # The judge sees the same comparisons in another order from other seeds, and no policy is trained against it.
+        stage("reward", run_name="judge", section=config.judge)
+        if config.dpo is not None:
+            stage("dpo")
+        made["ppo"] = stage("ppo")
         prompts = SnapshotData.read(snapshot).prompts
         progress("evaluation", 0, 1, {})
-        evaluation = _evaluate(config, place, folder, prompts, parent)
+        kl = float(made["ppo"]["evaluation"]["kl"]["after"])
+        evaluation = _evaluate(config, place, folder, prompts, parent, kl=kl)
         progress("evaluation", 1, 1, {})
         evaluation |= {name: manifest["evaluation"] for name, manifest in made.items()}
         report = {"round": folder.name, "snapshot": state["snapshot"], "parent": state["parent"]}
@@ -155,6 +167,8 @@ def _evaluate(
     folder: Path,
     prompts: Sequence[Dialogue],
     parent: ModelVersion | None,
+    *,
+    kl: float,
 ) -> dict[str, Any]:
     """Answers of the version before, the SFT model and the candidate to prompts that no stage has trained on."""
     renderer = load_renderer(locate(config.model, place.home))
@@ -162,24 +176,21 @@ def _evaluate(
     held_out = prepare_ppo(settings, prompts, renderer).held_out
     same_base = parent is not None and parent.model == config.model
     before = parent.adapter if parent is not None and same_base else None
-    speakers = {"before": before, "sft": folder / "sft" / "adapter", "after": folder / "ppo" / "adapter"}
-    answers = answer_all(
-        config.model,
-        place.home,
+    speakers = {"before": before} | {
+        name: folder / run / "adapter" for name, run in (("sft", "sft"), ("after", "ppo"))
+    }
+    if config.dpo is not None:
+        speakers["dpo"] = folder / "dpo" / "adapter"
+    return assess(
+        config.evaluation,
         held_out,
         speakers,
-        reward=folder / "reward" / "adapter",
-        max_new_tokens=config.evaluation.max_new_tokens,
-        seed=config.ppo.seed + 3,
+        model=config.model,
+        home=place.home,
+        judges=Judges(folder / "reward" / "adapter", folder / "judge" / "adapter"),
+        kl=kl,
+        seed=config.ppo.seed,
     )
-    seed = config.ppo.seed
-    return {
-        "prompts": len(held_out),
-        "speakers": {name: each.summary(seed=seed) for name, each in answers.items()},
-        "win_rate_over_before": win_rate(answers["after"], answers["before"], seed=seed),
-        "win_rate_over_sft": win_rate(answers["after"], answers["sft"], seed=seed),
-        "answers": side_by_side(held_out, answers, config.evaluation.shown),
-    }
 
 
 def _publish(
