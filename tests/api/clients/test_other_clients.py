@@ -1,0 +1,118 @@
+"""Programs that others wrote for OpenAI's API, unchanged, against a real server.
+
+They are looked for in TUTELAGE_CLIENTS, a folder with a virtual environment of Python (`bin/python`, made by
+`pip install --group clients`) and with `node_modules` (`npm install openai`), and else beside the running Python.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ANSWER = "Hello there. How can I help?"
+PROGRAMS = Path(__file__).parent / "programs"
+FOLDER = os.environ.get("TUTELAGE_CLIENTS")
+PYTHON = str(Path(FOLDER) / "bin/python") if FOLDER else sys.executable
+
+
+@pytest.fixture
+def world(site: Any, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of a program whose OpenAI is this server."""
+    with site.listening() as address:
+        yield {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "OPENAI_BASE_URL": f"{address}/v1",
+            "OPENAI_API_KEY": site.key(),
+        }
+
+
+def need(module: str) -> None:
+    """Skip the test where the client is not installed."""
+    found = subprocess.run([PYTHON, "-c", f"import {module}"], capture_output=True, check=False)
+    if found.returncode:
+        pytest.skip(f"{module} is not installed: name an environment that has it in TUTELAGE_CLIENTS")
+
+
+def run(command: list[str], world: dict[str, str]) -> str:
+    done = subprocess.run(command, env=world, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def told(command: list[str], world: dict[str, str]) -> Any:
+    return json.loads(run(command, world).splitlines()[-1])
+
+
+def test_langchain(world: dict[str, str]) -> None:
+    need("langchain_openai")
+    found = told([PYTHON, str(PROGRAMS / "with_langchain.py")], world)
+    whole = {"text": ANSWER, "tokens": found["whole"]["tokens"], "reason": "stop"}
+    assert found["whole"] == found["streamed"] == whole
+    assert found["everything"] == {**whole, "logprobs": 28}
+    assert found["together"] == [ANSWER] * 3
+    assert found["completion"] == found["completion_streamed"] == ANSWER
+    assert found["refused"] in ("response_format", "tools")
+
+
+def test_litellm(world: dict[str, str]) -> None:
+    need("litellm")
+    found = told([PYTHON, str(PROGRAMS / "with_litellm.py")], world)
+    assert found["whole"] == [ANSWER] * 2
+    assert (found["reason"], found["tokens"]) == ("stop", 21 + 2 * 28)
+    assert (found["streamed"], found["streamed_tokens"]) == (ANSWER, [49])
+    assert found["together"] == [ANSWER] * 3
+    assert found["completion"] == ANSWER
+    assert found["flagged"]
+    assert "response_format is not supported" in found["refused"]
+
+
+def test_node(world: dict[str, str]) -> None:
+    if FOLDER is None or shutil.which("node") is None or not (Path(FOLDER) / "node_modules/openai").is_dir():
+        pytest.skip(
+            "the npm client is not installed: name a folder with its node_modules in TUTELAGE_CLIENTS"
+        )
+    found = told(["node", str(PROGRAMS / "with_node.mjs")], {**world, "NODE_CLIENT": FOLDER})
+    assert found["whole"] == found["completion"] == [ANSWER] * 2
+    assert (found["logprobs"], found["flagged"]) == (28, False)
+    assert found["request"].startswith("req_")
+    assert found["streamed"] == found["final"] == found["text"] == ANSWER
+    assert len(found["usage"]) == 1
+    assert (found["models"], found["retrieved"]) == (["stable", "v1"], "tutelage")
+    assert found["moderation"] == [True, False]
+    assert found["errors"] == {
+        "unknown": [404, "model_not_found", "NotFoundError"],
+        "tools": [400, "unsupported_parameter", "BadRequestError"],
+        "key": [401, "invalid_api_key", "AuthenticationError"],
+        "embeddings": [404, "unknown_url", "NotFoundError"],
+        "deletion": [405, "method_not_supported", "APIError"],
+    }
+
+
+def test_llm_on_the_command_line(site: Any, world: dict[str, str], tmp_path: Path) -> None:
+    need("llm")
+    server = {"model_name": "stable", "api_base": world["OPENAI_BASE_URL"], "api_key_name": "ours"}
+    models = [{"model_id": "ours", **server}, {"model_id": "text", "completion": True, **server}]
+    (tmp_path / "extra-openai-models.yaml").write_text(json.dumps(models))  # JSON is YAML
+    (tmp_path / "keys.json").write_text(json.dumps({"ours": world["OPENAI_API_KEY"]}))
+    world = {**world, "LLM_USER_PATH": str(tmp_path)}
+    settings = {"temperature": 0.5, "max_tokens": 40, "seed": 3, "stop": "zzz", "presence_penalty": 0.1}
+    settings |= {"frequency_penalty": 0.1, "logit_bias": '{"5": 1}'}
+    options = [word for name, value in settings.items() for word in ("-o", name, str(value))]
+
+    def llm(*words: str) -> str:
+        return run([PYTHON, "-m", "llm", *words], world).strip()
+
+    assert llm("-m", "ours", "Hi") == ANSWER
+    assert llm("-m", "ours", "--no-stream", "-s", "Be kind.", "Hi", *options) == ANSWER
+    assert llm("-m", "ours", "-c", "And then?") == ANSWER
+    assert site.renderer.decode(site.engines["v1"].prompts[-1]).count("And then?") == 1
+    assert llm("-m", "text", "Say", "-o", "max_tokens", "100") == ANSWER
