@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from tutelage.errors import ConfigError
 from tutelage.models.adapters import load_adapter
 from tutelage.models.foreign import load_foreign
 from tutelage.models.interface import CausalModel
@@ -25,6 +26,15 @@ class LoadedModel:
     name: str
     model: CausalModel
     renderer: Renderer
+
+    def check_room(self, tokens: int, setting: str) -> None:
+        """Raises ConfigError when sequences of so many tokens, as `setting` allows, do not fit into the context."""
+        room = self.model.context_length
+        if tokens > room:
+            raise ConfigError(
+                f"{setting} is {tokens}, and the context of {self.name} holds {room}",
+                hint=f"set it to {room} or less: what is longer is then left out by whole turns, and counted",
+            )
 
 
 def load_model(name: str, home: Path, *, dtype: str = "auto") -> LoadedModel:

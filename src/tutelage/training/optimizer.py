@@ -47,7 +47,7 @@ def update(optimizer: torch.optim.Optimizer, loss: float, *, max_norm: float, wh
         raise TrainingError(
             f"the loss is {loss} and the gradient's norm {norm}",
             where=where,
-            hint="lower the learning rate and go on with --resume: the last checkpoint is good",
+            hint="begin a new run with a lower learning rate; this one's last checkpoint is from before",
         )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

@@ -31,7 +31,7 @@ from tutelage.datasets.batching import epoch_batches, fill
 from tutelage.datasets.preference import PreferenceExample, Ties, render_comparisons
 from tutelage.datasets.splits import Half, in_half, split
 from tutelage.dialogue import Comparison
-from tutelage.errors import ConfigError, DataError
+from tutelage.errors import DataError
 from tutelage.models.adapters import AdapterShape, load_adapter
 from tutelage.models.heads import ScalarHead
 from tutelage.models.interface import CausalModel
@@ -194,12 +194,7 @@ def train_reward(
     if run.finished:
         return run.manifest()
     loaded = load_model(config.model, home)
-    room = loaded.model.context_length
-    if config.max_tokens > room:
-        raise ConfigError(
-            f"max_tokens is {config.max_tokens}, and the context of {config.model} holds {room}",
-            hint=f"set max_tokens to {room} or less: longer comparisons are then left out, and counted",
-        )
+    loaded.check_room(config.max_tokens, "max_tokens")
     data = prepare_reward(config, comparisons, loaded.renderer)
     state = load_newest(run.folder)
     run.rewind(state.step if state else 0)

@@ -1,8 +1,8 @@
 """Supervised fine-tuning: the model learns to write the assistant's turns of people's demonstrations.
 
 Read it top to bottom. Loss on the assistant's tokens only, each turn's end token included; dialogues stand one
-after the other in a flat batch and do not see each other; logits exist only at scored places. An adapter trains,
-the base stays frozen. Left out: dropout, weight decay and prompt loss.
+after the other in a flat batch and do not see each other; logits exist only at scored places. An adapter trains and
+the base stays frozen, or, with `full`, all weights train. Left out: dropout, weight decay and prompt loss.
 """
 
 from __future__ import annotations
@@ -44,9 +44,14 @@ ADAPTER = "sft"
 
 
 class SFTConfig(Settings):
-    """Settings of supervised fine-tuning. `shares` mixes sources by name; empty takes everything."""
+    """Settings of supervised fine-tuning. `shares` mixes sources by name; empty takes everything.
+
+    `full` trains all weights instead of an adapter; `recompute` trades a third more time for less memory.
+    """
 
     model: str = "builtin"
+    full: bool = False
+    recompute: bool = False
     rank: int = Field(default=16, ge=1)
     alpha: int = Field(default=32, ge=1)
     shares: dict[str, float] = Field(default_factory=dict)
@@ -117,18 +122,17 @@ def train_sft(
 ) -> dict[str, Any]:
     """Train an adapter and write the run's manifest, which is returned; a finished run returns at once.
 
-    `start` is an adapter to go on from. Raises DataError, ModelError or TrainingError.
+    `start` is an adapter to go on from. Raises ConfigError, DataError, ModelError or TrainingError.
     """
     if run.finished:
         return run.manifest()
     loaded = load_model(config.model, home)
     model = loaded.model
+    loaded.check_room(config.max_tokens, "max_tokens")
     data = prepare_sft(config, dialogues, loaded.renderer)
-    if start is None:
-        model.add_adapter(ADAPTER, AdapterShape(config.rank, config.alpha), seed=config.seed)
-    else:
-        load_adapter(model, ADAPTER, start)
-    optimizer = adamw([(model.adapter_parameters(ADAPTER), config.learning_rate)])
+    model.recompute = config.recompute
+    weights = Weights.of(model, config, start)
+    optimizer = adamw([(weights.parameters, config.learning_rate)])
     total = len(data.steps)
 
     state = load_newest(run.folder)
@@ -137,7 +141,7 @@ def train_sft(
         loss_before = held_out_loss(model, data.held_out.rendered, config.micro_tokens)
     else:
         first, loss_before = state.step, state.scalars["held_out_loss_before"]
-        model.set_adapter_tensors(ADAPTER, section("adapter", state.tensors))
+        weights.restore(section("weights", state.tensors))
         unpack_optimizer(optimizer, section("optimizer", state.tensors))
     run.rewind(first)
 
@@ -149,14 +153,13 @@ def train_sft(
         metrics = {"loss": loss, "gradient_norm": norm, "scored_tokens": scored}
         run.log(step, total, metrics | {"learning_rate": optimizer.param_groups[0]["lr"]})
         if (step + 1) % config.checkpoint_every == 0 and step + 1 < total:
-            tensors = prefixed("adapter", model.adapter_tensors(ADAPTER)) | prefixed(
-                "optimizer", pack_optimizer(optimizer)
-            )
+            tensors = prefixed("weights", weights.tensors())
+            tensors |= prefixed("optimizer", pack_optimizer(optimizer))
             save(run.folder, State(step + 1, tensors, {"held_out_loss_before": loss_before}))
 
     loss_after = held_out_loss(model, data.held_out.rendered, config.micro_tokens)
     if world().is_first:
-        save_adapter(model, ADAPTER, run.folder / "adapter", base=config.model)
+        weights.save(run.folder, locate(config.model, home))
     manifest = {
         "kind": "chat",
         "model": config.model,
@@ -179,7 +182,7 @@ def accumulate_gradients(
     loss = 0.0
     for group in micro_batches(share(examples, _tokens), micro_tokens):
         batch = flatten(group, model.device)
-        with model.using(ADAPTER):
+        with model.using(trained(model)):
             hidden = model.hidden(batch.token_ids, batch.layout)
             part = -token_scores(hidden[batch.scored], model.head, batch.targets).logprobs.sum() / total
             part.backward()  # type: ignore[no-untyped-call]

@@ -1,0 +1,107 @@
+"""Fine-tuning on what cannot work: a plain sentence, the place, the way out, and nothing half-written."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tutelage.dialogue import Dialogue, Message
+from tutelage.errors import ConfigError, ModelError, TrainingError
+from tutelage.models.adapters import AdapterShape, save_adapter
+from tutelage.models.loading import load_model
+from tutelage.training.checkpoints import load_newest
+from tutelage.training.metrics import Run
+from tutelage.training.sft import SFTConfig, train_sft
+
+SMALL: dict[str, Any] = {"model": "tiny", "batch_tokens": 200, "held_out": 0.2, "rank": 2, "alpha": 4}
+
+
+def begin(folder: Path, config: SFTConfig) -> Run:
+    return Run.open(folder, "sft", config.model_dump(), resume=True)
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """As on a disk that fills up: a write past `size` bytes of one file fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_loss_that_is_no_number_stops_and_leaves_the_checkpoint_from_before(
+    home: Path, demonstrations: list[Dialogue], tmp_path: Path
+) -> None:
+    config = SFTConfig(**SMALL, checkpoint_every=1, learning_rate=1e25)
+    with pytest.raises(TrainingError, match="the loss is nan") as raised:
+        train_sft(config, demonstrations, begin(tmp_path, config), home)
+    assert raised.value.where == "SFT step 1"
+    assert "lower learning rate" in raised.value.hint
+    state = load_newest(tmp_path)
+    assert state is not None
+    assert state.step == 1
+    assert all(tensor.isfinite().all() for tensor in state.tensors.values())
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+    assert not (tmp_path / "manifest.json").exists()
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_a_disk_that_fills_up_costs_no_step_that_was_kept(
+    home: Path, demonstrations: list[Dialogue], tmp_path: Path
+) -> None:
+    config = SFTConfig(**SMALL, checkpoint_every=2)
+    whole = train_sft(config, demonstrations, begin(tmp_path / "whole", config), home)
+    run = begin(tmp_path / "full", config)
+    with files_of_at_most(20_000), pytest.raises(TrainingError, match="cannot be written") as raised:
+        train_sft(config, demonstrations, run, home)
+    assert raised.value.where == str(run.folder / "checkpoint-000002")
+    assert list(run.folder.glob("*checkpoint*")) == []
+    resumed = train_sft(config, demonstrations, begin(tmp_path / "full", config), home)
+    assert resumed == whole
+
+
+def test_room_for_more_than_the_context_holds_is_refused(
+    home: Path, demonstrations: list[Dialogue], tmp_path: Path
+) -> None:
+    config = SFTConfig(**SMALL, max_tokens=4096)
+    with pytest.raises(ConfigError, match="max_tokens is 4096, and the context of tiny holds 1024") as raised:
+        train_sft(config, demonstrations, begin(tmp_path, config), home)
+    assert "1024" in raised.value.hint
+
+
+def test_what_is_too_long_loses_whole_turns_or_is_left_out_and_both_are_counted(
+    home: Path, demonstrations: list[Dialogue], tmp_path: Path
+) -> None:
+    long = Message("assistant", "x" * 300)
+    cut = Dialogue((Message("user", "a"), Message("assistant", "b"), Message("user", "c"), long))
+    out = Dialogue((Message("user", "a"), long))
+    config = SFTConfig(**SMALL | {"held_out": 0}, max_tokens=200)
+    made = train_sft(config, [*demonstrations, cut, out], begin(tmp_path, config), home)["evaluation"]
+    assert (made["shortened"], made["left_out"]) == (1, 1)
+    assert made["dialogues"] == len(demonstrations) + 1
+
+
+@torch.no_grad()
+def test_an_adapter_that_is_cut_off_is_named(
+    home: Path, demonstrations: list[Dialogue], tmp_path: Path
+) -> None:
+    other = load_model("tiny", home).model
+    other.add_adapter("sft", AdapterShape(2, 4), seed=0)
+    save_adapter(other, "sft", tmp_path / "adapter", base="tiny")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-50])
+    config = SFTConfig(**SMALL)
+    with pytest.raises(ModelError, match="cannot be read") as raised:
+        train_sft(config, demonstrations, begin(tmp_path / "run", config), home, start=tmp_path / "adapter")
+    assert raised.value.where == str(tmp_path / "adapter")
