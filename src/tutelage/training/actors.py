@@ -14,6 +14,7 @@ from tutelage.models.interface import CausalModel
 from tutelage.models.loading import LoadedModel
 from tutelage.training.checkpoints import pack_optimizer, prefixed, section, unpack_optimizer
 from tutelage.training.optimizer import adamw
+from tutelage.training.remote_rollouts import RolloutServers
 from tutelage.training.reward_model import RewardModel, ValueModel, load_reward_model, load_value_model
 
 POLICY, REFERENCE, AVERAGE, VALUE, REWARD, GOLD = "policy", "sft", "average", "value", "reward", "gold"
@@ -21,12 +22,16 @@ POLICY, REFERENCE, AVERAGE, VALUE, REWARD, GOLD = "policy", "sft", "average", "v
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The base with its adapters and renderer, and the scalar models on it. `gold` judges and never trains."""
+    """The base with its adapters and renderer, and the scalar models on it. `gold` judges and never trains.
+
+    `servers` sample in this process's place, when there are any.
+    """
 
     loaded: LoadedModel
     value: ValueModel
     reward: RewardModel
     gold: RewardModel | None = None
+    servers: RolloutServers | None = None
 
     @classmethod
     def assemble(

@@ -52,6 +52,7 @@ from tutelage.training.metrics import Run
 from tutelage.training.optimizer import cosine, set_rate, update
 from tutelage.training.overoptimisation import Watch, past_knee, plot
 from tutelage.training.ppo_recipe import KLConfig, PPOConfig, PPOData, in_turn, prepare_ppo, seeds_of_step
+from tutelage.training.remote_rollouts import RolloutServers
 from tutelage.training.rollouts import (
     Rollout,
     RowView,
@@ -88,8 +89,13 @@ def train_ppo(
     if run.finished:
         return run.manifest()
     loaded = load_model(config.model, home)
+    loaded.check_room(config.max_prompt_tokens + config.max_new_tokens, "max_prompt_tokens + max_new_tokens")
     data = prepare_ppo(config, prompts, loaded.renderer, demonstrations=demonstrations, gold=gold is not None)
     models = Models.assemble(loaded, start=start, reward=reward, gold=gold, average=config.average.decay > 0)
+    if config.rollout_servers:
+        models = replace(
+            models, servers=RolloutServers(tuple(config.rollout_servers), run.folder / "rollouts")
+        )
     learners = Learners.of(models, policy_rate=config.learning_rate, value_rate=config.value.learning_rate)
     given = AVERAGE if config.average.published else POLICY
     look = partial(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 from pydantic import Field
@@ -17,6 +17,8 @@ from tutelage.datasets.splits import split
 from tutelage.dialogue import Dialogue
 from tutelage.errors import DataError
 from tutelage.rendering import Rendered, Renderer
+
+HttpAddress = Annotated[str, Field(pattern=r"^https?://[^/]+$")]
 
 
 class KLConfig(Settings):
@@ -86,7 +88,7 @@ class GoldConfig(Settings):
 
 
 class PPOConfig(Settings):
-    """Settings of PPO."""
+    """Settings of PPO. `rollout_servers`: addresses of vLLM servers that sample in the trainer's place."""
 
     model: str = "builtin"
     sources: list[str] = Field(default_factory=list)
@@ -106,6 +108,7 @@ class PPOConfig(Settings):
     unended_penalty: float = Field(default=1.0, ge=0)
     max_norm: float = Field(default=1.0, gt=0)
     checkpoint_every: int = Field(default=5, ge=1)
+    rollout_servers: list[HttpAddress] = Field(default_factory=list)
     seed: int = 0
     kl: KLConfig = KLConfig()
     value: ValueConfig = ValueConfig()

@@ -19,7 +19,7 @@ from tutelage.models.generation import Completion, Request, complete
 from tutelage.models.logprobs import token_scores
 from tutelage.rendering import Rendered
 from tutelage.training.actors import POLICY, REFERENCE, Models
-from tutelage.training.distributed import collect, share, sum_tensors
+from tutelage.training.distributed import collect, share, sum_tensors, world
 from tutelage.training.flat import FlatBatch, flatten
 from tutelage.training.reward_model import RewardModel
 
@@ -69,6 +69,9 @@ def sample(models: Models, adapter: str, requests: Sequence[Request], *, slots: 
     """Every request's completion, in order. Raises InvariantViolated unless they ask for the whole distribution."""
     for request in requests:
         refuse_narrowing(request)
+    if models.servers is not None:
+        made = models.servers.complete(models.loaded, adapter, requests) if world().is_first else []
+        return collect(list(enumerate(made)), len(requests))
     mine = share(list(enumerate(requests)), lambda item: len(item[1].prompt_ids) + item[1].max_tokens)
     with models.model.using(adapter):
         made = complete(

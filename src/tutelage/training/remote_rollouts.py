@@ -1,0 +1,128 @@
+"""Rollouts drawn by servers of their own: vLLM, which serves the base and takes the policy's adapter as it is now.
+
+For each call, the adapter is written in PEFT's format to a folder that this process and the servers see, loaded
+under a new name, and unloaded in the end. Tokens go in and tokens come out, never text; every completion has its own
+seed. The servers' log-probabilities are kept as a measure only: the trainer computes its own.
+
+A server is started with, for example:
+VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve BASE --enable-lora --max-lora-rank 64
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tutelage.errors import TrainingError
+from tutelage.models.adapters import save_adapter
+from tutelage.models.generation import Completion, Request
+from tutelage.models.loading import LoadedModel
+
+_PATIENCE = httpx.Timeout(10, read=600, pool=None)
+_AT_ONCE = httpx.Limits(max_connections=256)
+_PAUSES = (1.0, 2.0, 4.0)  # seconds before a server that failed is asked again
+_RESUME = "when it is well again, go on with --resume"
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutServers:
+    """Addresses of servers of one base model, and a folder that they and this process see."""
+
+    urls: tuple[str, ...]
+    folder: Path
+
+    def complete(self, loaded: LoadedModel, adapter: str, requests: Sequence[Request]) -> list[Completion]:
+        """Every request's completion under `adapter`, in order.
+
+        Raises TrainingError when a server refuses, or fails again and again.
+        """
+        name = f"{adapter}-{secrets.token_hex(4)}"
+        save_adapter(loaded.model, adapter, self.folder / name, base=loaded.name)
+        try:
+            return asyncio.run(self._complete(name, loaded.renderer.stop_ids, requests))
+        finally:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    async def _complete(
+        self, name: str, stop_ids: frozenset[int], requests: Sequence[Request]
+    ) -> list[Completion]:
+        bodies = [_body(request, name, stop_ids) for request in requests]
+        adapter = {"lora_name": name, "lora_path": str((self.folder / name).resolve())}
+        async with httpx.AsyncClient(timeout=_PATIENCE, limits=_AT_ONCE) as client:
+            await self._tell_all(client, "/v1/load_lora_adapter", adapter)
+            answers = await asyncio.gather(
+                *(
+                    _post(client, self.urls[index % len(self.urls)] + "/v1/completions", body)
+                    for index, body in enumerate(bodies)
+                )
+            )
+            await self._tell_all(client, "/v1/unload_lora_adapter", {"lora_name": name})
+        return [_completion(answer.json(), stop_ids) for answer in answers]
+
+    async def _tell_all(self, client: httpx.AsyncClient, path: str, body: dict[str, str]) -> None:
+        await asyncio.gather(*(_post(client, url + path, body) for url in self.urls))
+
+
+def _body(request: Request, model: str, stop_ids: frozenset[int]) -> dict[str, Any]:
+    """The whole distribution is asked for in so many words: a server may have other defaults for its model."""
+    return {
+        "model": model,
+        "prompt": list(request.prompt_ids),
+        "max_tokens": request.max_tokens,
+        "seed": request.seed,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": -1,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "stop_token_ids": sorted(stop_ids),
+        "logprobs": 0,
+        "return_token_ids": True,
+    }
+
+
+async def _post(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> httpx.Response:
+    """Ask, and ask again where the server cannot be reached or fails. Raises TrainingError."""
+    problem = ""
+    for pause in (*_PAUSES, None):
+        try:
+            answer = await client.post(url, json=body)
+        except httpx.TransportError as error:
+            problem = f"it cannot be reached ({type(error).__name__})"
+        else:
+            if answer.status_code < 400:
+                return answer
+            problem = f"it answers {answer.status_code}: {answer.text[:300]}"
+            if answer.status_code < 500:
+                break
+        if pause is not None:
+            await asyncio.sleep(pause)
+    raise TrainingError(f"the rollout server does not do its work: {problem}", where=url, hint=_RESUME)
+
+
+def _completion(answer: dict[str, Any], stop_ids: frozenset[int]) -> Completion:
+    """A completion with its end token. Raises TrainingError when the server did not give its tokens."""
+    try:
+        (choice,) = answer["choices"]
+        token_ids, logprobs = choice["token_ids"], choice["logprobs"]["token_logprobs"]
+        stopped = choice["finish_reason"] == "stop"
+        whole = len(token_ids) == len(logprobs) > 0 and stopped == (token_ids[-1] in stop_ids)
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrainingError(
+            f"the rollout server's answer lacks tokens or log-probabilities: {error!r}",
+            hint="it must know return_token_ids: vLLM does from 0.10.2 on",
+        ) from error
+    if not whole:
+        raise TrainingError(
+            f"the rollout server gave {len(token_ids)} tokens, {len(logprobs)} log-probabilities and the end "
+            f"{choice['finish_reason']!r}, which do not belong together",
+            hint="serve the very base that this run trains, with its own tokenizer and generation config",
+        )
+    return Completion(tuple(token_ids), tuple(logprobs), "stop" if stopped else "length")
