@@ -7,14 +7,24 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
 
 from tutelage.dialogue import Dialogue
 from tutelage.errors import DataError
 from tutelage.models.adapters import AdapterShape
 from tutelage.models.loading import load_model
 from tutelage.rendering import Rendered
+from tutelage.training.flat import flatten
 from tutelage.training.metrics import Run
-from tutelage.training.sft import ADAPTER, SFTConfig, accumulate_gradients, held_out_loss, train_sft
+from tutelage.training.sft import (
+    ADAPTER,
+    SFTConfig,
+    accumulate_gradients,
+    held_out_loss,
+    prepare_sft,
+    train_sft,
+)
+from tutelage.training.weights import new_adapter, whole_model
 
 
 def gradients(home: Path, examples: list[Rendered], micro_tokens: int) -> tuple[float, list[torch.Tensor]]:
@@ -81,3 +91,73 @@ def test_no_demonstrations_is_said_plainly(home: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no demonstration") as raised:
         train_sft(config, [], run, home)
     assert "import" in raised.value.hint
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_recomputed_layers_give_the_same_gradients(home: Path, examples: list[Rendered], full: bool) -> None:
+    found = []
+    for recompute in (False, True):
+        model = load_model("tiny", home).model
+        model.recompute = recompute
+        weights = whole_model(model) if full else new_adapter(model, ADAPTER, AdapterShape(), seed=0)
+        accumulate_gradients(model, examples, 10_000, adapter=weights.adapter)
+        found.append([parameter.grad for parameter in weights.parameters])
+    for kept, again in zip(*found, strict=True):
+        assert kept is not None
+        assert again is not None
+        assert torch.equal(kept, again)
+
+
+def test_all_weights_get_the_gradients_that_autograd_gives(home: Path, examples: list[Rendered]) -> None:
+    """Against logits in one piece, and the embedding that is the head too."""
+    model = load_model("tiny", home).model
+    parameters = model.unfreeze()
+    accumulate_gradients(model, examples[:2], 10_000, adapter=None)
+    ours = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    batch = flatten(examples[:2], model.device)
+    states = model.hidden(batch.token_ids, batch.layout)[batch.scored]
+    cross_entropy(model.logits(states), batch.targets).backward()
+    assert len(parameters) == len({id(parameter) for parameter in parameters}) > 10
+    for mine, parameter in zip(ours, parameters, strict=True):
+        assert mine is not None
+        assert parameter.grad is not None
+        torch.testing.assert_close(mine, parameter.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_a_whole_model_is_trained_saved_and_loaded(
+    home: Path, demonstrations: list[Dialogue], tmp_path: Path
+) -> None:
+    config = SFTConfig(model="tiny", full=True, epochs=10, batch_tokens=200, learning_rate=1e-2, held_out=0.2)
+    run = Run.open(tmp_path / "run", "sft", config.model_dump(), resume=False)
+    evaluation = train_sft(config, demonstrations, run, home)["evaluation"]
+    assert evaluation["held_out_loss"] < 0.75 * evaluation["held_out_loss_before"]
+    assert not (run.folder / "adapter").exists()
+    saved = load_model(str(run.folder / "weights"), home)
+    data = prepare_sft(config, demonstrations, saved.renderer)
+    again = held_out_loss(saved.model, data.held_out.rendered, config.micro_tokens, adapter=None)
+    assert again == pytest.approx(
+        evaluation["held_out_loss"], abs=0.02 if saved.model.dtype == torch.bfloat16 else 1e-5
+    )
+
+
+def test_a_whole_model_resumes_where_it_was(
+    home: Path, demonstrations: list[Dialogue], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SFTConfig(model="tiny", full=True, max_steps=6, batch_tokens=200, checkpoint_every=2)
+    through = Run.open(tmp_path / "through", "sft", config.model_dump(), resume=False)
+    train_sft(config, demonstrations, through, home)
+
+    def stop_at_four(self: Run, step: int, total: int, metrics: dict[str, float]) -> None:
+        if step == 4:
+            raise KeyboardInterrupt
+
+    cut = Run.open(tmp_path / "cut", "sft", config.model_dump(), resume=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "log", stop_at_four)
+        with pytest.raises(KeyboardInterrupt):
+            train_sft(config, demonstrations, cut, home)
+    train_sft(config, demonstrations, cut, home)
+    whole, resumed = (load_file(run.folder / "weights" / "model.safetensors") for run in (through, cut))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tutelage.errors import ModelError
 from tutelage.models.adapters import AdaptedLinear
-from tutelage.models.interface import CausalModel, Piece, Span
+from tutelage.models.interface import CausalModel, Piece, Span, thaw
 from tutelage.models.layout import Layout, sequences
 
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
@@ -60,6 +60,7 @@ class ForeignModel(CausalModel):
         _adapt(network, self, keep=output)
         self.network = network.eval()
         self.register_buffer("head", output.weight.detach(), persistent=False)
+        self._dtype: torch.dtype = self.head.dtype
         self._context_length = _context_length(network.config)
         self._check()
 
@@ -74,6 +75,17 @@ class ForeignModel(CausalModel):
     @property
     def device(self) -> torch.device:
         return self.head.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._dtype
+
+    def unfreeze(self) -> list[nn.Parameter]:
+        self.float()  # transformers' code computes in the dtype of the weights
+        thaw(self.adapted_layers())
+        del self._buffers["head"]
+        self.head = self.network.get_output_embeddings().weight
+        return [parameter.requires_grad_() for parameter in self.network.parameters()]
 
     def hidden(self, token_ids: Tensor, layout: Layout) -> Tensor:
         # Rows are causal and padded on the right: no real token sees padding, so they need no mask.

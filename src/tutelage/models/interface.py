@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tutelage.models.adapters import AdapterHost
 from tutelage.models.layout import Layout
@@ -62,9 +62,12 @@ class CausalModel(AdapterHost, ABC):
     """A causal language model with frozen weights, on which adapters train.
 
     head: (vocabulary, width), the matrix that turns states into logits.
+    recompute: keep only the states between layers for the backward pass, and compute the rest again there: less
+    memory, a third more time.
     """
 
     head: Tensor
+    recompute = False
 
     @property
     @abstractmethod
@@ -81,13 +84,25 @@ class CausalModel(AdapterHost, ABC):
     def device(self) -> torch.device:
         """Where the weights are."""
 
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """What the model was loaded in."""
+
+    @abstractmethod
+    def unfreeze(self) -> list[nn.Parameter]:
+        """Make every weight trainable, kept in fp32, and return them; tied weights are one parameter.
+
+        Products still run in `dtype`, where the model's code is this package's.
+        """
+
     @abstractmethod
     def hidden(self, token_ids: Tensor, layout: Layout) -> Tensor:
         """Final normalised states of a flat batch. token_ids: (tokens,) -> (tokens, width)."""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(tokens, width) -> (tokens, vocabulary), in the model's dtype."""
-        return F.linear(hidden, self.head)
+        return F.linear(hidden, self.head.to(hidden.dtype))
 
     @abstractmethod
     def new_cache(self, slots: int, length: int) -> Cache:
@@ -106,3 +121,16 @@ class CausalModel(AdapterHost, ABC):
 
         places: how many tokens each of the slots holds before; longest: more than any of them.
         """
+
+
+def thaw(modules: Iterable[nn.Module], *, tables: Collection[str] = ()) -> list[nn.Parameter]:
+    """Turn buffers, but those named in `tables`, into parameters in fp32. One tensor is one parameter."""
+    made: dict[int, nn.Parameter] = {}
+    for module in modules:
+        for name, tensor in list(module.named_buffers(recurse=False)):
+            if name not in tables:
+                del module._buffers[name]
+                if id(tensor) not in made:
+                    made[id(tensor)] = nn.Parameter(tensor.float())
+                module.register_parameter(name, made[id(tensor)])
+    return list(made.values())

@@ -18,12 +18,13 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tutelage.errors import ModelError
 from tutelage.models import decoding
 from tutelage.models.adapters import AdaptedLinear, AdapterSwitch
 from tutelage.models.decoding import KeyValueCache
-from tutelage.models.interface import CausalModel, Piece
+from tutelage.models.interface import CausalModel, Piece, thaw
 from tutelage.models.kernels import attend, gated, rms_norm, rotate
 from tutelage.models.layout import Layout
 
@@ -125,7 +126,7 @@ def _rows(x: Tensor, layout: Layout) -> Tensor:
 
 
 class Transformer(CausalModel):
-    """A decoder of the Llama family. Its weights are frozen; adapters are what trains."""
+    """A decoder of the Llama family."""
 
     def __init__(self, shape: Architecture, tensors: dict[str, Tensor]) -> None:
         super().__init__()
@@ -160,10 +161,20 @@ class Transformer(CausalModel):
     def device(self) -> torch.device:
         return self.embedding.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.cos.dtype
+
+    def unfreeze(self) -> list[nn.Parameter]:
+        return thaw(self.modules(), tables=("cos", "sin"))
+
     def hidden(self, token_ids: Tensor, layout: Layout) -> Tensor:
         x, cos, sin = self._start(token_ids, layout.positions)
         for block in self.blocks:
-            x = block(x, cos, sin, layout)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, cos, sin, layout, use_reentrant=False)
+            else:
+                x = block(x, cos, sin, layout)
         return self._end(x)
 
     def new_cache(self, slots: int, length: int) -> KeyValueCache:
@@ -176,7 +187,7 @@ class Transformer(CausalModel):
         return decoding.step(self, token_ids, cache, places, longest)
 
     def _start(self, token_ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = F.embedding(token_ids, self.embedding)
+        x = F.embedding(token_ids, self.embedding).to(self.cos.dtype)
         return x, self.cos[positions][:, None], self.sin[positions][:, None]
 
     def _end(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from tutelage.datasets.sft import Examples, mix, render_examples
 from tutelage.datasets.splits import split
 from tutelage.dialogue import Dialogue
 from tutelage.errors import DataError
-from tutelage.models.adapters import AdapterShape, load_adapter, save_adapter
+from tutelage.models.adapters import AdapterShape
 from tutelage.models.interface import CausalModel
 from tutelage.models.loading import load_model
+from tutelage.models.locate import locate
 from tutelage.models.logprobs import token_scores
 from tutelage.rendering import Rendered, Renderer
 from tutelage.training.checkpoints import (
@@ -39,6 +41,7 @@ from tutelage.training.distributed import share, sum_scalars, world
 from tutelage.training.flat import flatten
 from tutelage.training.metrics import Run
 from tutelage.training.optimizer import adamw, cosine, set_rate, update
+from tutelage.training.weights import new_adapter, whole_model
 
 ADAPTER = "sft"
 
@@ -131,14 +134,21 @@ def train_sft(
     loaded.check_room(config.max_tokens, "max_tokens")
     data = prepare_sft(config, dialogues, loaded.renderer)
     model.recompute = config.recompute
-    weights = Weights.of(model, config, start)
+    if config.full:
+        weights = whole_model(model, start=start)
+    else:
+        shape = AdapterShape(config.rank, config.alpha)
+        weights = new_adapter(model, ADAPTER, shape, seed=config.seed, start=start)
     optimizer = adamw([(weights.parameters, config.learning_rate)])
     total = len(data.steps)
+    loss_held_out = partial(
+        held_out_loss, model, data.held_out.rendered, config.micro_tokens, adapter=weights.adapter
+    )
 
     state = load_newest(run.folder)
     if state is None:
         first = 0
-        loss_before = held_out_loss(model, data.held_out.rendered, config.micro_tokens)
+        loss_before = loss_held_out()
     else:
         first, loss_before = state.step, state.scalars["held_out_loss_before"]
         weights.restore(section("weights", state.tensors))
@@ -148,7 +158,7 @@ def train_sft(
     for step in range(first, total):
         set_rate(optimizer, cosine(step, total, warmup=config.warmup_steps))
         examples = [data.train.rendered[index] for index in data.steps[step]]
-        loss, scored = accumulate_gradients(model, examples, config.micro_tokens)
+        loss, scored = accumulate_gradients(model, examples, config.micro_tokens, adapter=weights.adapter)
         norm = update(optimizer, loss, max_norm=config.max_norm, where=f"SFT step {step}")
         metrics = {"loss": loss, "gradient_norm": norm, "scored_tokens": scored}
         run.log(step, total, metrics | {"learning_rate": optimizer.param_groups[0]["lr"]})
@@ -157,9 +167,9 @@ def train_sft(
             tensors |= prefixed("optimizer", pack_optimizer(optimizer))
             save(run.folder, State(step + 1, tensors, {"held_out_loss_before": loss_before}))
 
-    loss_after = held_out_loss(model, data.held_out.rendered, config.micro_tokens)
+    loss_after = loss_held_out()
     if world().is_first:
-        weights.save(run.folder, locate(config.model, home))
+        weights.save(run.folder, loaded, locate(config.model, home))
     manifest = {
         "kind": "chat",
         "model": config.model,
@@ -172,7 +182,7 @@ def train_sft(
 
 
 def accumulate_gradients(
-    model: CausalModel, examples: Sequence[Rendered], micro_tokens: int
+    model: CausalModel, examples: Sequence[Rendered], micro_tokens: int, *, adapter: str | None = ADAPTER
 ) -> tuple[float, int]:
     """Add the gradient of the mean loss over all scored tokens of `examples`; returns that loss and their number.
 
@@ -182,7 +192,7 @@ def accumulate_gradients(
     loss = 0.0
     for group in micro_batches(share(examples, _tokens), micro_tokens):
         batch = flatten(group, model.device)
-        with model.using(trained(model)):
+        with model.using(adapter):
             hidden = model.hidden(batch.token_ids, batch.layout)
             part = -token_scores(hidden[batch.scored], model.head, batch.targets).logprobs.sum() / total
             part.backward()  # type: ignore[no-untyped-call]
@@ -191,7 +201,9 @@ def accumulate_gradients(
 
 
 @torch.inference_mode()
-def held_out_loss(model: CausalModel, examples: Sequence[Rendered], micro_tokens: int) -> float | None:
+def held_out_loss(
+    model: CausalModel, examples: Sequence[Rendered], micro_tokens: int, *, adapter: str | None = ADAPTER
+) -> float | None:
     """Mean negative log-probability of a scored token, in nats; None when nothing is held out."""
     total = sum(sum(example.completion_mask[1:]) for example in examples)
     if not total:
@@ -199,7 +211,7 @@ def held_out_loss(model: CausalModel, examples: Sequence[Rendered], micro_tokens
     loss = 0.0
     for group in micro_batches(share(examples, _tokens), micro_tokens):
         batch = flatten(group, model.device)
-        with model.using(ADAPTER):
+        with model.using(adapter):
             hidden = model.hidden(batch.token_ids, batch.layout)
             loss -= token_scores(hidden[batch.scored], model.head, batch.targets).logprobs.sum().item()
     return sum_scalars(loss)[0] / total
