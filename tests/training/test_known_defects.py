@@ -13,13 +13,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from tutelage.config import check
-from tutelage.dialogue import Dialogue, Message
+from tutelage.config import check, load
+from tutelage.datasets.preference import PreferenceExample
+from tutelage.dialogue import Comparison, Dialogue, Message
 from tutelage.errors import ConfigError, InvariantViolated, ModelError
 from tutelage.models import logprobs as logprob_module
+from tutelage.models.adapters import AdapterShape
 from tutelage.models.generation import Completion, Request, complete
-from tutelage.models.loading import load_model
+from tutelage.models.heads import ScalarHead
+from tutelage.models.layout import sequences
+from tutelage.models.loading import LoadedModel, load_model
 from tutelage.models.locate import locate
 from tutelage.models.logprobs import CHUNK, token_scores
 from tutelage.rendering import load_renderer
@@ -31,6 +37,9 @@ from tutelage.training.invariants import check_first_ratio, check_reference, che
 from tutelage.training.metrics import Run
 from tutelage.training.ppo import Targets, Task, policy_gradients, take_step, train_ppo, value_gradients
 from tutelage.training.ppo_recipe import PPOConfig, ValueConfig, prepare_ppo, seeds_of_step
+from tutelage.training.reward import RewardConfig, prepare_reward
+from tutelage.training.reward_model import RewardModel, ValueModel, score_trees
+from tutelage.training.reward_report import Judged, report
 from tutelage.training.rollouts import as_examples, micro_batches, probe, sample, score, whole_distribution
 
 CONFIG = PPOConfig(
@@ -44,6 +53,19 @@ CONFIG = PPOConfig(
     unended_penalty=0.5,
     value=ValueConfig(warmup_steps=0),
 )
+
+
+@pytest.fixture(scope="module")
+def judge(home: Path) -> tuple[LoadedModel, RewardModel]:
+    """A reward model of two members whose adapters change something."""
+    loaded = load_model("tiny", home)
+    members = []
+    for index in range(2):
+        loaded.model.add_adapter(f"judge-{index}", AdapterShape(4, 8), seed=index)
+        for parameter in loaded.model.adapter_parameters(f"judge-{index}"):
+            torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(index))
+        members.append(ValueModel(f"judge-{index}", ScalarHead(loaded.model.width, seed=index)))
+    return loaded, RewardModel(tuple(members))
 
 
 def step(scene, config: PPOConfig = CONFIG) -> dict[str, float]:
@@ -112,6 +134,42 @@ def test_defect_06_only_the_assistants_words_and_end_tokens_are_trained_on(home:
     spoken = [*renderer.completion("bc"), end, *renderer.completion("e"), end]
     assert batch.targets.tolist() == spoken * 2
     assert batch.token_ids[batch.scored + 1].tolist() == spoken * 2
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 30), st.lists(st.integers(1, 25), min_size=1, max_size=9)),
+        min_size=1,
+        max_size=4,
+    ),
+    st.integers(0, 2**31),
+)
+def test_defect_07_a_score_is_read_at_the_last_token_whatever_stands_beside_it(
+    judge, shapes: list[tuple[int, list[int]]], seed: int
+) -> None:
+    """Every completion of every tree gets what it gets alone, without padding, read at its own last token."""
+    loaded, reward = judge
+    draw = torch.Generator().manual_seed(seed)
+
+    def tokens(length: int) -> list[int]:
+        return torch.randint(3, 259, (length,), generator=draw).tolist()
+
+    trees = [(tokens(prompt), [tokens(length) for length in lengths]) for prompt, lengths in shapes]
+    together = torch.cat(score_trees(loaded.model, reward, trees, 10_000))
+    apart = torch.cat(score_trees(loaded.model, reward, trees, 1))
+    alone = []
+    for prompt, completions in trees:
+        for completion in completions:
+            row = torch.tensor([*prompt, *completion])
+            with torch.inference_mode():
+                for member in reward.members:
+                    with loaded.model.using(member.adapter):
+                        states = loaded.model.hidden(row, sequences([len(row)]))
+                    alone.append(member.head(states)[-1])
+    expected = torch.stack(alone).view(-1, len(reward.members))
+    assert torch.allclose(together, expected, atol=1e-4)
+    assert torch.allclose(apart, expected, atol=1e-4)
 
 
 def test_defect_08_the_first_ratio_is_one(scene) -> None:
@@ -289,6 +347,39 @@ def test_defect_14_the_reference_is_the_sft_model(
         train_ppo(CONFIG, prompts, began, home, start=base, reward=stages[1])
     assert raised.value.hint
     assert train_ppo(CONFIG, prompts, began, home, start=stages[0], reward=stages[1])["kind"] == "chat"
+
+
+def test_defect_15_a_head_is_drawn_with_one_over_the_root_of_its_width() -> None:
+    """Initial scores of normalised states then deviate by about 1, whatever the width; with 1/(d + 1) by 1/sqrt(d)."""
+    for width in (64, 1024):
+        heads = torch.stack([ScalarHead(width, seed=seed).weight.detach() for seed in range(200)])
+        assert float(heads.std()) == pytest.approx((width + 1) ** -0.5, rel=0.05)
+        state = torch.randn(width, generator=torch.Generator().manual_seed(999))
+        state *= (width / state.square().sum()) ** 0.5
+        assert float((heads @ state).std()) == pytest.approx((width / (width + 1)) ** 0.5, rel=0.15)
+
+
+def test_defect_16_the_reward_model_reads_its_data_once(home: Path, comparisons: list[Comparison]) -> None:
+    renderer = load_renderer(locate("tiny", home))
+    data = prepare_reward(RewardConfig(model="tiny", batch_tokens=300), comparisons * 3, renderer)
+    for steps in data.steps:
+        assert sorted(place for step in steps for place in step) == list(range(len(data.train)))
+    for recipe in Path(__file__).parents[2].glob("recipes/**/reward.toml"):
+        assert load(recipe, RewardConfig).epochs == 1
+
+
+def test_defect_17_accuracy_counts_every_pair_by_rank_gap() -> None:
+    """Best against worst is right, their neighbours are not: 1 of 3 rank gaps, and 4 of 6 pairs."""
+    ranked = Comparison.from_ranking([Message("user", "q")], list("abcd"), [[0], [1], [2], [3]])
+    example = PreferenceExample([1], [[2]] * 4, ranked.preferences, "s", "q")
+    scores = torch.tensor([[3.0], [4.0], [1.0], [2.0]])
+    found = report(Judged([example], [scores]), [], seed=0)
+    assert (found["held_out_accuracy"]["value"], found["held_out_accuracy"]["pairs"]) == (
+        pytest.approx(4 / 6),
+        6,
+    )
+    gaps = {gap: (each["value"], each["pairs"]) for gap, each in found["by_rank_gap"].items()}
+    assert gaps == {"1": (pytest.approx(1 / 3), 3), "2": (1.0, 2), "3": (1.0, 1)}
 
 
 def test_defect_18_every_end_token_ends(home: Path, tmp_path: Path, scene) -> None:
