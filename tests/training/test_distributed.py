@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 from tutelage.dialogue import Comparison, Dialogue
-from tutelage.errors import TrainingError
+from tutelage.errors import ConfigError, TrainingError
 from tutelage.store import Store, export
 from tutelage.store.imports import import_comparison, import_dialogue
 from tutelage.training import distributed
+from tutelage.training.cluster import train_on_ray
 from tutelage.training.distributed import World, collect, joined, share
 from tutelage.training.job import SCHEMAS, Job, Stage, train
 from tutelage.training.metrics import Run, no_progress
@@ -191,6 +193,38 @@ def test_who_interrupts_it_ends_all(home: Path, snapshot: Path, tmp_path: Path) 
     with pytest.raises(KeyboardInterrupt):
         train_in_processes(job("sft", home, snapshot, tmp_path), interrupt, processes=2)
     assert ranks(tmp_path) == {}
+
+
+needs_ray = pytest.mark.skipif(
+    find_spec("ray") is None, reason="Ray is not installed: pip install 'tutelage[cluster]'"
+)
+
+
+@needs_ray
+def test_two_processes_of_a_ray_cluster_fine_tune_what_one_does(
+    home: Path, snapshot: Path, alone: Path, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    work = job("sft", home, snapshot, tmp_path)
+    train_on_ray(work, lambda _, done, *rest: seen.append(done), address="local", processes=2)
+    assert_equal(alone, tmp_path)
+    assert seen == list(range(1, len(seen) + 1))
+
+
+@needs_ray
+def test_an_error_on_a_ray_cluster_is_the_same_error(
+    home: Path, snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPES, "sft", {"max_tokens": 16})
+    with pytest.raises(TrainingError, match="no demonstration of at most 16 tokens"):
+        train_on_ray(job("sft", home, snapshot, tmp_path), no_progress, address="local", processes=2)
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
+def test_without_ray_it_is_said_how_to_install_it(home: Path, snapshot: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as raised:
+        train_on_ray(job("sft", home, snapshot, tmp_path), no_progress, address="local", processes=2)
+    assert "tutelage[cluster]" in raised.value.hint
 
 
 def test_fewer_processes_than_asked_for_do_not_train(monkeypatch: pytest.MonkeyPatch) -> None:
