@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
@@ -59,6 +59,7 @@ def register(app: typer.Typer) -> None:
     exports = typer.Typer(help="Write what people made to files.", no_args_is_help=True)
     exports.command("demonstrations")(export_demonstrations)
     exports.command("comparisons")(export_comparisons)
+    exports.command("trees")(export_trees)
     app.add_typer(exports, name="export")
 
 
@@ -154,11 +155,40 @@ def export_comparisons(
     _say_written(rows, "comparisons", format.value, path, as_json=as_json)
 
 
-def _say_written(rows: int, what: str, format: str, path: Path, *, as_json: bool) -> None:
+def export_trees(path: TargetArgument, source: SourcesOption = NO_NAMES, as_json: JsonOption = False) -> None:
+    """Demonstrations, comparisons and prompts together, as Open Assistant's message trees."""
+    from tutelage.datasets import formats
+    from tutelage.datasets.trees import trees
+    from tutelage.store import export
+
+    chosen = source or None
+    with _store() as store, store.read() as tx:
+        forest = trees(
+            export.demonstrations(tx, sources=chosen),
+            export.comparisons(tx, sources=chosen),
+            export.prompts(tx, sources=chosen),
+        )
+    rows = formats.write(forest.rows(), path)
+    _say_written(rows, "trees", "oasst", path, left_out=forest.left_out, as_json=as_json)
+
+
+def _say_written(
+    rows: int,
+    what: str,
+    format: str,
+    path: Path,
+    *,
+    left_out: Mapping[str, int] | None = None,
+    as_json: bool,
+) -> None:
     if str(path) == "-":
         return
-    result = {"what": what, "format": format, "path": str(path), "rows": rows}
-    emit(result, f"Wrote {rows:,} rows of {what} to {escape(str(path))}.", as_json=as_json)
+    result: dict[str, Any] = {"what": what, "format": format, "path": str(path), "rows": rows}
+    lines = [f"Wrote {rows:,} rows of {what} to {escape(str(path))}."]
+    if left_out is not None:
+        result["left_out"] = dict(left_out)
+        lines += [f"Left out: {count:,} {reason}" for reason, count in left_out.items()]
+    emit(result, "\n".join(lines), as_json=as_json)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def messages(dialogue: Dialogue) -> Iterator[Row]:
 
 def ranked(comparison: Comparison) -> Iterator[Row]:
     """All of a comparison but its id; judgements that a ranking implies are given as a ranking."""
-    groups = _ranking(comparison)
+    groups = ranking(comparison)
     judged = (
         {"ranking": groups} if groups else {"preferences": [_preference(p) for p in comparison.preferences]}
     )
@@ -114,7 +114,7 @@ def _preference(preference: Preference) -> Row:
     return row | {"tie": True} if preference.tie else row
 
 
-def _ranking(comparison: Comparison) -> list[list[int]] | None:
+def ranking(comparison: Comparison) -> list[list[int]] | None:
     """The groups, best first, from which exactly these preferences follow, or None where there are none."""
     rank: dict[int, int] = {}
     for preference in comparison.preferences:

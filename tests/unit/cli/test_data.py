@@ -167,6 +167,23 @@ def test_an_export_can_be_limited_to_sources(tmp_path: Path) -> None:
     assert [json.loads(line)["source"] for line in lines] == ["one", "three"]
 
 
+def test_trees_go_out_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = {"role": "system", "content": "Rhyme."}
+    run(
+        "import",
+        "messages",
+        write(tmp_path / "in.jsonl", {"messages": TURNS}, {"messages": [system, *TURNS]}),
+    )
+    ranked = {"prompt": "Rhyme with tea.", "candidates": ["sea", "coffee"], "ranking": [[0], [1]]}
+    run("import", "ranked", write(tmp_path / "ranked.jsonl", ranked))
+    out = tmp_path / "trees.jsonl"
+    result = numbers("export", "trees", out)
+    assert (result["rows"], sum(result["left_out"].values())) == (2, 2)
+    monkeypatch.setenv("TUTELAGE_HOME", str(tmp_path / "other"))
+    back = numbers("import", "oasst", out, "--strict")
+    assert (back["demonstrations"], back["comparisons"], back["bad"]) == (2, 1, 0)
+
+
 def test_nothing_to_export_is_an_error_and_writes_no_file(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="nothing to export"):
         run("export", "comparisons", tmp_path / "out.jsonl")
