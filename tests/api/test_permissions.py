@@ -74,7 +74,11 @@ MATRIX: dict[str, Door] = {
     "GET /": "session",
     "GET /c/{dialogue_id}": "owner",
     "GET /fragments/messages/{message_id}": "owner",
+    "GET /fragments/threads/{dialogue_id}": "owner",
     "GET /fragments/dialogues": "session",
+    "GET /s/{token}": "anybody",
+    "GET /terms": "anybody",
+    "GET /invite/{token}": "invited",
     "POST /fragments/markdown": "session",
     "GET /write": "trainer",
     "PUT /write/draft": "trainer",
@@ -173,9 +177,13 @@ def routes(app: Any) -> set[str]:
     }
 
 
+QUERIES = {"GET /fragments/threads/{dialogue_id}": "?message={message_id}"}
+
+
 def call(client: TestClient, route: str, ids: dict[str, str], headers: dict[str, str]) -> int:
     """The status of the route for these headers."""
     method, path = route.split()
+    path += QUERIES.get(route, "")
     for name, value in ids.items():
         path = path.replace(f"{{{name}}}", value)
     path = path.replace("{name}", "v1").replace("{", "").replace("}", "")

@@ -148,23 +148,6 @@ def test_an_answer_that_breaks_off_keeps_its_text_and_is_asked_for_again(visit: 
     expect(page.locator(".message.user")).to_have_count(1)
 
 
-def test_a_chat_can_be_renamed_and_deleted(visit: Visit) -> None:
-    page = visit()
-    ask(page, "To be renamed")
-    expect(answers(page)).to_have_count(1)
-    page.get_by_role("button", name="Rename or delete").click()
-    page.get_by_role("button", name="Rename", exact=True).click()
-    page.get_by_role("textbox", name="Title").fill("A better name")
-    page.keyboard.press("Enter")
-    expect(page.locator("#dialogues .item")).to_have_text("A better name")
-    expect(page.locator("#title")).to_have_text("A better name")
-    page.get_by_role("button", name="Rename or delete").click()
-    page.get_by_role("button", name="Delete", exact=True).click()
-    page.locator("#confirm").get_by_role("button", name="Delete").click()
-    expect(page.locator("#welcome")).to_be_visible()
-    expect(page.locator("#dialogues .item")).to_have_count(0)
-
-
 def test_the_scroller_follows_only_while_the_reader_is_at_the_end(visit: Visit, site: Any) -> None:
     page = visit(height=500)
     site.say("A paragraph.\n\n" * 40)

@@ -11,7 +11,18 @@ from starlette.routing import Route
 
 from tutelage.store import accounts, runs
 from tutelage.store import labelling as labels
-from tutelage.web.pages import account, chat, labelling, operate, rank, review, training, write
+from tutelage.web.pages import (
+    account,
+    chat,
+    labelling,
+    operate,
+    public,
+    rank,
+    review,
+    training,
+    versions,
+    write,
+)
 
 ROLES = ("guest", "user", "trainer", "operator")
 EVERYBODY, TRAINERS, OPERATORS = set(ROLES), {"trainer", "operator"}, {"operator"}
@@ -21,7 +32,11 @@ ALLOWED: dict[str, set[str]] = {
     "GET /": EVERYBODY,
     "GET /c/{dialogue_id}": EVERYBODY,
     "GET /fragments/messages/{message_id}": EVERYBODY,
+    "GET /fragments/threads/{dialogue_id}": EVERYBODY,
     "GET /fragments/dialogues": EVERYBODY,
+    "GET /s/{token}": EVERYBODY,
+    "GET /terms": EVERYBODY,
+    "GET /invite/{token}": set(),
     "POST /fragments/markdown": EVERYBODY,
     "GET /sign-in": EVERYBODY,
     "GET /operator-link/{token}": EVERYBODY,
@@ -42,6 +57,8 @@ ALLOWED: dict[str, set[str]] = {
     "GET /operate": OPERATORS,
     "POST /operate/versions/{name}/promote": OPERATORS,
     "POST /operate/rollback": OPERATORS,
+    "POST /operate/experiments": OPERATORS,
+    "POST /operate/experiments/{experiment_id}/end": OPERATORS,
     "GET /operate/training": OPERATORS,
     "POST /operate/training": OPERATORS,
     "POST /operate/training/{request_id}/cancel": OPERATORS,
@@ -73,6 +90,7 @@ BODIES: dict[str, Any] = {
     "POST /rank/tasks/{task_id}": {"groups": []},
     "POST /rank/tasks/{task_id}/skip": {},
     "POST /operate/demonstrations/{demonstration_id}": {"decision": "accepted"},
+    "POST /operate/experiments": {"treatment": "v1", "percent": 0},
     "POST /operate/tasks/{task_id}": {"ranks": []},
     "PUT /operate/labelling": {"candidates": 0, "overlap": 1, "gold_percent": 0, "versions": "stable"},
     "POST /operate/labelling/guidelines": {"place": "chat", "content": ""},
@@ -102,7 +120,7 @@ def request(client: httpx.Client, route: str) -> httpx.Response:
 def test_every_route_is_in_the_table() -> None:
     routes = {
         f"{method} {route.path}"
-        for room in (account, chat, labelling, operate, rank, review, training, write)
+        for room in (account, chat, labelling, operate, public, rank, review, training, versions, write)
         for route in room.router.routes
         if isinstance(route, Route)
         for method in route.methods or ()

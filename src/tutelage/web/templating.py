@@ -23,7 +23,7 @@ from tutelage.web.assets import Assets
 from tutelage.web.catalogue import Translate
 
 HERE = Path(__file__).parent
-SIDEBAR_LIMIT = 200
+SIDEBAR_LIMIT = 100
 # On top of what the server sets for every response: scripts may not turn text into HTML behind `http.js`'s back.
 TRUSTED_TYPES = "; require-trusted-types-for 'script'; trusted-types tutelage"
 HEADERS = {"content-security-policy": SECURITY_HEADERS["content-security-policy"] + TRUSTED_TYPES}
@@ -46,15 +46,18 @@ class Pages:
 
     def page(self, request: Request, name: str, *, user: User, place: str = "", **context: Any) -> Response:
         """A page inside the frame, with the user's chats at its side."""
-        context = {"dialogue_id": None, **context}
-        with self._store.read() as tx:
-            rows = dialogues.list_dialogues(tx, user.id, limit=SIDEBAR_LIMIT)
-        t = self.translator(request, user)
-        groups = by_day(rows, today=datetime.now(zone(request)).date(), zone=zone(request), t=t)
         closed = request.cookies.get("sidebar") == "closed"
-        return self.bare(
-            request, name, user=user, place=place, dialogue_groups=groups, sidebar_closed=closed, **context
-        )
+        context = {"dialogue_id": None, "sidebar_closed": closed, **self.side_bar(request, user), **context}
+        return self.bare(request, name, user=user, place=place, **context)
+
+    def side_bar(self, request: Request, user: User, *, before: str | None = None) -> dict[str, Any]:
+        """The user's chats by day, newest first, and where the next part of the list begins."""
+        with self._store.read() as tx:
+            rows = dialogues.list_dialogues(tx, user.id, limit=SIDEBAR_LIMIT + 1, before=before)
+        more = rows[SIDEBAR_LIMIT - 1].id if len(rows) > SIDEBAR_LIMIT else None
+        here, t = zone(request), self.translator(request, user)
+        groups = by_day(rows[:SIDEBAR_LIMIT], today=datetime.now(here).date(), zone=here, t=t)
+        return {"dialogue_groups": groups, "more_dialogues": more}
 
     def bare(
         self, request: Request, name: str, *, user: User | None = None, status_code: int = 200, **context: Any
@@ -128,6 +131,21 @@ def _day(day: date, today: date, t: Translate) -> str:
         return t("Yesterday")
     if day > today - timedelta(days=7):
         return t("Last 7 days")
-    if day > today - timedelta(days=30):
-        return t("Last 30 days")
-    return f"{day:%Y-%m}"
+    return _months(day.year, t)[day.month - 1]
+
+
+def _months(year: int, t: Translate) -> tuple[str, ...]:
+    return (
+        t("January {year}", year=year),
+        t("February {year}", year=year),
+        t("March {year}", year=year),
+        t("April {year}", year=year),
+        t("May {year}", year=year),
+        t("June {year}", year=year),
+        t("July {year}", year=year),
+        t("August {year}", year=year),
+        t("September {year}", year=year),
+        t("October {year}", year=year),
+        t("November {year}", year=year),
+        t("December {year}", year=year),
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tutelage.store.tables import Message, Rating
+from tutelage.store.tables import Message, Pick, Rating
 from tutelage.web import markdown
 
 
@@ -17,7 +17,7 @@ class MessageView:
     """One message of a thread.
 
     `branches` are the ids of its siblings and itself, oldest first; `dropped` is how many old messages
-    the model could not read any more when it answered.
+    the model could not read any more when it answered. `pick` is what the reader thinks of it beside the branch before.
     """
 
     id: str
@@ -32,6 +32,7 @@ class MessageView:
     verdict: Mapping[str, Any]
     dropped: int
     rating: dict[str, Any] | None
+    pick: str | None
 
     @property
     def hidden(self) -> bool:
@@ -72,17 +73,21 @@ class MessageView:
 
 
 def message_views(
-    thread: Iterable[tuple[Message, Sequence[str]]], ratings: Mapping[str, Rating]
+    thread: Iterable[tuple[Message, Sequence[str]]],
+    ratings: Mapping[str, Rating],
+    picks: Mapping[str, Pick] | None = None,
 ) -> list[MessageView]:
     """A thread for the page; system messages are not part of it."""
     return [
-        message_view(message, branches, ratings.get(message.id))
+        message_view(message, branches, ratings.get(message.id), (picks or {}).get(message.id))
         for message, branches in thread
         if message.role != "system"
     ]
 
 
-def message_view(message: Message, branches: Sequence[str], rating: Rating | None) -> MessageView:
+def message_view(
+    message: Message, branches: Sequence[str], rating: Rating | None, pick: Pick | None = None
+) -> MessageView:
     """One message for the page, its Markdown rendered. What a reader wrote is shown as they wrote it."""
     done = message.role == "assistant" and message.status != "running"
     return MessageView(
@@ -98,6 +103,7 @@ def message_view(message: Message, branches: Sequence[str], rating: Rating | Non
         verdict=message.filter_verdict or {},
         dropped=(message.provenance or {}).get("dropped_messages", 0),
         rating=None if rating is None else rating_dict(rating),
+        pick=None if pick is None else pick.verdict,
     )
 
 

@@ -19,7 +19,7 @@ OTHERS = [name for name in catalogue.locales() if name != "en"]
 
 def shown() -> set[str]:
     """Every text that a template, a page or a script passes to `t`."""
-    files = [*WEB.glob("templates/*.html"), *WEB.glob("pages/*.py"), WEB / "templating.py"]
+    files = [*WEB.glob("templates/*.html"), *WEB.glob("pages/*.py"), *WEB.glob("*.py")]
     found = {literal[1:-1] for file in files for literal in CALL.findall(file.read_text(encoding="utf-8"))}
     return found | texts_of_scripts(Assets(HERE / "static"))
 

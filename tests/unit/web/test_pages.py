@@ -14,7 +14,8 @@ from tutelage.store.labelling import provenance
 from tutelage.web import icons
 from tutelage.web.catalogue import translator
 from tutelage.web.pages.account import local_path
-from tutelage.web.pages.operate import figures, tallies
+from tutelage.web.pages.operate import tallies
+from tutelage.web.pages.versions import figures
 from tutelage.web.templating import by_day, when, zone
 from tutelage.web.views import message_view
 
@@ -27,7 +28,13 @@ def test_chats_are_grouped_by_the_readers_day() -> None:
     moments = [late_yesterday, *(late_yesterday - timedelta(days=days) for days in (1, 4, 20, 90))]
     rows: Any = [SimpleNamespace(updated=moment) for moment in reversed(moments)]
     groups = by_day(rows, today=today, zone=TAIPEI, t=translator("en"))
-    assert [label for label, _ in groups] == ["Today", "Yesterday", "Last 7 days", "Last 30 days", "2025-12"]
+    assert [label for label, _ in groups] == [
+        "Today",
+        "Yesterday",
+        "Last 7 days",
+        "February 2026",
+        "December 2025",
+    ]
     assert [row.updated for _, group in groups for row in group] == moments
 
 

@@ -1,28 +1,29 @@
 """The chat page and the pieces of it that change while it is open.
 
-GET /                            a new chat
-GET /c/{dialogue_id}             ?message=ID shows the branch through that message
-GET /fragments/messages/{id}     one message as the thread shows it
-GET /fragments/dialogues         ?current=ID the list of chats in the side bar
+GET  /                           ?temporary=true a new chat
+GET  /c/{dialogue_id}            ?message=ID shows the branch through that message
+GET  /fragments/messages/{id}    one message as the thread shows it
+GET  /fragments/threads/{id}     ?message=ID of a branch; the part of it that comes before=ID, after=ID or since=ID
+GET  /fragments/dialogues        ?current=ID&before=ID&q=WORDS the list of chats, or those with these words
+POST /fragments/markdown         {text}
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, Field
 
-from tutelage.engine.pool import PoolState
-from tutelage.errors import NotFound
 from tutelage.moderation.categories import CATEGORIES
-from tutelage.registry import Registry
-from tutelage.store import dialogues, feedback
+from tutelage.server.services import Services
+from tutelage.store import dialogues, search, usage
+from tutelage.store.tables import User
 from tutelage.web import markdown
-from tutelage.web.catalogue import Translate
 from tutelage.web.pages.parts import Anybody, Parts, Templates
-from tutelage.web.views import message_views
+from tutelage.web.threads import EMPTY, read_thread
+from tutelage.web.welcome import current_model, welcome
 
 router = APIRouter(include_in_schema=False)
 
@@ -34,20 +35,25 @@ class Blocks(BaseModel):
 
 
 @router.get("/")
-def new_chat(request: Request, user: Anybody, parts: Parts, pages: Templates) -> Response:
+def new_chat(
+    request: Request, user: Anybody, parts: Parts, pages: Templates, temporary: bool = False
+) -> Response:
     """The empty state, with a composer."""
     t = pages.translator(request, user)
-    context = _model(parts.registry, parts.engines.state())
+    model = current_model(parts)
     return pages.page(
         request,
         "chat.html",
         user=user,
         title="",
-        messages=[],
+        thread=EMPTY,
+        temporary=temporary,
         categories=CATEGORIES,
-        examples=examples(t),
-        limits=limits(t),
-        **context,
+        remaining=_remaining(parts, user),
+        crowd=parts.turns.line.length,
+        full=parts.turns.line.length >= parts.turns.line.longest,
+        **welcome(t, model.version),
+        **model.as_context(),
     )
 
 
@@ -63,17 +69,18 @@ def chat(
     """One of the user's dialogues."""
     with parts.store.read() as tx:
         dialogue = dialogues.get_dialogue(tx, dialogue_id, owner_id=user.id)
-        thread = dialogues.thread(tx, dialogue_id, leaf_id=message)
-        ratings = feedback.ratings_for(tx, [row.id for row, _ in thread], user.id)
+        thread = read_thread(tx, user, dialogue_id, leaf_id=message)
     return pages.page(
         request,
         "chat.html",
         user=user,
         title=dialogue.title,
         dialogue_id=dialogue_id,
-        messages=message_views(thread, ratings),
+        temporary=dialogue.temporary,
+        thread=thread.end(including=message),
         categories=CATEGORIES,
-        **_model(parts.registry, parts.engines.state()),
+        remaining=_remaining(parts, user),
+        **current_model(parts).as_context(),
     )
 
 
@@ -84,16 +91,51 @@ def message_fragment(
     """One message, as it stands in the thread now."""
     with parts.store.read() as tx:
         row = dialogues.get_message(tx, message_id, owner_id=user.id)
-        thread = dialogues.thread(tx, row.dialogue_id, leaf_id=message_id)
-        ratings = feedback.ratings_for(tx, [message_id], user.id)
-    views = message_views([pair for pair in thread if pair[0].id == message_id], ratings)
-    return pages.bare(request, "_message.html", user=user, message=views[0], model_ready=True)
+        thread = read_thread(tx, user, row.dialogue_id, leaf_id=message_id)
+    return pages.bare(request, "_message.html", user=user, message=thread.only(message_id), model_ready=True)
+
+
+@router.get("/fragments/threads/{dialogue_id}")
+def thread_fragment(
+    request: Request,
+    dialogue_id: str,
+    user: Anybody,
+    parts: Parts,
+    pages: Templates,
+    message: str,
+    before: str | None = None,
+    after: str | None = None,
+    since: str | None = None,
+) -> Response:
+    """A part of one branch. Without `before`, `after` or `since`, its end."""
+    with parts.store.read() as tx:
+        dialogues.get_dialogue(tx, dialogue_id, owner_id=user.id)
+        thread = read_thread(tx, user, dialogue_id, leaf_id=message)
+    part = thread.end()
+    if before is not None:
+        part = thread.before(before)
+    elif after is not None or since is not None:
+        part = thread.since(after or since or "", itself=since is not None)
+    return pages.bare(request, "_thread.html", user=user, thread=part, model_ready=True)
 
 
 @router.get("/fragments/dialogues")
-def dialogues_fragment(request: Request, user: Anybody, pages: Templates, current: str = "") -> Response:
-    """The list of chats."""
-    return pages.page(request, "_dialogues.html", user=user, dialogue_id=current)
+def dialogues_fragment(
+    request: Request,
+    user: Anybody,
+    parts: Parts,
+    pages: Templates,
+    current: str = "",
+    before: str | None = None,
+    q: Annotated[str, Query(max_length=search.LONGEST_QUERY)] = "",
+) -> Response:
+    """The list of chats (those older than `before`), or those with some words."""
+    if not q.strip():
+        listed = pages.side_bar(request, user, before=before)
+        return pages.bare(request, "_dialogues.html", user=user, dialogue_id=current, **listed)
+    with parts.store.read() as tx:
+        found = search.search(tx, user.id, q)
+    return pages.bare(request, "_found.html", user=user, found=found, dialogue_id=current)
 
 
 @router.post("/fragments/markdown")
@@ -102,28 +144,6 @@ def markdown_fragment(body: Blocks, user: Anybody) -> Response:
     return HTMLResponse(markdown.render(body.text))
 
 
-def examples(t: Translate) -> list[str]:
-    """Questions to begin with."""
-    return [
-        t("Explain how a rainbow forms, in simple words"),
-        t("Give me three ideas for a birthday dinner"),
-        t("How do I read a CSV file in Python?"),
-    ]
-
-
-def limits(t: Translate) -> list[str]:
-    """What this kind of model is not good at."""
-    return [
-        t("May state things that are wrong, and sound sure of them"),
-        t("May answer differently when a question is worded differently"),
-        t("Knows little of what happened after its training"),
-    ]
-
-
-def _model(registry: Registry, state: PoolState) -> dict[str, Any]:
-    """Which version answers, and whether it is in memory."""
-    try:
-        version = registry.resolve("stable").name
-    except NotFound:
-        version = ""
-    return {"version": version, "model_ready": "stable" in state.serving}
+def _remaining(parts: Services, user: User) -> int | None:
+    with parts.store.read() as tx:
+        return usage.remaining(tx, user)

@@ -20,6 +20,7 @@ export function follow(element, id) {
       text.close();
       settle();
     };
+    source.addEventListener("waiting", (event) => text.wait(JSON.parse(event.data).place));
     source.addEventListener("delta", (event) => text.push(JSON.parse(event.data).text));
     source.addEventListener("verdict", (event) => {
       if (JSON.parse(event.data).state === "blocked") text.hide();
@@ -47,6 +48,12 @@ class StreamedText {
     this.streaming.append(this.open);
     this.rendering = false;
     this.closed = false;
+  }
+
+  /** The answer stands in the line. @param {number} place */
+  wait(place) {
+    const words = place === 1 ? t("You are next in the line…") : t("Place {place} in the line…", { place });
+    /** @type {HTMLElement} */ (this.waiting.querySelector("[data-waiting]")).textContent = words;
   }
 
   /** @param {string} text */

@@ -3,37 +3,27 @@
 
 import { follow } from "./answer.js";
 import { t } from "./catalogue.js";
-import { grow, sends } from "./composer.js";
+import { draft, grow, sends } from "./composer.js";
 import { copy, dressCode } from "./copy.js";
 import { announce, attempt, byId, onActions } from "./dialogs.js";
 import { rate, report } from "./feedback.js";
-import { refreshDialogues } from "./frame.js";
-import { Problem, call, fragment } from "./http.js";
+import { Problem, call } from "./http.js";
+import { refreshDialogues } from "./library.js";
+import { offerPick, pick } from "./pick.js";
 import { stick } from "./stick.js";
+import { catchUp, lastMessage, make, messageOf, removeFrom, settle, showEarlier, switchBranch, thread, watchEarlier } from "./thread.js";
 
 const main = byId("main");
-const thread = byId("thread");
 const text = byId("text");
-const toEnd = stick(byId("scroller"), thread, byId("to-end"));
+const scroller = byId("scroller");
+const { toEnd, leave } = stick(scroller, thread, byId("to-end"));
 /** The answer under way: its id once the server has named it. @type {{id: string} | null} */
 let running = null;
-
-/** @param {string} template @returns {any} */
-const make = (template) => byId(template).content.firstElementChild.cloneNode(true);
 
 function update() {
   byId("send").hidden = running !== null;
   byId("stop").hidden = running === null;
   byId("send").disabled = text.value.trim() === "";
-}
-
-/** Fetch a message as the server renders it, in place of what stands there. @param {Element} element @param {string} id */
-async function settle(element, id) {
-  const fresh = (await fragment(`/fragments/messages/${id}`)).firstElementChild;
-  if (!fresh) return element;
-  dressCode(fresh);
-  element.replaceWith(fresh);
-  return fresh;
 }
 
 /** @param {Problem} problem @param {() => void} retry */
@@ -74,16 +64,23 @@ async function finish(element, id) {
   }
 }
 
+/** Show an answer that the server has not begun yet. @returns {HTMLElement} */
+function waitForAnswer() {
+  const answer = make("pending-answer");
+  thread.append(answer);
+  running = { id: "" };
+  update();
+  return answer;
+}
+
 /** @param {string} content @param {string | null} parent @param {string} key the same for every try of one message */
 async function ask(content, parent, key = crypto.randomUUID()) {
   byId("welcome")?.remove();
   const question = make("pending-question");
   question.querySelector(".body").textContent = content;
-  const answer = make("pending-answer");
-  thread.append(question, answer);
+  thread.append(question);
+  const answer = waitForAnswer();
   toEnd();
-  running = { id: "" };
-  update();
   let started = /** @type {any} */ (null);
   const retry = () => {
     if (started) return regenerate(byId(`m-${started.answer_id}`));
@@ -93,9 +90,10 @@ async function ask(content, parent, key = crypto.randomUUID()) {
   await guarded(async () => {
     const dialogue = main.dataset.dialogue;
     const path = dialogue ? `/api/dialogues/${dialogue}/messages` : "/api/dialogues";
-    const place = dialogue ? { parent_id: parent } : {};
+    const place = dialogue ? { parent_id: parent } : { temporary: "temporary" in main.dataset };
     started = await call("POST", path, { text: content, idempotency_key: key, ...place });
     enter(started.dialogue_id);
+    count(started.remaining);
     await settle(question, started.user_message_id);
     await finish(answer, started.answer_id);
   }, retry);
@@ -104,25 +102,27 @@ async function ask(content, parent, key = crypto.randomUUID()) {
 
 /** A new dialogue has got its address. @param {string} id */
 function enter(id) {
+  history.replaceState(null, "", `/c/${id}`);
   if (main.dataset.dialogue === id) return;
   main.dataset.dialogue = id;
-  history.replaceState(null, "", `/c/${id}`);
+  byId("temporary")?.remove();
+  byId("share-this")?.removeAttribute("hidden");
   refreshTitle();
+}
+
+/** @param {number | null} remaining answers left for today */
+function count(remaining) {
+  if (remaining !== null) byId("remaining").textContent = t("{count} answers left today.", { count: remaining });
 }
 
 /** Show the list of chats as it is now, and the title of this one. */
 async function refreshTitle() {
   await attempt(refreshDialogues);
-  const title = document.querySelector("#dialogues [aria-current]")?.textContent?.trim() ?? "";
+  const title = document.querySelector("#dialogues [aria-current] span")?.textContent?.trim() ?? "";
+  if (!title) return;
   byId("title").textContent = title;
-  byId("title").hidden = !title;
-  if (title) document.title = `${title} · tutelage`;
-}
-
-/** @param {Element} message */
-function removeFrom(message) {
-  while (message.nextElementSibling) message.nextElementSibling.remove();
-  message.remove();
+  byId("title").hidden = false;
+  document.title = `${title} · tutelage`;
 }
 
 /** @param {HTMLElement} message */
@@ -130,13 +130,13 @@ async function regenerate(message) {
   if (running) return;
   const id = message.dataset.message;
   removeFrom(message);
-  const answer = make("pending-answer");
-  thread.append(answer);
-  running = { id: "" };
-  update();
+  const answer = waitForAnswer();
   await guarded(async () => {
     const started = await call("POST", `/api/messages/${id}/regenerate`);
+    enter(started.dialogue_id);
+    count(started.remaining);
     await finish(answer, started.answer_id);
+    offerPick(byId(`m-${started.answer_id}`));
   }, () => location.reload());
 }
 
@@ -157,20 +157,22 @@ function edit(message) {
     removeFrom(message);
     ask(area.value.trim(), parent);
   };
+  const cancel = () => {
+    form.remove();
+    show(true);
+    /** @type {HTMLElement | null} */ (message.querySelector("[data-action='edit']"))?.focus();
+  };
   form.addEventListener("submit", (/** @type {Event} */ event) => {
     event.preventDefault();
     submit();
   });
   area.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-    if (sends(event)) {
-      event.preventDefault();
-      submit();
-    }
+    if (event.key === "Escape" && !event.isComposing) cancel();
+    if (!sends(event)) return;
+    event.preventDefault();
+    submit();
   });
-  form.querySelector("[data-action='cancel-edit']").addEventListener("click", () => {
-    form.remove();
-    show(true);
-  });
+  form.querySelector("[data-action='cancel-edit']").addEventListener("click", cancel);
 }
 
 function submit() {
@@ -178,16 +180,27 @@ function submit() {
   if (!content || running) return;
   text.value = "";
   grow(text);
-  const last = [...thread.querySelectorAll("[data-message]")].at(-1);
-  ask(content, last?.dataset.message ?? null);
+  ask(content, lastMessage()?.dataset.message ?? null);
 }
 
 async function stop() {
   if (running?.id) await attempt(() => call("POST", `/api/answers/${running?.id}/stop`));
 }
 
-/** @param {Element} target @returns {any} */
-const messageOf = (target) => target.closest(".message");
+/** Go on with an answer that is being written. */
+function attach() {
+  const open = thread.querySelector(".message[data-status='running'][data-message]");
+  if (open) guarded(() => finish(open, open.dataset.message), () => location.reload());
+}
+
+/** This tab is looked at again: another one may have gone on with the chat. */
+async function awake() {
+  if (document.hidden || running) return;
+  if (await catchUp()) {
+    attach();
+    refreshTitle();
+  }
+}
 
 text.addEventListener("input", () => {
   grow(text);
@@ -203,6 +216,8 @@ byId("composer").addEventListener("submit", (/** @type {Event} */ event) => {
   submit();
 });
 byId("stop").addEventListener("click", stop);
+document.addEventListener("visibilitychange", awake);
+addEventListener("focus", awake);
 
 onActions({
   example: (button) => {
@@ -214,13 +229,25 @@ onActions({
   "copy-code": (button) => copy(button.closest(".code").querySelector("code").textContent, button),
   regenerate: (button) => regenerate(messageOf(button)),
   edit: (button) => edit(messageOf(button)),
+  branch: (link, event) => {
+    event.preventDefault();
+    if (!running) switchBranch(link);
+  },
+  earlier: (button) => showEarlier(button, scroller),
+  pick: (button) => pick(button),
   rate: (button) => rate(messageOf(button), button.dataset.verdict),
   report: (button) => report(messageOf(button), button.dataset.kind),
 });
 
 dressCode(thread);
-if (thread.firstElementChild) toEnd();
+draft(text, () => main.dataset.dialogue ?? "");
+const wanted = location.hash && byId(location.hash.slice(1));
+if (wanted) {
+  leave();
+  wanted.scrollIntoView({ block: "center" });
+  requestAnimationFrame(() => wanted.scrollIntoView({ block: "center" }));
+} else if (thread.firstElementChild) toEnd();
+watchEarlier(scroller);
 update();
-if (matchMedia("(hover: hover)").matches) text.focus();
-const open = thread.querySelector(".message[data-status='running']");
-if (open) guarded(() => finish(open, open.dataset.message), () => location.reload());
+if (matchMedia("(hover: hover)").matches) text.focus({ preventScroll: true });
+attach();

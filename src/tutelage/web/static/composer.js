@@ -16,3 +16,12 @@ export function grow(area) {
   area.style.height = "auto";
   area.style.height = `${area.scrollHeight}px`;
 }
+
+/** Keep what is not sent yet through a reload of this tab. @param {HTMLTextAreaElement} area @param {() => string} place names the chat */
+export function draft(area, place) {
+  const key = () => `draft:${place()}`;
+  const keep = () => (area.value ? sessionStorage.setItem(key(), area.value) : sessionStorage.removeItem(key()));
+  if (!area.value) area.value = sessionStorage.getItem(key()) ?? "";
+  sessionStorage.removeItem(key());
+  addEventListener("pagehide", keep);
+}

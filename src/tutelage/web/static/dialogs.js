@@ -36,15 +36,26 @@ export function announce(text) {
   byId("announcer").textContent = text;
 }
 
-/** Show a short line for a few seconds. @param {string} text */
-export function toast(text) {
+/** Show a short line for a few seconds; longer when something can be done about it. @param {string} text @param {{label: string, act: () => void} | null} [action] */
+export function toast(text, action = null) {
   document.querySelector(".toast")?.remove();
   const element = document.createElement("div");
   element.className = "toast";
   element.setAttribute("role", "status");
-  element.textContent = text;
+  element.append(text);
+  if (action) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "link";
+    button.textContent = action.label;
+    button.addEventListener("click", () => {
+      element.remove();
+      action.act();
+    });
+    element.append(button);
+  }
   (document.querySelector("dialog[open]") ?? document.body).append(element);
-  setTimeout(() => element.remove(), 4000);
+  setTimeout(() => element.remove(), action ? 12000 : 4000);
 }
 
 /** Run an action; a problem becomes a toast. @template T @param {() => Promise<T>} action @returns {Promise<T | undefined>} */

@@ -7,7 +7,7 @@ const NEAR = 48;
  * The reader leaves the end by scrolling upwards, which is not the same as a position that has changed: that also
  * happens when the text under it grows or shrinks.
  * @param {HTMLElement} scroller @param {HTMLElement} content @param {HTMLElement} button shown while away from the end
- * @returns {() => void} goes to the end
+ * @returns {{toEnd: () => void, leave: () => void}} goes to the end; stays where it is from now on
  */
 export function stick(scroller, content, button) {
   let stuck = true;
@@ -35,5 +35,5 @@ export function stick(scroller, content, button) {
   }, { passive: true });
   new ResizeObserver(() => stuck && content.firstElementChild && toEnd()).observe(content);
   button.addEventListener("click", toEnd);
-  return toEnd;
+  return { toEnd, leave };
 }
