@@ -1,7 +1,6 @@
 """The circle closed: one stage as a run of its own, or a whole round to a candidate version."""
 
 from tutelage.improvement.assessment import EvaluationConfig
-from tutelage.improvement.gate import GateConfig, refusal
 from tutelage.improvement.rounds import ImproveConfig, improve
 from tutelage.improvement.stages import (
     Installation,
@@ -12,12 +11,10 @@ from tutelage.improvement.stages import (
 
 __all__ = [
     "EvaluationConfig",
-    "GateConfig",
     "ImproveConfig",
     "Installation",
     "StageRequest",
     "describe_stage",
     "improve",
-    "refusal",
     "train_stage",
 ]

@@ -11,7 +11,7 @@ from pydantic import Field
 from tutelage.config import Settings
 from tutelage.datasets.prompts import Prompt
 from tutelage.evaluation.answers import Answers, Judges, Terms, answer_all, side_by_side, win_rate
-from tutelage.improvement.gate import Evidence, GateConfig, judge
+from tutelage.evaluation.gate import Evidence, GateConfig, judge
 from tutelage.moderation.gate import default_gate
 
 if TYPE_CHECKING:

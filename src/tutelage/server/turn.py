@@ -52,6 +52,7 @@ from tutelage.server.errors import failure_of, log_failure
 from tutelage.server.line import Line
 from tutelage.server.permissions import demand
 from tutelage.server.prompting import Prompt, fit, readable
+from tutelage.server.serving import lease_for
 from tutelage.server.transactions import read, write
 from tutelage.store import Store, dialogues, tables
 from tutelage.store.columns import clean
@@ -204,7 +205,7 @@ class Turns:
         """Fit, moderate, persist, and start the writing of the answer."""
         place = self._take_place(user)
         try:
-            lease = place.enter_context(await self._engines.lease())
+            lease = place.enter_context(await lease_for(self._store, self._engines, before))
             messages = [*_system(question), *readable(before), dialogue.Message("user", question.text)]
             prompt = await run_sync(lambda: fit(lease.engine, messages, answer_tokens=sampling.max_tokens))
             context = before[-1].content if before else ""

@@ -16,7 +16,18 @@ from tutelage.server.errors import Failure
 from tutelage.server.limits import Limits
 from tutelage.server.services import Access
 from tutelage.store import Store
-from tutelage.web.pages import account, chat, labelling, operate, public, rank, review, training, write
+from tutelage.web.pages import (
+    account,
+    chat,
+    labelling,
+    operate,
+    public,
+    rank,
+    review,
+    training,
+    versions,
+    write,
+)
 from tutelage.web.templating import Pages
 
 
@@ -44,7 +55,7 @@ def create_app(
     app.state.pages = pages
     app.state.error_page = error_page
     app.add_api_route("/static/{hash}/{name}", pages.assets.respond, include_in_schema=False)
-    for room in (chat, write, rank, operate, review, labelling, training, account, public):
+    for room in (chat, write, rank, versions, operate, review, labelling, training, account, public):
         app.include_router(room.router)
     return app
 

@@ -1,8 +1,5 @@
-"""Running the server: versions, reports about the filter, feedback, people, keys.
+"""Running the server: reports about the filter, feedback, people, keys.
 
-GET  /operate                                    versions
-POST /operate/versions/{name}/promote            the version becomes `stable`
-POST /operate/rollback                           `stable` goes back to the version before
 GET  /operate/reports                            ?status=open
 POST /operate/reports/{id}                       {decision}
 GET  /operate/feedback                           ?version=v2
@@ -20,7 +17,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
@@ -28,8 +25,6 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from tutelage.errors import NotFound
-from tutelage.registry import ModelVersion, Registry
 from tutelage.server.passwords import hash_password
 from tutelage.store import accounts, feedback, reports
 from tutelage.store.tables import Rating, ReportStatus, User, UserRole
@@ -37,7 +32,6 @@ from tutelage.web.pages.parts import Operator, Parts, Templates
 
 router = APIRouter(prefix="/operate", include_in_schema=False)
 SHOWN = 200
-MAX_FIGURES = 16
 MEMBERS: tuple[UserRole, ...] = ("user", "trainer", "operator")
 
 
@@ -75,37 +69,6 @@ class Tally:
     up: int
     down: int
     reasons: Sequence[tuple[str, int]]
-
-
-@router.get("")
-def versions(request: Request, user: Operator, parts: Parts, pages: Templates) -> Response:
-    """All versions, newest first, with where they came from and how they did."""
-    state = parts.engines.state()
-    return pages.page(
-        request,
-        "operate_versions.html",
-        user=user,
-        place="operate",
-        tab="versions",
-        versions=[(row, figures(row.evaluation)) for row in reversed(parts.registry.list())],
-        stable=_stable(parts.registry),
-        aliases=_aliases(parts.registry),
-        history=parts.registry.history("stable"),
-        loading=state.loading,
-        failed=state.failed,
-    )
-
-
-@router.post("/versions/{name}/promote", status_code=204)
-def promote(name: str, user: Operator, parts: Parts) -> None:
-    """Let a version answer in the chat from now on."""
-    parts.registry.promote(name)
-
-
-@router.post("/rollback", status_code=204)
-def rollback(user: Operator, parts: Parts) -> None:
-    """Let the version before the present one answer again."""
-    parts.registry.rollback()
 
 
 @router.get("/reports")
@@ -233,27 +196,6 @@ def _members(tx: Session) -> list[User]:
     return found
 
 
-def figures(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
-    """The numbers of an evaluation report with their intervals, by dotted name, in its own order."""
-    found = [(".".join(path).replace("_", " "), text) for path, text in _figures(evaluation)]
-    return found[:MAX_FIGURES]
-
-
-def _figures(report: dict[str, Any], path: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], str]]:
-    for name, value in report.items():
-        here = (*path, str(name))
-        if isinstance(value, dict) and value.keys() == {"value", "low", "high"}:
-            yield here, "{} ({} to {})".format(*(_figure(value[key]) for key in ("value", "low", "high")))
-        elif isinstance(value, dict):
-            yield from _figures(value, here)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield here, _figure(value)
-
-
-def _figure(value: int | float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
-
-
 def tallies(ratings: Iterable[Rating]) -> list[Tally]:
     """Thumbs and reasons by version, the newest version first."""
     verdicts: Counter[tuple[str, str]] = Counter()
@@ -267,18 +209,3 @@ def tallies(ratings: Iterable[Rating]) -> list[Tally]:
         Tally(name, verdicts[name, "up"], verdicts[name, "down"], reasons[name].most_common())
         for name in newest_first
     ]
-
-
-def _aliases(registry: Registry) -> dict[str, list[str]]:
-    """Version to its aliases; a version without one has none."""
-    named: dict[str, list[str]] = {row.name: [] for row in registry.list()}
-    for alias, name in registry.aliases().items():
-        named.setdefault(name, []).append(alias)
-    return named
-
-
-def _stable(registry: Registry) -> ModelVersion | None:
-    try:
-        return registry.resolve("stable")
-    except NotFound:
-        return None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tutelage.improvement.gate import Evidence, GateConfig, judge, refusal
+from tutelage.evaluation.gate import Evidence, GateConfig, judge, refusal
 
 GOOD = Evidence(
     prompts=100,

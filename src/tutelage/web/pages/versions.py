@@ -1,0 +1,177 @@
+"""Versions: where they came from, which one answers, and two of them compared in the chat.
+
+GET  /operate
+POST /operate/versions/{name}/promote    {anyway}: the version is loaded and asked first, then becomes `stable`
+POST /operate/rollback                   `stable` goes back to the version before
+POST /operate/experiments                {treatment, percent}: it answers that share of new conversations
+POST /operate/experiments/{id}/end
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
+
+from tutelage.errors import Conflict, NotFound
+from tutelage.evaluation.bradley_terry import Game, strengths
+from tutelage.evaluation.gate import refusal
+from tutelage.evaluation.sequential import Sequential, sequential_test
+from tutelage.registry import ModelVersion, Registry
+from tutelage.server.serving import try_version
+from tutelage.server.transactions import write
+from tutelage.store import audit, experiments
+from tutelage.store.tables import Experiment, ExperimentStatus
+from tutelage.web.lineage import draw
+from tutelage.web.pages.parts import Operator, Parts, Templates
+
+router = APIRouter(prefix="/operate", include_in_schema=False)
+MAX_FIGURES = 16
+
+
+class Promotion(BaseModel):
+    """`anyway` promotes a version that the gate did not let pass."""
+
+    anyway: bool = False
+
+
+class NewExperiment(BaseModel):
+    """A version to compare with the stable one, and its share of new conversations."""
+
+    treatment: str = Field(max_length=16)
+    percent: float = Field(gt=0, le=50, allow_inf_nan=False)
+
+
+@router.get("")
+def versions(request: Request, user: Operator, parts: Parts, pages: Templates) -> Response:
+    """All versions, newest first, with where they came from and how they did."""
+    state = parts.engines.state()
+    rows, stable = parts.registry.list(), _stable(parts.registry)
+    with parts.store.read() as tx:
+        running = experiments.running_experiment(tx)
+        standing = None if running is None else sequential_test(experiments.observations(tx, running))
+        ended = [row for row in experiments.list_experiments(tx) if row.status != "running"]
+        table = strengths(Game(*pair) for pair in experiments.compared_pairs(tx))
+    return pages.page(
+        request,
+        "operate_versions.html",
+        user=user,
+        place="operate",
+        tab="versions",
+        versions=[(row, figures(row.evaluation), refusal(row.evaluation)) for row in reversed(rows)],
+        graph=draw(rows, stable=None if stable is None else stable.name),
+        strengths=table,
+        running=running,
+        standing=standing,
+        ended=ended,
+        stable=stable,
+        aliases=_aliases(parts.registry),
+        history=parts.registry.history("stable"),
+        loading=state.loading,
+        failed=state.failed,
+    )
+
+
+@router.post("/versions/{name}/promote", status_code=204)
+async def promote(name: str, user: Operator, parts: Parts, body: Promotion | None = None) -> None:
+    """Let a version answer in the chat from now on. One that is broken, or did not pass the gate, is refused."""
+    version = await run_sync(parts.registry.get, name)
+    reason = refusal(version.evaluation)
+    anyway = body is not None and body.anyway
+    if reason is not None and not anyway:
+        raise Conflict(
+            f"{name} did not pass the gate ({reason})", hint="promote it anyway, if you know better"
+        )
+    await try_version(parts.engines, name)
+    await run_sync(parts.registry.promote, name)
+    await write(parts.store, lambda tx: _note_promotion(tx, user.id, name, anyway=anyway and bool(reason)))
+
+
+@router.post("/rollback", status_code=204)
+async def rollback(user: Operator, parts: Parts) -> None:
+    """Let the version before the present one answer again."""
+    version = await run_sync(parts.registry.rollback)
+    await write(parts.store, lambda tx: _note_promotion(tx, user.id, version.name, anyway=False))
+
+
+@router.post("/experiments", status_code=201)
+async def start_experiment(body: NewExperiment, user: Operator, parts: Parts) -> dict[str, str]:
+    """Let another version answer a share of new conversations, until it is clear which is better."""
+    stable = await run_sync(parts.registry.resolve, "stable")
+    treatment = await run_sync(parts.registry.resolve, body.treatment)
+    await try_version(parts.engines, treatment.name)
+
+    def start(tx: Session) -> Experiment:
+        row = experiments.start_experiment(
+            tx, control=stable.name, treatment=treatment.name, share=body.percent / 100, by=user.id
+        )
+        audit.record(tx, user.id, "start experiment", row.id, detail={"treatment": row.treatment})
+        return row
+
+    return {"id": (await write(parts.store, start)).id}
+
+
+@router.post("/experiments/{experiment_id}/end", status_code=204)
+def end_experiment(experiment_id: str, user: Operator, parts: Parts) -> None:
+    """The stable version answers everybody again; what was found is kept."""
+    with parts.store.write() as tx:
+        _end(tx, experiment_id)
+        audit.record(tx, user.id, "end experiment", experiment_id)
+
+
+def _note_promotion(tx: Session, actor: str, name: str, *, anyway: bool) -> None:
+    """A change of the stable version ends a comparison with the one before."""
+    running = experiments.running_experiment(tx)
+    if running is not None and running.control != name:
+        _end(tx, running.id)
+    audit.record(tx, actor, "promote version", name, detail={"anyway": anyway})
+
+
+def _end(tx: Session, experiment_id: str) -> None:
+    running = experiments.running_experiment(tx)
+    found = Sequential(0, 0, 1.0, 0.0, 1.0)
+    if running is not None and running.id == experiment_id:
+        found = sequential_test(experiments.observations(tx, running))
+    status: ExperimentStatus = "decided" if found.winner else "stopped"
+    experiments.end_experiment(tx, experiment_id, status=status, result=found.as_dict())
+
+
+def figures(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
+    """The numbers of an evaluation report with their intervals, by dotted name, in its own order."""
+    found = [(".".join(path).replace("_", " "), text) for path, text in _figures(evaluation)]
+    return found[:MAX_FIGURES]
+
+
+def _figures(report: dict[str, Any], path: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], str]]:
+    for name, value in report.items():
+        here = (*path, str(name))
+        if isinstance(value, dict) and value.keys() == {"value", "low", "high"}:
+            yield here, "{} ({} to {})".format(*(_figure(value[key]) for key in ("value", "low", "high")))
+        elif isinstance(value, dict):
+            yield from _figures(value, here)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield here, _figure(value)
+
+
+def _figure(value: int | float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+
+
+def _aliases(registry: Registry) -> dict[str, list[str]]:
+    """Version to its aliases; a version without one has none."""
+    named: dict[str, list[str]] = {row.name: [] for row in registry.list()}
+    for alias, name in registry.aliases().items():
+        named.setdefault(name, []).append(alias)
+    return named
+
+
+def _stable(registry: Registry) -> ModelVersion | None:
+    try:
+        return registry.resolve("stable")
+    except NotFound:
+        return None
