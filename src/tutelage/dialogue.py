@@ -49,7 +49,8 @@ class Preference:
 class Comparison:
     """K completions of one prompt, and how a person judged them pair by pair.
 
-    `prompt` ends in a user message; `candidates` are assistant texts.
+    `prompt` ends in a user message; `candidates` are assistant texts. `weight` is how much it should count, by how
+    reliable its author is; 1 on average.
     """
 
     prompt: tuple[Message, ...]
@@ -58,6 +59,7 @@ class Comparison:
     id: str = ""
     source: str = ""
     author: str | None = None
+    weight: float = 1.0
 
     @classmethod
     def from_ranking(

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,21 @@ def test_accumulated_equals_whole(home: Path, comparisons: list[Comparison]) -> 
         gradients.append([p.grad for p in parameters if p.grad is not None])
     assert abs(losses[0] - losses[1]) < 1e-5
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*gradients, strict=True))
+
+
+def test_a_comparison_counts_as_much_as_its_author_is_worth(
+    home: Path, comparisons: list[Comparison]
+) -> None:
+    """Twice the weight is the same as standing there twice."""
+    losses, gradients = [], []
+    for chosen in ([comparisons[0], replace(comparisons[1], weight=2.0)], [*comparisons[:2], comparisons[1]]):
+        loaded = load_model("tiny", home)
+        member = member_of(loaded, AdapterShape(4, 8))
+        examples = render_comparisons(chosen, loaded.renderer, max_tokens=200).rendered
+        losses.append(accumulate_gradients(loaded.model, member, examples, 10_000)[0])
+        gradients.append(loaded.model.adapter_parameters(member.adapter)[0].grad)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-6)
 
 
 def test_it_learns_the_taste_and_is_loaded_as_it_was(

@@ -23,6 +23,7 @@ class PreferenceExample:
     preferences: tuple[Preference, ...]
     source: str
     root: str
+    weight: float = 1.0
 
     @property
     def tokens(self) -> int:
@@ -61,7 +62,9 @@ def render_comparisons(
             left_out["too_long"] += 1
             continue
         root = next(message.content for message in comparison.prompt if message.role == "user")
-        rendered.append(PreferenceExample(prompt, completions, pairs, comparison.source, root))
+        rendered.append(
+            PreferenceExample(prompt, completions, pairs, comparison.source, root, comparison.weight)
+        )
     return PreferenceExamples(rendered, left_out)
 
 

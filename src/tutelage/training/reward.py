@@ -308,16 +308,21 @@ def restore_member(model: CausalModel, member: ValueModel, tensors: dict[str, Te
 def accumulate_gradients(
     model: CausalModel, member: ValueModel, examples: Sequence[PreferenceExample], micro_tokens: int
 ) -> tuple[float, float]:
-    """Add the gradient of the mean loss of the comparisons; returns that loss and the share of pairs put right."""
+    """Add the gradient of the mean loss of the comparisons; returns that loss and the share of pairs put right.
+
+    The mean is weighted by how reliable their authors are.
+    """
     loss, right, judged = 0.0, 0.0, 0
+    whole = sum(example.weight for example in examples)
     mine = share(examples, _tokens)
     for group in micro_batches(mine, micro_tokens):
         batch = preference_trees(group, model.device)
         scores = RewardModel((member,)).tree_scores(model, batch)[:, 0].split(batch.counts)
         losses = [
-            preference_loss(each, example.preferences) for each, example in zip(scores, group, strict=True)
+            example.weight * preference_loss(each, example.preferences)
+            for each, example in zip(scores, group, strict=True)
         ]
-        part = torch.stack(losses).sum() / len(examples)
+        part = torch.stack(losses).sum() / whole
         part.backward()  # type: ignore[no-untyped-call]
         loss += part.item()
         gaps = margins(group, [each.detach() for each in scores])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,8 +22,10 @@ def read_demonstrations(path: Path | str) -> Iterator[Dialogue]:
 
 
 def read_comparisons(path: Path | str) -> Iterator[Comparison]:
-    """The comparisons of a snapshot's folder."""
-    return _read(Path(path), "comparisons", _comparison)
+    """The comparisons of a snapshot's folder, each with the weight of its author."""
+    weights = read_reliability(path)
+    comparisons = _read(Path(path), "comparisons", _comparison)
+    return (replace(each, weight=weights.get(each.author or "", 1.0)) for each in comparisons)
 
 
 def read_prompts(path: Path | str) -> Iterator[Dialogue]:
