@@ -1,4 +1,4 @@
-"""`tutelage versions …`, `tutelage keys …` and `tutelage backup`: what serves, who may call, what is kept."""
+"""`tutelage versions …`, `tutelage keys …`, `tutelage backup`, `restore`: what serves, who may call, what is kept."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ def register(app: typer.Typer) -> None:
     keys.command("revoke")(revoke_key)
     app.add_typer(keys, name="keys")
     app.command("backup")(backup)
+    app.command("restore")(restore)
 
 
 def list_versions(as_json: JsonOption = False) -> None:
@@ -199,6 +200,19 @@ def backup(
         store.backup(path)
     result = {"path": str(path), "bytes": path.stat().st_size}
     emit(result, f"Wrote {escape(str(path))} ({result['bytes']} bytes).", as_json=as_json)
+
+
+def restore(
+    path: Annotated[Path, typer.Argument(help="A file that `tutelage backup` wrote.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Put a backup in the place of the database. What people have deleted since stays deleted."""
+    from tutelage.config import home
+    from tutelage.store.restoring import restore as restore_store
+
+    kept = restore_store(path, home() / "tutelage.db")
+    text = f"Restored {path}." + (f" What was there before is in {kept}." if kept else "")
+    emit({"path": str(path), "kept": None if kept is None else str(kept)}, escape(text), as_json=as_json)
 
 
 def _registry() -> Registry:

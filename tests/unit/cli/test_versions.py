@@ -133,6 +133,18 @@ def test_a_backup_can_be_opened(run: Run, tmp_path: Path) -> None:
     assert run("backup", str(target))["error"]["where"] == str(target)
 
 
+def test_a_backup_is_restored(home: Path, run: Run, tmp_path: Path) -> None:
+    run("keys", "create", "--name", "before")
+    run("backup", str(tmp_path / "copy.db"))
+    run("keys", "create", "--name", "after")
+    restored = run("restore", str(tmp_path / "copy.db"))
+    assert [key["name"] for key in run("keys", "list")["keys"]] == ["before"]
+    assert Path(restored["kept"]).parent == home
+    run("restore", restored["kept"])
+    assert [key["name"] for key in run("keys", "list")["keys"]] == ["after", "before"]
+    assert run("restore", str(tmp_path / "none.db"))["error"]["where"] == str(tmp_path / "none.db")
+
+
 def test_text_for_people(
     home: Path, finished_run: Path, capsys: pytest.CaptureFixture[str], run: Run
 ) -> None:
