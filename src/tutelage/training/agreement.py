@@ -91,9 +91,11 @@ def rank_correlation(first: Tensor, second: Tensor) -> float | None:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double()
-    return (last - (counts - 1) / 2)[inverse]
+    """From 1 on; equal values share the mean of their ranks."""
+    ordered = values.sort().values
+    below = torch.searchsorted(ordered, values, right=False)
+    not_above = torch.searchsorted(ordered, values, right=True)
+    return (below + not_above + 1).double() / 2
 
 
 def _right(margin: float) -> float:

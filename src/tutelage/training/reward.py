@@ -317,7 +317,7 @@ def accumulate_gradients(
     mine = share(examples, _tokens)
     for group in micro_batches(mine, micro_tokens):
         batch = preference_trees(group, model.device)
-        scores = RewardModel((member,)).tree_scores(model, batch)[:, 0].split(batch.counts)
+        scores = RewardModel((member,)).tree_scores(model, batch)[:, 0].split_with_sizes(batch.counts)
         losses = [
             example.weight * preference_loss(each, example.preferences)
             for each, example in zip(scores, group, strict=True)
@@ -351,7 +351,7 @@ def score_examples(
     scores: list[Tensor] = []
     for group in micro_batches([example for _, example in mine], micro_tokens):
         batch = preference_trees(group, model.device)
-        scores += reward.tree_scores(model, batch).cpu().split(batch.counts)
+        scores += reward.tree_scores(model, batch).cpu().split_with_sizes(batch.counts)
     return collect([(place, each) for (place, _), each in zip(mine, scores, strict=True)], len(examples))
 
 

@@ -104,7 +104,7 @@ def score_trees(
     scores: dict[int, Tensor] = {}
     for group in fill(order, lengths, micro_tokens):
         batch = flatten_trees([trees[index] for index in group], model.device)
-        parts = reward.tree_scores(model, batch).cpu().split(batch.counts)
+        parts = reward.tree_scores(model, batch).cpu().split_with_sizes(batch.counts)
         scores.update(zip(group, parts, strict=True))
     return [scores[index] for index in range(len(trees))]
 
