@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tutelage.errors import ModelError
+from tutelage.models.packing import product
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class _Adapted(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, low: LowRank, *_: Tensor) -> Tensor:
         a, b = low.matrices(x.dtype)
         weight = weight.to(x.dtype)
-        y = F.linear(x, weight, None if bias is None else bias.to(x.dtype))
+        y = product(x, weight, None if bias is None else bias.to(x.dtype))
         inner = F.linear(x, a).mul_(low.scale)
         y.addmm_(inner, b.t())
         ctx.save_for_backward(x, weight, inner, a, b)
@@ -148,7 +149,7 @@ class AdaptedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         name = self._switch.active
         if name is None or name not in self.adapters:
-            return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+            return product(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
         low = self.adapters[name]
         assert isinstance(low, LowRank)
         flat = x.flatten(0, -2)

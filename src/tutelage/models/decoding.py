@@ -1,84 +1,117 @@
 """The Llama family reading and writing one token after the other: slots of a key-value cache, no gradients.
 
-What a token costs beside its weights is kept small: rotary angles and masks are looked up once a step, nothing is
-made anew in a layer, and an adapter is cast, scaled and stacked once, when the cache is made.
+What a token costs beside its weights is kept small: rotary angles and masks are looked up once a step, and weights are
+packed, adapters cast, scaled and stacked once, when the cache is made.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tutelage.models.adapters import AdaptedLinear, LowRank
+from tutelage.models.adapters import AdaptedLinear
 from tutelage.models.interface import Piece, Span
-from tutelage.models.layout import sequences
+from tutelage.models.kernels import attend
+from tutelage.models.layout import Layout, sequences
+from tutelage.models.packing import can_pack, pack, product, unpack
 
 if TYPE_CHECKING:
     from tutelage.models.transformer import Architecture, Block, Transformer
 
 
 class KeyValueCache:
-    """Keys and values of running sequences: (layers, slots, 2 * key_heads, length, head_width), the keys first.
+    """Keys and values of running sequences.
 
-    `layers` are the weights that fill it, with the adapter that was active when the cache was made.
+    keys: (layers, slots, key_heads, head_width, length), each head's keys as the columns of a matrix: the products
+    with a few queries read them fastest so; values: (layers, slots, key_heads, length, head_width).
     """
 
     partial = True
 
-    def __init__(self, content: Tensor, layers: Sequence[Layer]) -> None:
-        self.content = content
-        self.layers = layers
+    def __init__(self, keys: Tensor, values: Tensor, weights: Weights) -> None:
+        self.keys = keys
+        self.values = values
+        self.weights = weights
 
     def copy(self, source: int, target: int, length: int) -> None:
-        self.content[:, target, :, :length] = self.content[:, source, :, :length]
+        self.keys[:, target, ..., :length] = self.keys[:, source, ..., :length]
+        self.values[:, target, :, :length] = self.values[:, source, :, :length]
 
     def grown(self, length: int) -> KeyValueCache:
-        return KeyValueCache(F.pad(self.content, (0, 0, 0, length - self.content.shape[3])), self.layers)
+        more = length - self.keys.shape[-1]
+        return KeyValueCache(F.pad(self.keys, (0, more)), F.pad(self.values, (0, 0, 0, more)), self.weights)
 
     def take(self, slot: int, length: int) -> Span:
-        return Span(self.content[:, slot, :, :length].clone())
+        return Span(self.keys[:, slot, ..., :length].clone(), self.values[:, slot, :, :length].clone())
 
     def put(self, slot: int, span: Span, length: int) -> None:
-        self.content[:, slot, :, :length] = span.content[:, :, :length]
+        self.keys[:, slot, ..., :length] = span.keys[..., :length]
+        self.values[:, slot, :, :length] = span.values[:, :, :length]
 
-    def flat(self, slots: Tensor, places: Tensor) -> Tensor:
-        """Where tokens keep their keys and values in a layer that is flattened to (all, head_width)."""
-        _, _, heads, length, _ = self.content.shape
-        head = torch.arange(heads, device=slots.device)
-        return (((slots * heads)[:, None] + head) * length + places[:, None]).flatten()
+    def release(self) -> None:
+        self.weights.release()
 
 
 class Projection:
-    """A frozen linear layer with the active adapter ready to be applied: y = x W' + b + (x A') B'."""
+    """A linear layer with the active adapter ready to be applied: y = x W' + b + (x A') B', the weights packed."""
 
-    __slots__ = ("bias", "down", "up", "weight")
+    __slots__ = ("_borrowed", "bias", "down", "up", "weight")
 
     def __init__(self, layer: AdaptedLinear, dtype: torch.dtype) -> None:
-        self.weight = layer.weight.detach().to(dtype)
+        self._borrowed: AdaptedLinear | None = None
+        weight = layer.weight.detach().to(dtype)
+        if can_pack(weight):
+            weight = pack(weight)
+            if layer.weight.dtype == dtype:  # the layer's own: two copies of a model are one too many
+                layer.weight, self._borrowed = weight, layer
+        self.weight = weight
         self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
         self.down: Tensor | None = None
         self.up: Tensor | None = None
         adapter = layer.active_adapter()
         if adapter is not None:
-            self.down, self.up = _stacked(adapter, dtype)
+            down, up = adapter.matrices(dtype)
+            self.down, self.up = down * adapter.scale, up.t()
 
     def __call__(self, x: Tensor) -> Tensor:
-        y = F.linear(x, self.weight, self.bias)
+        y = product(x, self.weight, self.bias)
         if self.down is not None and self.up is not None:
             y.addmm_(F.linear(x, self.down), self.up)
         return y
 
+    def release(self) -> None:
+        """Give the layer its weights back as they were."""
+        if self._borrowed is not None:
+            self._borrowed.weight, self._borrowed = unpack(self.weight), None
 
-def _stacked(adapter: LowRank, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A scaled, (parts * rank, in), and the transposed B of all parts as one matrix, (parts * rank, outputs)."""
-    down = (adapter.a.detach() * adapter.scale).to(dtype)
-    return down, torch.block_diag(*(b.detach().T for b in adapter.b)).to(dtype).contiguous()
+
+class Weights:
+    """Everything of a model that reading and stepping need, in the dtype of its computation.
+
+    The layers of the model keep their weights packed until `release`: they compute as before, but cannot be trained.
+    """
+
+    def __init__(self, model: Transformer) -> None:
+        dtype = model.cos.dtype
+        self.embedding = model.embedding.detach()
+        self.norm = model.norm.detach().to(dtype)
+        head = model.head.detach().to(dtype)
+        self.head = pack(head) if can_pack(head) else head
+        self.layers = [Layer(cast("Block", block), dtype) for block in model.blocks]
+
+    def logits(self, x: Tensor, epsilon: float) -> Tensor:
+        """Of states before the last norm: (rows, width) -> (rows, vocabulary)."""
+        return product(F.rms_norm(x, (x.shape[-1],), self.norm, epsilon), self.head, None)
+
+    def release(self) -> None:
+        for layer in self.layers:
+            for projection in (layer.qkv, layer.attention_out, layer.gate_up, layer.down):
+                projection.release()
 
 
 class Layer:
@@ -95,19 +128,20 @@ class Layer:
         self.gate_up = Projection(block.gate_up, dtype)
         self.down = Projection(block.down, dtype)
 
-    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Rotated queries, rotated keys, values: (tokens, heads + 2 * key_heads, head_width)."""
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries, rotated keys, values: (tokens, heads, head_width) each."""
         shape = self.shape
-        qkv = self.qkv(self._normalise(x, self.norm_in))
-        qkv = qkv.view(x.shape[0], shape.heads + 2 * shape.key_heads, shape.head_width)
-        if self.norm_q is not None and self.norm_k is not None:
-            q, k, v = qkv.split([shape.heads, shape.key_heads, shape.key_heads], dim=1)
-            qkv = torch.cat([self._normalise(q, self.norm_q), self._normalise(k, self.norm_k), v], dim=1)
+        parts = [shape.heads, shape.key_heads, shape.key_heads]
+        qkv = self.qkv(self._normalise(x, self.norm_in)).view(x.shape[0], sum(parts), shape.head_width)
+        q, k, v = qkv.split(parts, dim=1)
         rotated = qkv[:, : shape.heads + shape.key_heads]
+        if self.norm_q is not None and self.norm_k is not None:
+            rotated = torch.cat([self._normalise(q, self.norm_q), self._normalise(k, self.norm_k)], dim=1)
+            q, k = rotated.split(parts[:2], dim=1)
         left, right = rotated.chunk(2, dim=-1)
         turned = torch.cat([right, left], dim=-1)
         rotated.mul_(cos).addcmul_(turned, sin)
-        return qkv
+        return q, k, v
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The residual stream after this layer. attended: (tokens, heads * head_width)."""
@@ -119,105 +153,101 @@ class Layer:
         return F.rms_norm(x, (x.shape[-1],), weight, self.shape.norm_epsilon)
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """Where the tokens of some pieces stand, as attention needs it.
-
-    gather: (rows, longest piece) flat index of the token at each place, padding repeats 0; scatter: (tokens,)
-    index into the flattened gather; slots: (rows,); mask: (rows, 1, longest piece, longest context), additive, or
-    None when every piece begins its sequence.
-    """
-
-    gather: Tensor
-    scatter: Tensor
-    slots: Tensor
-    mask: Tensor | None
-
-
 def new_cache(model: Transformer, slots: int, length: int) -> KeyValueCache:
-    shape = model.shape
-    size = (shape.layers, slots, 2 * shape.key_heads, length, shape.head_width)
-    dtype = model.cos.dtype
-    layers = [Layer(cast("Block", block), dtype) for block in model.blocks]
-    return KeyValueCache(torch.zeros(size, dtype=dtype, device=model.device), layers)
+    shape, weights = model.shape, Weights(model)
+    size = (shape.layers, slots, shape.key_heads)
+    settings: dict[str, Any] = {"dtype": model.cos.dtype, "device": model.device}
+    keys = torch.zeros(*size, shape.head_width, length, **settings)
+    return KeyValueCache(keys, torch.zeros(*size, length, shape.head_width, **settings), weights)
 
 
 def step(model: Transformer, token_ids: Tensor, cache: KeyValueCache, places: Tensor, longest: int) -> Tensor:
     """One more token in each of the first n slots; see `CausalModel.step`."""
     shape, n = model.shape, token_ids.shape[0]
-    x = F.embedding(token_ids, model.embedding).to(cache.content.dtype)
+    x = F.embedding(token_ids, cache.weights.embedding).to(cache.keys.dtype)
     cos, sin = _angles(model, places)
-    mask = _mask(places[:, None], longest, x.dtype)[:, :, None]
-    there = cache.flat(torch.arange(n, device=places.device), places)
-    for layer, kept in zip(cache.layers, cache.content, strict=True):
-        qkv = layer.project(x, cos, sin)
-        kept.view(-1, shape.head_width).index_copy_(
-            0, there, qkv[:, shape.heads :].reshape(-1, shape.head_width)
-        )
-        # The queries that share a key head stand as rows of one small matrix: no key is ever repeated.
-        queries = qkv[:, : shape.heads].reshape(n, shape.key_heads, -1, shape.head_width)
-        keys, values = kept[:n, :, :longest].chunk(2, dim=1)
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-        x = layer.finish(x, attended.reshape(n, -1))
-    return _end(model, x)
+    slots = torch.arange(n, device=places.device)
+    # The queries that share a key head stand as rows of one small matrix: no key is ever repeated.
+    groups = shape.heads // shape.key_heads
+    mask = _mask(places, longest, x.dtype)[:, None, None].expand(-1, shape.key_heads, groups, -1)
+    mask = mask.reshape(n * shape.key_heads, groups, longest)
+    for layer, keys, values in zip(cache.weights.layers, cache.keys, cache.values, strict=True):
+        q, k, v = layer.project(x, cos, sin)
+        keys[slots, :, :, places] = k
+        values[slots, :, places] = v
+        seen = keys[:n, ..., :longest].flatten(0, 1), values[:n, :, :longest].flatten(0, 1)
+        attended = _attended(q.reshape(n * shape.key_heads, groups, -1), *seen, mask)
+        x = layer.finish(x, attended.view(n, -1))
+    return cache.weights.logits(x, shape.norm_epsilon)
 
 
 def read(model: Transformer, pieces: Sequence[Piece], cache: KeyValueCache) -> Tensor:
     """Read pieces of sequences into their slots; see `CausalModel.read`."""
-    shape, device = model.shape, model.device
+    counts = [len(piece.token_ids) for piece in pieces]
+    device = model.device
     token_ids = torch.tensor([token for piece in pieces for token in piece.token_ids], device=device)
     places = torch.cat([torch.arange(p.start, p.start + len(p.token_ids)) for p in pieces]).to(device)
-    x = F.embedding(token_ids, model.embedding).to(cache.content.dtype)
-    cos, sin = _angles(model, places)
-    reading = _reading(pieces, x.dtype, device)
-    counts = torch.tensor([len(piece.token_ids) for piece in pieces], device=device)
-    there = cache.flat(reading.slots.repeat_interleave(counts, output_size=len(token_ids)), places)
-    for layer, kept in zip(cache.layers, cache.content, strict=True):
-        qkv = layer.project(x, cos, sin)
-        kept.view(-1, shape.head_width).index_copy_(
-            0, there, qkv[:, shape.heads :].reshape(-1, shape.head_width)
-        )
-        x = layer.finish(x, _attend(qkv, kept, reading, shape))
-    return _end(model, x[counts.cumsum(0) - 1])
-
-
-def _reading(pieces: Sequence[Piece], dtype: torch.dtype, device: torch.device) -> _Reading:
-    layout = sequences([len(piece.token_ids) for piece in pieces]).to(device)
     slots = torch.tensor([piece.slot for piece in pieces], device=device)
-    if not any(piece.start for piece in pieces):
-        return _Reading(layout.gather, layout.scatter, slots, None)
-    starts = torch.tensor([piece.start for piece in pieces], device=device)
-    context = max(piece.start + len(piece.token_ids) for piece in pieces)
-    places = starts[:, None] + torch.arange(layout.gather.shape[1], device=device)
-    return _Reading(layout.gather, layout.scatter, slots, _mask(places, context, dtype)[:, None])
+    slots = slots.repeat_interleave(torch.tensor(counts, device=device), output_size=len(token_ids))
+    x = F.embedding(token_ids, cache.weights.embedding).to(cache.keys.dtype)
+    cos, sin = _angles(model, places)
+    begin = not any(piece.start for piece in pieces)
+    layout = sequences(counts).to(device) if begin else None
+    masks = [] if begin else [_piece_mask(piece, model.shape, x) for piece in pieces]
+    for layer, keys, values in zip(cache.weights.layers, cache.keys, cache.values, strict=True):
+        q, k, v = layer.project(x, cos, sin)
+        keys[slots, :, :, places] = k
+        values[slots, :, places] = v
+        if layout is not None:
+            attended = _attend_rows(q, k, v, layout)
+        else:
+            attended = _attend_pieces(q, keys, values, pieces, masks)
+        x = layer.finish(x, attended)
+    ends = torch.tensor(counts, device=device).cumsum(0) - 1
+    return cache.weights.logits(x[ends], model.shape.norm_epsilon)
 
 
-def _attend(qkv: Tensor, kept: Tensor, reading: _Reading, shape: Architecture) -> Tensor:
-    """Attention of pieces over their sequences: (tokens, heads * head_width)."""
-    rows = qkv.index_select(0, reading.gather.flatten()).view(*reading.gather.shape, *qkv.shape[1:])
-    if reading.mask is None:
-        q, k, v = rows.transpose(1, 2).split([shape.heads, shape.key_heads, shape.key_heads], dim=1)
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-    else:
-        keys, values = kept[reading.slots, :, : reading.mask.shape[-1]].chunk(2, dim=1)
-        q = rows[:, :, : shape.heads].transpose(1, 2)
-        attended = F.scaled_dot_product_attention(q, keys, values, attn_mask=reading.mask, enable_gqa=True)
-    flat = attended.transpose(1, 2).reshape(reading.gather.numel(), -1)
-    return flat.index_select(0, reading.scatter)
+def _attend_rows(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+    """Attention of sequences that are read from their beginnings: (tokens, heads * head_width)."""
+    index = layout.gather.flatten()
+    q, k, v = (x.index_select(0, index).view(*layout.gather.shape, *x.shape[1:]) for x in (q, k, v))
+    return attend(q, k, v).reshape(len(index), -1).index_select(0, layout.scatter)
+
+
+def _attend_pieces(
+    q: Tensor, keys: Tensor, values: Tensor, pieces: Sequence[Piece], masks: Sequence[Tensor]
+) -> Tensor:
+    """Attention of pieces over all that their slots hold: (tokens, heads * head_width)."""
+    found = []
+    for part, piece, mask in zip(q.split([len(p.token_ids) for p in pieces]), pieces, masks, strict=True):
+        tokens, heads, width = part.shape
+        seen = keys[piece.slot, ..., : mask.shape[-1]], values[piece.slot, :, : mask.shape[-1]]
+        grouped = part.transpose(0, 1).reshape(len(seen[0]), -1, width)
+        attended = _attended(grouped, *seen, mask).view(heads, tokens, width)
+        found.append(attended.transpose(0, 1).reshape(tokens, -1))
+    return torch.cat(found)
+
+
+def _piece_mask(piece: Piece, shape: Architecture, x: Tensor) -> Tensor:
+    """What the tokens of a piece may look at: (key_heads, groups * tokens, start + tokens)."""
+    end = piece.start + len(piece.token_ids)
+    mask = _mask(torch.arange(piece.start, end, device=x.device), end, x.dtype)
+    return mask.repeat(shape.heads // shape.key_heads, 1).expand(shape.key_heads, -1, -1)
+
+
+def _attended(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """q: (heads, rows, width); keys: (heads, width, n); values: (heads, n, width); mask: (heads, rows, n)."""
+    scores = torch.baddbmm(mask, q, keys, alpha=1 / math.sqrt(q.shape[-1]))
+    return torch.bmm(torch.softmax(scores, dim=-1), values)
 
 
 def _angles(model: Transformer, places: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines at some places, (tokens, 1, head_width) each: x * cos + swapped halves of x * sin."""
-    half = model.shape.head_width // 2
-    cos, sin = model.cos[places, None, :half], model.sin[places, None, :half]
+    cos, sin = model.cos[places, None], model.sin[places, None]
     return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def _mask(places: Tensor, longest: int, dtype: torch.dtype) -> Tensor:
-    """0 where the token at a place may look, -inf ahead of it. (..., q) -> (..., q, longest)."""
-    ahead = torch.arange(longest, device=places.device) > places[..., None]
+    """0 where the token at a place may look, -inf ahead of it. (n,) -> (n, longest)."""
+    ahead = torch.arange(longest, device=places.device) > places[:, None]
     return torch.zeros(ahead.shape, dtype=dtype, device=places.device).masked_fill_(ahead, -math.inf)
-
-
-def _end(model: Transformer, x: Tensor) -> Tensor:
-    return F.rms_norm(x, (model.shape.width,), model.norm.to(x.dtype), model.shape.norm_epsilon)

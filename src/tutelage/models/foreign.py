@@ -46,6 +46,9 @@ class SlotCaches:
     def put(self, slot: int, span: Span, length: int) -> None:
         raise NotImplementedError("these caches are only copied whole")
 
+    def release(self) -> None:
+        """Nothing was taken."""
+
 
 class ForeignModel(CausalModel):
     """A causal model of transformers, its linear layers replaced by ones that take adapters.
@@ -103,10 +106,11 @@ class ForeignModel(CausalModel):
                 cache.caches[piece.slot] = None
             token_ids = torch.tensor(piece.token_ids, device=self.device)
             ends.append(self._read(token_ids, cache, piece.slot)[-1])
-        return torch.stack(ends)
+        return self.logits(torch.stack(ends))
 
     def step(self, token_ids: Tensor, cache: SlotCaches, places: Tensor, longest: int) -> Tensor:
-        return torch.cat([self._read(token, cache, slot) for slot, token in enumerate(token_ids[:, None])])
+        states = [self._read(token, cache, slot) for slot, token in enumerate(token_ids[:, None])]
+        return self.logits(torch.cat(states))
 
     def _read(self, token_ids: Tensor, cache: SlotCaches, slot: int) -> Tensor:
         """Append tokens to the sequence in a slot. token_ids: (tokens,) -> (tokens, width)."""

@@ -20,7 +20,13 @@ from tutelage.models.rows import Rows
 from tutelage.models.sampling import Drawn, Edits, draw
 
 PREFILL_TOKENS = 2048
-_CACHE_STEP = 256
+_FIRST_ROOM = 128
+_STRIDE = 32
+
+
+def _room(length: int) -> int:
+    """An odd multiple of the stride: at powers of two, the rows of a matrix would fight for the same cache lines."""
+    return (-(-length // _STRIDE) | 1) * _STRIDE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +141,7 @@ class Batch:
         self._stop_ids = stop_ids
         self._slots = slots
         self._portion = portion
-        self._room = min(_CACHE_STEP, self.context_length)
+        self._room = min(_room(_FIRST_ROOM), self.context_length)
         # The slot behind the others is for a prompt that is read in several portions.
         self._cache: Cache = model.new_cache(slots + 1, self._room)
         self._kept = KeptPrefixes(kept_bytes if self._cache.partial else 0)
@@ -186,6 +192,13 @@ class Batch:
                 self._release(slot)
                 return
 
+    def close(self) -> None:
+        """Forget everything, and leave the model as it was: it can be trained again."""
+        self._waiting.clear()
+        self._running.clear()
+        self._reading = None
+        self._cache.release()
+
     @torch.inference_mode()
     def step(self) -> list[Token]:
         """Read waiting prompts into free slots, then add one token to every running completion."""
@@ -206,7 +219,7 @@ class Batch:
             self._waiting.popleft()
         if not admission.pieces:
             return []
-        states = self._model.read(admission.pieces, self._cache)
+        logits = self._model.read(admission.pieces, self._cache)
         for each, index in admission.joining:
             self._move(admission.pieces[index].slot, len(self._running), each.length)
             self._running.append(each)
@@ -214,7 +227,7 @@ class Batch:
         if not joined:
             return []
         self._rows.put(first, [each.request for each in joined])
-        return self._sample(states[[index for _, index in admission.joining]], first)
+        return self._sample(logits[[index for _, index in admission.joining]], first)
 
     def _begin(self, each: _Running, slot: int, admission: _Admission) -> bool:
         """Read a prompt, or the part of it that fits, unless another step had better do it."""
@@ -262,18 +275,20 @@ class Batch:
         longest = max(each.length for each in self._running) + 1
         self._grow(longest)
         places = self._rows.places[:count]
-        states = self._model.step(self._rows.last[:count], self._cache, places, longest)
+        # Padded a little, so that sizes repeat: nobody looks there.
+        longest = min(-(-longest // _STRIDE) * _STRIDE, self._room)
+        logits = self._model.step(self._rows.last[:count], self._cache, places, longest)
         places += 1
         for each in self._running:
             each.length += 1
-        return self._sample(states, 0)
+        return self._sample(logits, 0)
 
-    def _sample(self, states: torch.Tensor, first: int) -> list[Token]:
+    def _sample(self, logits: torch.Tensor, first: int) -> list[Token]:
         """Draw a token for the running completions from slot `first` on; release those that end."""
         running = self._running[first:]
         requests = [each.request for each in running]
         drawn = draw(
-            self._model.logits(states),
+            logits,
             self._rows.sampling(first, requests),
             edits=self._edits(running),
             top=max(each.top_logprobs for each in requests),
@@ -332,7 +347,7 @@ class Batch:
         """Make the cache hold at least `length` places a slot."""
         if length <= self._room:
             return
-        self._room = min(max(2 * self._room, -(-length // _CACHE_STEP) * _CACHE_STEP), self.context_length)
+        self._room = min(_room(max(length, self._room * 3 // 2)), self.context_length)
         self._cache = self._cache.grown(self._room)
 
 
@@ -367,13 +382,16 @@ def complete(
     batch = Batch(model, stop_ids, slots=min(slots, max(1, len(requests))))
     order = {batch.add(request): index for index, request in enumerate(requests)}
     drawn: list[list[Token]] = [[] for _ in requests]
-    while batch.busy:
-        finished = 0
-        for token in batch.step():
-            drawn[order[token.key]].append(token)
-            finished += token.finish_reason is not None
-        if progress and finished:
-            progress(finished)
+    try:
+        while batch.busy:
+            finished = 0
+            for token in batch.step():
+                drawn[order[token.key]].append(token)
+                finished += token.finish_reason is not None
+            if progress and finished:
+                progress(finished)
+    finally:
+        batch.close()
     return [_completion(tokens) for tokens in drawn]
 
 

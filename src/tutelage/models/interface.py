@@ -28,12 +28,13 @@ class Piece:
 class Span:
     """What a cache remembers of the first tokens of one sequence, taken out of its slot."""
 
-    content: Tensor
+    keys: Tensor
+    values: Tensor
 
     @property
     def size(self) -> int:
         """In bytes."""
-        return self.content.nbytes
+        return self.keys.nbytes + self.values.nbytes
 
 
 class Cache(Protocol):
@@ -56,6 +57,9 @@ class Cache(Protocol):
 
     def put(self, slot: int, span: Span, length: int) -> None:
         """Make a slot begin with the first `length` tokens of a span."""
+
+    def release(self) -> None:
+        """Give back what the cache took of the model, which can be trained again."""
 
 
 class CausalModel(AdapterHost, ABC):
@@ -106,20 +110,24 @@ class CausalModel(AdapterHost, ABC):
 
     @abstractmethod
     def new_cache(self, slots: int, length: int) -> Cache:
-        """Room for `slots` sequences of up to `length` tokens, read and stepped with the adapter active now."""
+        """Room for `slots` sequences of up to `length` tokens, read and stepped with the adapter active now.
+
+        The model cannot be trained before the cache is released.
+        """
 
     @abstractmethod
     def read(self, pieces: Sequence[Piece], cache: Any) -> Tensor:
         """Read pieces of different sequences into slots of a cache that `new_cache` made.
 
-        Returns the states of the pieces' last tokens, (pieces, width).
+        Returns the logits that follow each piece, (pieces, vocabulary).
         """
 
     @abstractmethod
     def step(self, token_ids: Tensor, cache: Any, places: Tensor, longest: int) -> Tensor:
-        """One more token in each of the first n slots. token_ids, places: (n,) -> states (n, width).
+        """One more token in each of the first n slots. token_ids, places: (n,) -> logits (n, vocabulary).
 
-        places: how many tokens each of the slots holds before; longest: more than any of them.
+        places: how many tokens each of the slots holds before; longest: more than any of them, within the room of
+        the cache.
         """
 
 

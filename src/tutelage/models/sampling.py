@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 TOP_P_CANDIDATES = (64, 1024)
-_BLOCK = 256
+_BLOCK, _SMALL_BLOCK = 256, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +58,27 @@ def draw(logits: Tensor, sampling: RowSampling, *, edits: Edits | None = None, t
 
     logits: (rows, vocabulary), any float dtype.
     """
-    logits = logits.float()
-    shares = torch.softmax(logits, dim=-1)
-    edited = logits
+    # Two tables as large as the logits are all there ever is: more would cost more than to compute them.
+    own = logits.to(torch.float32, copy=True)
+    shares = torch.softmax(own, dim=-1)
+    best = _argmax(own)
+    sums = (
+        own.gather(1, best) - shares.gather(1, best).log()
+    )  # the logarithms of the rows' sums of exponentials
+    top_ids, top_logprobs = None, None
+    if top:
+        top_ids = _topk(shares, top)[1]
+        top_logprobs = own.gather(1, top_ids) - sums
     if edits is not None:
-        edited = logits.index_put((edits.rows, edits.tokens), edits.amounts, accumulate=True)
-    tokens = _draw(edited, shares if edits is None else None, sampling)
-    logprobs = _logs(shares.gather(1, tokens[:, None])[:, 0])
-    if not top:
-        return Drawn(tokens, logprobs)
-    best, ids = shares.topk(top, dim=-1)
-    return Drawn(tokens, logprobs, ids, _logs(best))
+        own.index_put_((edits.rows, edits.tokens), edits.amounts, accumulate=True)
+        best = _argmax(own)
+    if sampling.any_tempered or edits is not None:
+        del shares
+        own.div_(torch.where(sampling.temperature > 0, sampling.temperature, 1.0)[:, None])
+        shares = torch.softmax(own, dim=-1)
+    tokens = _draw(shares, best[:, 0], sampling)
+    logprobs = (logits.gather(1, tokens[:, None]).float() - sums)[:, 0]
+    return Drawn(tokens, logprobs, top_ids, top_logprobs)
 
 
 def uniforms(seeds: Tensor, places: Tensor) -> Tensor:
@@ -87,30 +97,20 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ ((x >> 31) & 0x1FFFFFFFF)
 
 
-def _draw(logits: Tensor, shares: Tensor | None, sampling: RowSampling) -> Tensor:
-    """Tokens (rows,). shares: softmax(logits), where it is known."""
-    warm = sampling.temperature > 0
+def _draw(shares: Tensor, best: Tensor, sampling: RowSampling) -> Tensor:
+    """Tokens (rows,). shares: tempered, of each row; best: the likeliest token of each."""
     if not (sampling.any_cut or sampling.any_whole):
-        return logits.argmax(dim=-1)
-    if sampling.any_tempered or shares is None:
-        shares = torch.softmax(logits / torch.where(warm, sampling.temperature, 1.0)[:, None], dim=-1)
+        return best
     uniform = uniforms(sampling.seed, sampling.place)
     if not sampling.any_cut:
         tokens = _look_up(shares, uniform)
     elif not sampling.any_whole:
         tokens = _draw_nucleus(shares, sampling.top_p, uniform, TOP_P_CANDIDATES)
     else:
-        whole = _look_up(shares, uniform)
         cut = sampling.top_p < 1
-        tokens = torch.where(
-            cut, _draw_nucleus(shares, sampling.top_p.where(cut, 0.0), uniform, TOP_P_CANDIDATES), whole
-        )
-    return torch.where(warm, tokens, logits.argmax(dim=-1)) if sampling.any_greedy else tokens
-
-
-def _logs(shares: Tensor) -> Tensor:
-    """Logarithms of shares; one that is too small for fp32 counts as the smallest."""
-    return shares.clamp_min(torch.finfo(torch.float32).tiny).log()
+        nucleus = _draw_nucleus(shares, sampling.top_p.where(cut, 0.0), uniform, TOP_P_CANDIDATES)
+        tokens = torch.where(cut, nucleus, _look_up(shares, uniform))
+    return torch.where(sampling.temperature > 0, tokens, best) if sampling.any_greedy else tokens
 
 
 def _look_up(shares: Tensor, uniform: Tensor) -> Tensor:
@@ -139,21 +139,63 @@ def _pass(parts: Tensor, target: Tensor) -> Tensor:
     return torch.searchsorted(total, below[:, None], right=True)[:, 0]
 
 
+def _argmax(x: Tensor) -> Tensor:
+    """The place of the first of the largest numbers of each row, (rows, 1), ten times as fast as torch's on a CPU."""
+    rows, n = x.shape
+    width = min(_BLOCK, n & -n)
+    blocks = x.view(rows, n // width, width)
+    block = blocks.amax(dim=-1).argmax(dim=-1)[:, None]
+    inside = blocks.gather(1, block[:, :, None].expand(-1, -1, width))[:, 0]
+    return block * width + inside.argmax(dim=-1, keepdim=True)
+
+
+def _topk(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """As torch.topk over the last dimension of (rows, n), several times as fast on a CPU.
+
+    The `count` largest numbers stand in the `count` blocks with the largest maxima: only these are looked through.
+    """
+    rows, n = x.shape
+    width = min(_SMALL_BLOCK, n & -n)
+    if x.is_cuda or n < 8 * count * width or width < 8:
+        return x.topk(count, dim=-1)
+    blocks = x.view(rows, n // width, width)
+    chosen = blocks.amax(dim=-1).topk(count, dim=-1).indices
+    inside = blocks.gather(1, chosen[:, :, None].expand(-1, -1, width)).flatten(1)
+    best, place = inside.topk(count, dim=-1)
+    return best, chosen.gather(1, place // width) * width + place % width
+
+
 def _draw_nucleus(shares: Tensor, top_p: Tensor, uniform: Tensor, counts: tuple[int, ...]) -> Tensor:
     """Draw from the smallest set of tokens whose shares reach `top_p` (Holtzman et al. 2019, 1904.09751).
 
     The `counts[0]` likeliest tokens are tried first; rows whose nucleus is larger look at more of the vocabulary.
     """
-    # A GPU sorts faster than it answers how many rows are left.
+    # A GPU looks through everything faster than it answers how many rows are left.
     if not counts or counts[0] >= shares.shape[-1] or shares.is_cuda:
-        best, index = shares.sort(dim=-1, descending=True)
-        return _draw_sorted(best, index, top_p, uniform)
-    best, index = shares.topk(counts[0], dim=-1)
+        return _look_up(shares.where(shares >= _threshold(shares, top_p), 0.0), uniform)
+    best, index = _topk(shares, counts[0])
     tokens = _draw_sorted(best, index, top_p, uniform)
     left = (best.sum(dim=-1) < top_p).nonzero()[:, 0]
     if len(left):
         tokens[left] = _draw_nucleus(shares[left], top_p[left], uniform[left], counts[1:])
     return tokens
+
+
+def _threshold(shares: Tensor, top_p: Tensor) -> Tensor:
+    """The largest number such that the shares not below it reach `top_p`, and at most the largest share: (rows, 1).
+
+    Found by halving: as whole numbers, the bits of positive floats stand in the same order.
+    """
+    high = shares.amax(dim=-1, keepdim=True).view(torch.int32)
+    low = torch.zeros_like(high)
+    for _ in range(31):
+        middle = low + (high - low + 1) // 2
+        reached = (
+            shares.where(shares >= middle.view(torch.float32), 0.0).sum(dim=-1, keepdim=True)
+            >= top_p[:, None]
+        )
+        low, high = torch.where(reached, middle, low), torch.where(reached, high, middle - 1)
+    return low.view(torch.float32)
 
 
 def _draw_sorted(best: Tensor, index: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:

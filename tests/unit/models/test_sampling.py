@@ -96,10 +96,33 @@ def test_edits_change_what_is_drawn_and_not_its_log_probability(temperature: flo
 
 def test_a_token_that_cannot_be_has_a_finite_log_probability() -> None:
     edits = Edits(torch.tensor([0]), torch.tensor([2]), torch.tensor([1000.0]))
-    logits = SHARES.clamp_min(1e-40).log() * 2
+    logits = SHARES.clamp_min(1e-40).log() * 4
     drawn = draw(logits[None], sampling_of([1.0], [1.0]), edits=edits)
     assert drawn.tokens.tolist() == [2]
-    assert -100 < float(drawn.logprobs) < -80
+    assert -400 < float(drawn.logprobs) < -100
+
+
+def test_a_wide_nucleus_is_drawn_like_a_narrow_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = torch.softmax(torch.randn(2048, generator=torch.Generator().manual_seed(1)), dim=-1)
+    kept = (
+        shares
+        >= shares.sort(descending=True).values[(shares.sort(descending=True).values.cumsum(0) < 0.7).sum()]
+    )
+    counts = draw_many(shares.log(), temperature=1.0, top_p=0.7, rows=3000)
+    assert kept.sum() > 600
+    assert not counts[~kept].any()
+    assert counts.sum() == 3000
+    assert (counts[kept] > 0).sum() > 500
+
+
+@pytest.mark.parametrize(("size", "count"), [(49152, 1), (49152, 20), (4096, 3), (264, 1), (1001, 5)])
+def test_the_best_of_blocks_are_the_best_of_all(size: int, count: int) -> None:
+    numbers = torch.randn(5, size, generator=torch.Generator().manual_seed(0))
+    best, index = sampling._topk(numbers, count)
+    assert torch.equal(best, numbers.topk(count).values)
+    assert torch.equal(numbers.gather(1, index), best)
+    numbers[:, 7] = numbers[:, size - 9] = numbers.max() + 1  # of equal ones, the first
+    assert sampling._argmax(numbers).tolist() == [[7]] * 5
 
 
 @pytest.mark.parametrize("size", [1, 7, 264, 1000, 49152])

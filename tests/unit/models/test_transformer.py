@@ -63,13 +63,13 @@ def test_pieces_and_steps_equal_one_pass(pair: Callable[[str], Any], family: str
         expected = [
             whole(model, token_ids[slots.index(p.slot)])[p.start + len(p.token_ids) - 1] for p in pieces
         ]
-        close(model.read(pieces, cache), torch.stack(expected))
+        close(model.read(pieces, cache), model.logits(torch.stack(expected)))
     ordered = [token_ids[1], token_ids[2], token_ids[0]]
     for step in range(4):
         places = torch.tensor([len(ids) - 4 + step for ids in ordered])
         last = torch.stack([ids[place] for ids, place in zip(ordered, places, strict=True)])
         expected = [whole(model, ids)[place] for ids, place in zip(ordered, places, strict=True)]
-        close(model.step(last, cache, places, 20), torch.stack(expected))
+        close(model.step(last, cache, places, 20), model.logits(torch.stack(expected)))
 
 
 @torch.no_grad()
@@ -84,7 +84,7 @@ def test_a_sequence_goes_on_in_another_slot_and_from_a_span(pair: Callable[[str]
     cache = cache.grown(40)
     cache.put(2, span, 8)
     rest = [Piece(token_ids[start:].tolist(), slot, start) for slot, start in ((0, 7), (2, 8))]
-    close(model.read(rest, cache), whole(model, token_ids)[-1].expand(2, -1))
+    close(model.read(rest, cache), model.logits(whole(model, token_ids)[-1].expand(2, -1)))
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
@@ -104,8 +104,8 @@ def test_an_adapter_is_read_and_stepped_as_it_is_trained(
         adapted = whole(model, token_ids)
         cache = model.new_cache(1, 16)
     assert (bare - adapted).abs().max() > 0.1
-    close(model.read([Piece(token_ids[:11].tolist(), 0)], cache), adapted[10:11])
-    close(model.step(token_ids[11:], cache, torch.tensor([11]), 12), adapted[11:])
+    close(model.read([Piece(token_ids[:11].tolist(), 0)], cache), model.logits(adapted[10:11]))
+    close(model.step(token_ids[11:], cache, torch.tensor([11]), 12), model.logits(adapted[11:]))
 
 
 def whole(model: Transformer, token_ids: Tensor) -> Tensor:
