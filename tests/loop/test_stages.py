@@ -13,10 +13,12 @@ from threading import Thread
 from typing import Any
 
 import pytest
+import torch
 
 from tutelage.cli import main
 from tutelage.config import load
 from tutelage.improvement import ImproveConfig, Installation
+from tutelage.models.loading import load_model, load_version
 from tutelage.registry import Registry
 from tutelage.store import Store, runs
 from tutelage.worker import work
@@ -92,6 +94,27 @@ def test_stage_by_stage_to_a_version(command: Command, tmp_path: Path) -> None:
     again = command("train", "sft", str(TINY / "sft.toml"), "--set", "epochs=1", "--start", version.name)
     assert again["run"] == "sft-0002"
     assert json.loads((Path(again["folder"]) / "manifest.json").read_text())["parents"] == [version.name]
+
+
+def test_a_model_that_was_fine_tuned_whole_is_the_base_of_what_follows(
+    command: Command, tmp_path: Path
+) -> None:
+    quick = ("--set", "epochs=1", "--set", "max_steps=2")
+    whole = command("train", "sft", str(TINY / "sft.toml"), *quick, "--set", "full=true")
+    command("versions", "publish", whole["folder"])
+    tuned = command("train", "sft", str(TINY / "sft.toml"), *quick, "--set", "model=v1")
+    version = command("versions", "publish", tuned["folder"])
+    assert (version["model"], version["parents"]) == ("v1", ["v1"])
+    command("versions", "promote", "v2")
+    exported = command("versions", "export", "v2", str(tmp_path / "out"), "--type", "f32")
+    assert any(name.endswith("model.safetensors") for name in exported["files"])
+
+    registry = Registry(tmp_path)
+    served = load_version(registry.get("v2"), tmp_path, dtype="float32").model
+    written = load_model(str(tmp_path / "out"), tmp_path, dtype="float32").model
+    assert torch.equal(served.head, written.head)
+    assert not torch.equal(served.head, load_model("tiny", tmp_path, dtype="float32").model.head)
+    assert registry.get("v1").weights is not None
 
 
 def place_of(home: Path) -> Installation:

@@ -72,7 +72,15 @@ class ImproveConfig(Settings):
 
     @pydantic.model_validator(mode="after")
     def _unseen_prompts(self) -> ImproveConfig:
-        """What is held out of PPO is held out of all: the roots of a smaller share lie within a larger one."""
+        """What is held out of PPO is held out of all: the roots of a smaller share lie within a larger one.
+
+        A round's stages share one frozen base, so none of them may train it.
+        """
+        if self.sft.full:
+            raise ValueError(
+                "a round trains adapters: publish a run of `tutelage train sft` that trained all weights, "
+                "and name that version as the round's model"
+            )
         if self.ppo.held_out > min(self.sft.held_out, self.reward.held_out):
             raise ValueError("ppo.held_out may not be larger than sft.held_out or reward.held_out")
         return self
