@@ -111,10 +111,10 @@ def _named(model: Transformer) -> Iterator[tuple[str, Tensor]]:
 
 def _unfused(layer: AdaptedLinear) -> Iterator[tuple[str, Tensor]]:
     sizes = [size for _, size in layer.parts]
-    for (name, _), weight in zip(layer.parts, layer.weight.split(sizes), strict=True):
+    for (name, _), weight in zip(layer.parts, torch.split(layer.weight, sizes), strict=True):
         yield f"{name}.weight", weight
     if layer.bias is not None:
-        for (name, _), bias in zip(layer.parts, layer.bias.split(sizes), strict=True):
+        for (name, _), bias in zip(layer.parts, torch.split(layer.bias, sizes), strict=True):
             yield f"{name}.bias", bias
 
 

@@ -173,7 +173,8 @@ def _how_to_run(facts: CardFacts) -> str:
         case "peft" if facts.version.kind == "reward":
             return "It has a scalar head beside its adapter, which tutelage reads: `tutelage score`."
         case "peft":
-            lines = (
+            return "In this folder:\n\n" + _code(
+                "python",
                 "from peft import PeftModel",
                 "from transformers import AutoModelForCausalLM, AutoTokenizer",
                 "",
@@ -181,15 +182,14 @@ def _how_to_run(facts: CardFacts) -> str:
                 'model = PeftModel.from_pretrained(base, ".")',
                 'tokenizer = AutoTokenizer.from_pretrained(".")',
             )
-            return "In this folder:\n\n" + _code("python", *lines)
         case "safetensors":
-            lines = (
+            return "In this folder:\n\n" + _code(
+                "python",
                 "from transformers import pipeline",
                 "",
                 'chat = pipeline("text-generation", ".")',
                 'print(chat([{"role": "user", "content": "Hello!"}])[0]["generated_text"][-1]["content"])',
             )
-            return "In this folder:\n\n" + _code("python", *lines)
 
 
 def _code(language: str, *lines: str) -> str:
