@@ -1,28 +1,33 @@
 """The worker: takes requests for rounds out of the store and carries them out, one at a time.
 
 A request is held by a lease that the worker renews while it works. When a worker dies, its lease runs out and
-another takes the request; the round then goes on where it was.
+another takes the request; the round then goes on where it was. A worker that was only asleep finds its request
+gone and stops at its next step, and the folder's lock keeps the two apart until then.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from tutelage.config import check
 from tutelage.errors import Conflict, TutelageError, Unavailable
 from tutelage.improvement import ImproveConfig, Installation, improve
+from tutelage.improvement.recording import RunStopped
 from tutelage.store import Store, runs
 from tutelage.store.tables import RunRequest
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
+NOTICE_SECONDS = 5.0
 
 
 Tell = Callable[[str, str | None], None]
@@ -31,7 +36,7 @@ Tell = Callable[[str, str | None], None]
 
 def work(place: Installation, *, tell: Tell, once: bool = False, poll_seconds: float = POLL_SECONDS) -> None:
     """Carry out requests until interrupted; with `once`, one request or none."""
-    name = f"{socket.gethostname()}-{os.getpid()}"
+    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     while True:
         with place.store.write() as tx:
             request = runs.take_request(tx, worker=name)
@@ -47,16 +52,25 @@ def _carry_out(request: RunRequest, place: Installation, name: str) -> str | Non
     """One request, to its end; what went wrong is written to its row for people to read, and returned."""
     error = None
     with _held(place.store, request.id, name) as check_held:
+
+        def begun(run_id: str) -> None:
+            with place.store.write() as tx:
+                runs.renew_request(tx, request.id, worker=name, run_id=run_id)
+
         try:
             config = check(request.config, ImproveConfig, where="the request")
-            improve(config, place, progress=lambda *_: check_held())
+            improve(config, place, progress=lambda *_: check_held(), begun=begun)
         except TutelageError as problem:
             error = str(problem)
+        except Exception as problem:  # a worker outlives what it works on
+            log.exception("request %s broke off", request.id)
+            error = (
+                f"the round broke off: {problem!r}\nhint: the worker's log has more; resume it to try again"
+            )
     try:
         with place.store.write() as tx:
-            runs.finish_request(
-                tx, request.id, worker=name, status="failed" if error else "done", error=error
-            )
+            status: Literal["done", "failed"] = "failed" if error else "done"
+            runs.finish_request(tx, request.id, worker=name, status=status, error=error)
     except Conflict as problem:
         error = error or problem.message
     return error
@@ -64,11 +78,12 @@ def _carry_out(request: RunRequest, place: Installation, name: str) -> str | Non
 
 @contextmanager
 def _held(store: Store, request_id: str, name: str) -> Iterator[Callable[[], None]]:
-    """Renew the lease from another thread; gives a function that raises Conflict once the request is lost."""
+    """Renew the lease from another thread; gives a function that raises RunStopped once the request is lost."""
     ended, lost = threading.Event(), threading.Event()
+    pause = min(runs.LEASE.total_seconds() / 4, NOTICE_SECONDS)
 
     def renew() -> None:
-        while not ended.wait(runs.LEASE.total_seconds() / 4):
+        while not ended.wait(pause):
             try:
                 with store.write() as tx:
                     runs.renew_request(tx, request_id, worker=name)
@@ -80,7 +95,7 @@ def _held(store: Store, request_id: str, name: str) -> Iterator[Callable[[], Non
 
     def check_held() -> None:
         if lost.is_set():
-            raise Conflict("the request was cancelled or taken over by another worker")
+            raise RunStopped("the request was cancelled or taken over by another worker")
 
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()

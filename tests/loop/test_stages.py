@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -172,4 +173,57 @@ def test_a_request_that_is_taken_back_stops_its_round(
     assert not worker.is_alive()
     assert "cancelled" in (told[0][1] or "")
     assert place.registry.list() == []
+    with place.store.read() as tx:
+        assert runs.get_run(tx, "round-0001").status == "stopped"
+    place.store.close()
+
+
+def test_two_workers_share_requests_and_take_over_from_one_that_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = place_of(tmp_path)
+    with place.store.write() as tx:
+        wanted = {runs.request_run(tx, kind="improve", config={"model": "tiny"}).id for _ in range(6)}
+        dead = runs.take_request(tx, worker="dead", lease=timedelta(seconds=-1))
+    assert dead is not None
+    carried_out: list[str] = []
+
+    def improve(config: ImproveConfig, place: Installation, **rest: Any) -> dict[str, Any]:
+        carried_out.append(threading.current_thread().name)
+        time.sleep(0.05)
+        return {}
+
+    monkeypatch.setattr("tutelage.worker.improve", improve)
+    told: list[str] = []
+
+    def several() -> None:
+        for _ in range(6):
+            work(place, once=True, tell=lambda request_id, error: told.append(request_id))
+
+    workers = [Thread(target=several, name=f"worker-{number}") for number in range(2)]
+    for each in workers:
+        each.start()
+    for each in workers:
+        each.join(30)
+    assert sorted(told) == sorted(wanted)
+    assert len(set(carried_out)) == 2
+    place.store.close()
+
+
+def test_a_worker_outlives_a_defect_and_says_where_to_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = place_of(tmp_path)
+    with place.store.write() as tx:
+        request = runs.request_run(tx, kind="improve", config={"model": "tiny"})
+
+    def improve(*given: Any, **rest: Any) -> dict[str, Any]:
+        raise ZeroDivisionError("x")
+
+    monkeypatch.setattr("tutelage.worker.improve", improve)
+    work(place, once=True, tell=lambda *news: None)
+    with place.store.read() as tx:
+        row = runs.get_request(tx, request.id)
+    assert row.status == "failed"
+    assert "hint: the worker's log has more" in (row.error or "")
     place.store.close()

@@ -12,7 +12,7 @@ runs/round-0001/{sft,reward,judge,ppo}/
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from tutelage.dialogue import Dialogue
 from tutelage.errors import NotFound
 from tutelage.evaluation.answers import Judges
 from tutelage.improvement.assessment import EvaluationConfig, assess
-from tutelage.improvement.stages import Installation, SnapshotData, prepare, recorded
+from tutelage.improvement.recording import alone, noting, recorded
+from tutelage.improvement.stages import Installation, SnapshotData, prepare
 from tutelage.models.locate import locate
 from tutelage.registry import ModelVersion
 from tutelage.registry.version import write_json
@@ -92,15 +93,19 @@ def improve(
     *,
     trainer: Trainer = train,
     progress: Progress = no_progress,
+    begun: Callable[[str], None] = lambda run_id: None,
 ) -> dict[str, Any]:
     """Run a round, or go on with the unfinished one of the same recipe; returns its report.
 
-    The candidate is published and gets the alias `candidate`. `trainer` says where the stages are trained.
+    The candidate is published and gets the alias `candidate`. `trainer` says where the stages are trained;
+    `begun` is called with the id of the round's row.
     Raises what its stages raise; whatever happens, the round can be taken up again.
     """
     folder = _open_round(config, place)
     settings = config.model_dump()
-    with recorded(place.store, folder.name, "improve", settings):
+    with alone(folder), recorded(place.store, folder.name, "improve", settings) as run_id:
+        begun(run_id)
+        progress = noting(place.store, run_id, progress)
         state = json.loads((folder / "round.json").read_text(encoding="utf-8"))
         if "report" in state:
             return dict(state["report"])

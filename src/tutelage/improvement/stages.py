@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tutelage.dialogue import Comparison, Dialogue
-from tutelage.errors import Conflict, InvalidRequest, NotFound, TutelageError
+from tutelage.errors import InvalidRequest, NotFound
+from tutelage.improvement.recording import recorded
 from tutelage.models.locate import locate
 from tutelage.registry import Registry
 from tutelage.registry.version import write_json
 from tutelage.rendering import load_renderer
-from tutelage.store import Store, export, runs
+from tutelage.store import Store, export
 from tutelage.training.dpo import DPOConfig, prepare_dpo
 from tutelage.training.job import Job, Recipe, Stage, Trainer, train
 from tutelage.training.metrics import Progress, Run, no_progress
@@ -204,28 +203,3 @@ def _run_folder(request: StageRequest, place: Installation) -> Path:
         return open_runs[-1]
     number = 1 + max((int(folder.name.rpartition("-")[2]) for folder in numbered), default=0)
     return runs_folder / f"{request.stage}-{number:04d}"
-
-
-@contextmanager
-def recorded(store: Store, name: str, kind: str, settings: dict[str, Any]) -> Iterator[None]:
-    """Keep a run's row in the store: running inside the block, then done, failed or stopped."""
-    with store.write() as tx:
-        try:
-            run_id = runs.create_run(tx, kind=kind, config=settings, name=name).id
-        except Conflict:
-            run_id = runs.get_run(tx, name).id
-        runs.update_run(tx, run_id, status="running", error="")
-
-    def note(status: Literal["done", "failed", "stopped"], error: str = "") -> None:
-        with store.write() as tx:
-            runs.update_run(tx, run_id, status=status, error=error)
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        note("stopped")
-        raise
-    except BaseException as error:
-        note("failed", str(error) if isinstance(error, TutelageError) else repr(error))
-        raise
-    note("done")

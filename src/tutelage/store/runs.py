@@ -14,6 +14,7 @@ from tutelage.store.ids import now
 from tutelage.store.tables import Run, RunRequest, RunStatus
 
 LEASE = timedelta(minutes=2)
+ATTEMPTS = 3
 
 
 def create_run(
@@ -74,12 +75,20 @@ def request_run(
 
 
 def take_request(tx: Session, *, worker: str, lease: timedelta = LEASE) -> RunRequest | None:
-    """The oldest request that waits, or whose worker has not renewed its lease in time."""
+    """The oldest request that waits, or whose worker has not renewed its lease in time.
+
+    A request that has killed its workers again and again fails.
+    """
     lost = (RunRequest.status == "taken") & (RunRequest.lease_expires <= now())
+    for row in tx.scalars(select(RunRequest).where(lost, RunRequest.attempts >= ATTEMPTS)):
+        row.status = "failed"
+        row.error = f"{ATTEMPTS} workers died over it\nhint: look for lack of memory, then resume it"
+    tx.flush()
     free = select(RunRequest).where((RunRequest.status == "pending") | lost)
     request = tx.scalar(free.order_by(RunRequest.id).limit(1))
     if request is not None:
         request.status, request.worker, request.lease_expires = "taken", worker, now() + lease
+        request.attempts += 1
         tx.flush()
     return request
 
@@ -120,6 +129,23 @@ def cancel_request(tx: Session, request_id: str) -> RunRequest:
     request.status = "cancelled"
     tx.flush()
     return request
+
+
+def resume_request(tx: Session, request_id: str, *, requested_by: str | None = None) -> RunRequest:
+    """Ask again for what failed or was cancelled; it goes on where it was. Raises NotFound, Conflict."""
+    old = get_request(tx, request_id)
+    if old.status not in ("failed", "cancelled"):
+        raise Conflict(f"This request is {old.status}.")
+    request = request_run(tx, kind=old.kind, config=old.config, requested_by=requested_by)
+    request.run_id = old.run_id
+    tx.flush()
+    return request
+
+
+def open_requests(tx: Session) -> Sequence[RunRequest]:
+    """Those that wait or are under way, oldest first."""
+    query = select(RunRequest).where(RunRequest.status.in_(("pending", "taken")))
+    return tx.scalars(query.order_by(RunRequest.id)).all()
 
 
 def get_request(tx: Session, request_id: str) -> RunRequest:

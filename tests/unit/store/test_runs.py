@@ -86,3 +86,23 @@ def test_a_cancelled_request_is_not_run(store: Store) -> None:
         with pytest.raises(NotFound):
             runs.cancel_request(tx, "none")
         assert [row.id for row in runs.list_requests(tx)] == [second.id, first.id]
+
+
+def test_a_request_that_kills_its_workers_fails_with_a_hint_and_can_be_resumed(store: Store) -> None:
+    with store.write() as tx:
+        request = runs.request_run(tx, kind="improve", config={"n": 1})
+        for number in range(runs.ATTEMPTS):
+            taken = runs.take_request(tx, worker=f"w{number}", lease=timedelta(seconds=-1))
+            assert taken is not None
+            assert taken.id == request.id
+        assert runs.take_request(tx, worker="last") is None
+        failed = runs.get_request(tx, request.id)
+        assert failed.status == "failed"
+        assert "hint:" in (failed.error or "")
+        again = runs.resume_request(tx, request.id)
+        assert (again.config, again.attempts, again.status) == ({"n": 1}, 0, "pending")
+        assert [row.id for row in runs.open_requests(tx)] == [again.id]
+        with pytest.raises(Conflict):
+            runs.resume_request(tx, again.id)
+        with pytest.raises(NotFound):
+            runs.resume_request(tx, "none")

@@ -1,23 +1,46 @@
 """Rounds of training: asked for here, carried out by the worker, watched here.
 
 GET  /operate/training
-POST /operate/training                     ask the worker for a round on what was collected
-POST /operate/training/{request_id}/cancel
+POST /operate/training                        ask the worker for a round on what was collected
+GET  /operate/training/live                   how far the runs are, as a fragment that the page fetches again
+POST /operate/training/{request_id}/cancel    stop it; what was trained so far stays
+POST /operate/training/{request_id}/resume    go on where it was
+GET  /operate/training/rounds/{name}          the diary of a round: what went in and what came out
 """
 
 from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from tutelage.errors import Conflict, NotFound
 from tutelage.registry import Registry
-from tutelage.store import labelling, runs
+from tutelage.server.services import Services
+from tutelage.store import audit, labelling, runs
+from tutelage.store.tables import Run
+from tutelage.web import curves
 from tutelage.web.pages.parts import Operator, Parts, Templates
 
 router = APIRouter(prefix="/operate/training", include_in_schema=False)
-OPEN = ("pending", "taken")
 SHOWN = 50
+ROUND = "improve"
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A run under way. `left` is the time left of its present stage in seconds, None where nobody can tell."""
+
+    run: Run
+    stage: str
+    done: int
+    total: int
+    left: float | None
+    stages: list[curves.StageCurves]
 
 
 @router.get("")
@@ -27,6 +50,7 @@ def training(request: Request, user: Operator, parts: Parts, pages: Templates) -
         requests = runs.list_requests(tx, limit=SHOWN)
         rows = runs.list_runs(tx, limit=SHOWN)
         rankings = labelling.count_rankings(tx)
+        waiting = runs.open_requests(tx)
     return pages.page(
         request,
         "operate_training.html",
@@ -35,21 +59,30 @@ def training(request: Request, user: Operator, parts: Parts, pages: Templates) -
         tab="training",
         requests=requests,
         runs=rows,
+        round=ROUND,
         rankings=rankings,
-        waiting=any(row.status in OPEN for row in requests),
+        waiting=waiting,
+        live=live_runs(parts),
         base=base_model(parts.registry),
     )
+
+
+@router.get("/live")
+def live(request: Request, user: Operator, parts: Parts, pages: Templates) -> Response:
+    """The runs under way."""
+    return pages.bare(request, "_live.html", user=user, live=live_runs(parts))
 
 
 @router.post("", status_code=204)
 def start_round(user: Operator, parts: Parts) -> None:
     """Ask for a round on the base of the version that answers now. One at a time."""
     with parts.store.write() as tx:
-        if any(row.status in OPEN for row in runs.list_requests(tx)):
+        if runs.open_requests(tx):
             raise Conflict("a round was asked for already", hint="wait for its end, or cancel it")
-        runs.request_run(
-            tx, kind="improve", config={"model": base_model(parts.registry)}, requested_by=user.id
+        row = runs.request_run(
+            tx, kind=ROUND, config={"model": base_model(parts.registry)}, requested_by=user.id
         )
+        audit.record(tx, user.id, "start round", row.id)
 
 
 @router.post("/{request_id}/cancel", status_code=204)
@@ -57,6 +90,68 @@ def cancel(request_id: str, user: Operator, parts: Parts) -> None:
     """Take a request back; a worker that has begun notices soon."""
     with parts.store.write() as tx:
         runs.cancel_request(tx, request_id)
+        audit.record(tx, user.id, "stop round", request_id)
+
+
+@router.post("/{request_id}/resume", status_code=204)
+def resume(request_id: str, user: Operator, parts: Parts) -> None:
+    """Ask again for what failed or was stopped."""
+    with parts.store.write() as tx:
+        if runs.open_requests(tx):
+            raise Conflict("a round was asked for already", hint="wait for its end, or cancel it")
+        runs.resume_request(tx, request_id, requested_by=user.id)
+        audit.record(tx, user.id, "resume round", request_id)
+
+
+@router.get("/rounds/{name}")
+def diary(request: Request, name: str, user: Operator, parts: Parts, pages: Templates) -> Response:
+    """What went into a round and what came out of it."""
+    with parts.store.read() as tx:
+        run = runs.get_run(tx, name)
+    if run.kind != ROUND:
+        raise NotFound(f"There is no round {name!r}.")
+    folder = parts.home / "runs" / run.name
+    state = _json(folder / "round.json")
+    snapshot = str(state.get("snapshot", ""))
+    report: dict[str, Any] = state.get("report") or {}
+    return pages.page(
+        request,
+        "operate_round.html",
+        user=user,
+        place="operate",
+        tab="training",
+        run=run,
+        parent=state.get("parent"),
+        snapshot=snapshot,
+        manifest=_json(parts.home / "snapshots" / snapshot / "manifest.json") if snapshot else {},
+        report=report,
+        evaluation=report.get("evaluation") or {},
+        stages=curves.stages(folder),
+    )
+
+
+def live_runs(parts: Services) -> list[Live]:
+    """Runs under way with how far they are."""
+    with parts.store.read() as tx:
+        rows = [row for row in runs.list_runs(tx, limit=SHOWN) if row.status == "running"]
+    return [_live(row, parts.home / "runs" / row.name) for row in rows if row.kind == ROUND]
+
+
+def _live(run: Run, folder: Path) -> Live:
+    far = run.metrics or {}
+    stage, done, total = str(far.get("stage", "")), int(far.get("done", 0)), int(far.get("total", 0))
+    found = curves.stages(folder)
+    spent = next((each.seconds for each in found if each.stage == stage), 0.0)
+    left = spent / done * (total - done) if done and spent and total >= done else None
+    return Live(run, stage, done, total, left, found)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def base_model(registry: Registry) -> str:

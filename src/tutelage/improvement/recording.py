@@ -1,0 +1,88 @@
+"""A run's row in the store while it is carried out: its status, how far it is, and one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from tutelage.errors import Conflict, TutelageError, Unavailable
+from tutelage.store import Store, runs
+from tutelage.training.metrics import Progress
+
+NOTED_EVERY = 1.0
+WAIT_SECONDS = 60.0
+RETRY_SECONDS = 0.5
+
+
+class RunStopped(Conflict):
+    """Somebody stopped the run; it can be resumed."""
+
+
+@contextmanager
+def recorded(store: Store, name: str, kind: str, settings: dict[str, Any]) -> Iterator[str]:
+    """Keep a run's row in the store: running inside the block, then done, failed or stopped. Gives the row's id."""
+    with store.write() as tx:
+        try:
+            run_id = runs.create_run(tx, kind=kind, config=settings, name=name).id
+        except Conflict:
+            run_id = runs.get_run(tx, name).id
+        runs.update_run(tx, run_id, status="running", error="")
+
+    def note(status: Literal["done", "failed", "stopped"], error: str = "") -> None:
+        with store.write() as tx:
+            runs.update_run(tx, run_id, status=status, error=error)
+
+    try:
+        yield run_id
+    except (KeyboardInterrupt, RunStopped):
+        note("stopped")
+        raise
+    except BaseException as error:
+        note("failed", str(error) if isinstance(error, TutelageError) else repr(error))
+        raise
+    note("done")
+
+
+def noting(store: Store, run_id: str, progress: Progress) -> Progress:
+    """Progress that is also written to the run's row, about once a second: {stage, done, total, metrics}."""
+    last: dict[str, float] = {}
+
+    def note(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
+        progress(stage, done, total, metrics)
+        due = time.monotonic() - last.get(stage, -NOTED_EVERY) >= NOTED_EVERY
+        if due or done == total:
+            last[stage] = time.monotonic()
+            how_far = {"stage": stage, "done": done, "total": total, "metrics": metrics}
+            with suppress(Unavailable), store.write() as tx:
+                runs.update_run(tx, run_id, status="running", metrics=how_far)
+
+    return note
+
+
+@contextmanager
+def alone(folder: Path, *, wait: float = WAIT_SECONDS) -> Iterator[None]:
+    """Hold a run's folder against other processes of this machine; a dead one lets go by itself.
+
+    Raises Conflict when another process still works there after `wait` seconds.
+    """
+    with (folder / ".lock").open("a") as stream:
+        deadline = time.monotonic() + wait
+        while not _locked(lambda: fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)):
+            if time.monotonic() >= deadline:
+                raise Conflict(
+                    f"another process is working on {folder.name}", hint="wait for its end, or stop it"
+                )
+            time.sleep(RETRY_SECONDS)
+        yield
+
+
+def _locked(lock: Callable[[], None]) -> bool:
+    try:
+        lock()
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,100 @@
+"""A run's metrics as curves: small SVG drawings, read from the files that training writes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+WIDTH, HEIGHT = 300, 90
+POINTS = 200
+# What is drawn of each stage, if it was measured.
+SHOWN: dict[str, tuple[str, ...]] = {
+    "sft": ("loss",),
+    "reward": ("loss", "accuracy"),
+    "judge": ("accuracy",),
+    "dpo": ("loss", "margin"),
+    "ppo": ("reward", "kl", "length", "entropy"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One metric: an SVG path, and what stands beside it."""
+
+    name: str
+    path: str
+    first: float
+    last: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageCurves:
+    """A stage of a round: how many steps it has done, in how many seconds, and its curves."""
+
+    stage: str
+    steps: int
+    seconds: float
+    curves: tuple[Curve, ...]
+
+
+def stages(folder: Path) -> list[StageCurves]:
+    """The stages of a round that have begun, in order."""
+    found = (stage_curves(folder / name / "metrics.jsonl", name) for name in SHOWN)
+    return [each for each in found if each is not None]
+
+
+def stage_curves(file: Path, stage: str) -> StageCurves | None:
+    """None before the first step. A line that is being written is left out."""
+    rows = read_metrics(file)
+    if not rows:
+        return None
+    curves = [curve for name in SHOWN[stage] if (curve := _curve(name, rows)) is not None]
+    return StageCurves(stage, len(rows), float(rows[-1].get("seconds", 0.0)), tuple(curves))
+
+
+def read_metrics(file: Path) -> list[dict[str, float]]:
+    """One dict a step, oldest first; empty when there is no file."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    rows: list[dict[str, float]] = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def _curve(name: str, rows: Sequence[dict[str, float]]) -> Curve | None:
+    values = [float(row[name]) for row in rows if isinstance(row.get(name), int | float)]
+    values = [value for value in values if math.isfinite(value)]
+    if not values:
+        return None
+    shown = _thinned(values)
+    low, high = min(shown), max(shown)
+    spread = (high - low) or 1.0
+    across = WIDTH / max(1, len(shown) - 1)
+    points = [
+        f"{index * across:.1f},{HEIGHT - (value - low) / spread * HEIGHT:.1f}"
+        for index, value in enumerate(shown)
+    ]
+    path = "M" + " L".join(points if len(points) > 1 else [points[0], f"{WIDTH},{points[0].split(',')[1]}"])
+    return Curve(name, path, values[0], values[-1], low, high)
+
+
+def _thinned(values: Sequence[float]) -> list[float]:
+    """Means of equal parts, where there are more values than points to draw."""
+    if len(values) <= POINTS:
+        return list(values)
+    edges = [round(index * len(values) / POINTS) for index in range(POINTS + 1)]
+    return [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]

@@ -1,0 +1,91 @@
+"""A run's row and its folder while it is carried out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tutelage.errors import Conflict, TrainingError
+from tutelage.improvement.recording import RunStopped, alone, noting, recorded
+from tutelage.store import Store, runs
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "tutelage.db")
+
+
+def status(store: Store) -> tuple[str, str | None]:
+    with store.read() as tx:
+        run = runs.get_run(tx, "round-0001")
+    return run.status, run.error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (None, ("done", "")),
+        (RunStopped("cancelled"), ("stopped", "")),
+        (KeyboardInterrupt(), ("stopped", "")),
+        (
+            TrainingError("the loss is not a number", hint="lower it"),
+            ("failed", "the loss is not a number\nhint: lower it"),
+        ),
+        (ZeroDivisionError("x"), ("failed", "ZeroDivisionError('x')")),
+    ],
+)
+def test_how_a_run_ended_is_kept(
+    store: Store, error: BaseException | None, expected: tuple[str, str]
+) -> None:
+    def carry_out() -> None:
+        with recorded(store, "round-0001", "improve", {}):
+            assert status(store)[0] == "running"
+            if error is not None:
+                raise error
+
+    if error is None:
+        carry_out()
+    else:
+        with pytest.raises(type(error)):
+            carry_out()
+    assert status(store) == expected
+    with recorded(store, "round-0001", "improve", {}):
+        assert status(store) == ("running", "")
+
+
+def test_how_far_it_is_is_noted_and_passed_on(store: Store) -> None:
+    told = []
+    with recorded(store, "round-0001", "improve", {}) as run_id:
+        progress = noting(store, run_id, lambda *news: told.append(news))
+        for done in (1, 2, 3):
+            progress("sft", done, 3, {"loss": 1.0 / done})
+    with store.read() as tx:
+        noted = runs.get_run(tx, run_id).metrics
+    assert noted == {"stage": "sft", "done": 3, "total": 3, "metrics": {"loss": 1 / 3}}
+    assert len(told) == 3
+
+
+def test_a_folder_belongs_to_one_process_until_that_ends(tmp_path: Path) -> None:
+    lines = [
+        "import time",
+        "from pathlib import Path",
+        "from tutelage.improvement.recording import alone",
+        f"with alone(Path({str(tmp_path)!r})):",
+        "    print('held', flush=True)",
+        "    time.sleep(60)",
+    ]
+    code = "\n".join(lines)
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(Conflict, match="another process"), alone(tmp_path, wait=0.0):
+        pass
+    holder.kill()
+    holder.wait()
+    started = time.monotonic()
+    with alone(tmp_path):
+        assert time.monotonic() - started < 5
