@@ -21,9 +21,10 @@ from tutelage.server.limits import Limits, RateLimitHeaders, RateLimits
 from tutelage.server.openai import chat, completions, models, moderations, rewards
 from tutelage.server.passwords import SignInLimits
 from tutelage.server.services import Access, Services
-from tutelage.server.transactions import write
+from tutelage.server.transactions import read, write
 from tutelage.server.turn import DEAD_AFTER, Turns
 from tutelage.store import Store, bin
+from tutelage.store.usage import chat_settings
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ def create_app(
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Services = app.state.services
     await parts.turns.reap(older_than=timedelta(0))
+    parts.turns.line.places = (await read(parts.store, chat_settings)).answers_at_once
     beside = [
         asyncio.create_task(_reap(parts.turns, parts.store)),
         asyncio.create_task(_keep_warm(parts.engines)),

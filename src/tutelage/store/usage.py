@@ -19,12 +19,14 @@ NAME = "chat"
 class ChatSettings:
     """What operators may set about the chat. A limit counts answers a day (UTC) and person; None is no limit.
 
-    `terms` is the operator's own text for the page that says what happens with what people write, in Markdown.
+    `answers_at_once` are written, further ones wait in line. `terms` is the operator's own text for the page that says
+    what happens with what people write, in Markdown.
     """
 
     guests: bool = True
     guest_limit: int | None = None
     user_limit: int | None = None
+    answers_at_once: int = 16
     terms: str = ""
 
     def limit(self, user: User) -> int | None:
@@ -41,6 +43,8 @@ def change_chat_settings(tx: Session, settings: ChatSettings) -> None:
     """Raises InvalidRequest for a limit below 0."""
     if any(limit is not None and limit < 0 for limit in (settings.guest_limit, settings.user_limit)):
         raise InvalidRequest("A limit is 0 or more, or none.", param="user_limit")
+    if settings.answers_at_once < 1:
+        raise InvalidRequest("At least one answer is written at a time.", param="answers_at_once")
     write_setting(tx, NAME, asdict(settings))
 
 

@@ -18,7 +18,9 @@ from tutelage.server.services import Access
 from tutelage.store import Store
 from tutelage.web.pages import (
     account,
+    admission,
     chat,
+    feedback,
     labelling,
     operate,
     public,
@@ -29,6 +31,13 @@ from tutelage.web.pages import (
     write,
 )
 from tutelage.web.templating import Pages
+
+ROOMS = (
+    *(chat, public, account),
+    *(write, rank),
+    *(versions, operate, admission, review, labelling, training, feedback),
+)
+"""For everybody, for trainers, for operators."""
 
 
 def create_app(
@@ -55,7 +64,7 @@ def create_app(
     app.state.pages = pages
     app.state.error_page = error_page
     app.add_api_route("/static/{hash}/{name}", pages.assets.respond, include_in_schema=False)
-    for room in (chat, write, rank, versions, operate, review, labelling, training, account, public):
+    for room in ROOMS:
         app.include_router(room.router)
     return app
 

@@ -40,6 +40,7 @@ def test_a_limit_is_counted_down_and_the_next_day_begins_anew(
         assert usage.count_answer(tx, reader) == 1
 
 
-def test_a_limit_below_nothing_is_refused(store: Store) -> None:
+@pytest.mark.parametrize("wrong", [{"guest_limit": -1}, {"user_limit": -1}, {"answers_at_once": 0}])
+def test_a_limit_below_nothing_is_refused(store: Store, wrong: dict[str, int]) -> None:
     with store.write() as tx, pytest.raises(InvalidRequest):
-        usage.change_chat_settings(tx, ChatSettings(guest_limit=-1))
+        usage.change_chat_settings(tx, ChatSettings(**wrong))

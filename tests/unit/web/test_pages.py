@@ -14,7 +14,6 @@ from tutelage.store.labelling import provenance
 from tutelage.web import icons
 from tutelage.web.catalogue import translator
 from tutelage.web.pages.account import local_path
-from tutelage.web.pages.operate import tallies
 from tutelage.web.pages.versions import figures
 from tutelage.web.templating import by_day, when, zone
 from tutelage.web.views import message_view
@@ -96,20 +95,6 @@ def test_figures_are_the_numbers_of_a_report_in_its_order() -> None:
         ("refusal.n", "1,200"),
         ("win rate", "0.5 (0.41 to 0.59)"),
     ]
-
-
-def test_ratings_are_counted_by_version_newest_first() -> None:
-    rows: Any = [
-        SimpleNamespace(model_version=version, verdict=verdict, reasons=reasons)
-        for version, verdict, reasons in (
-            ("v2", "down", ["untrue", "too_long"]),
-            ("v10", "up", []),
-            ("v2", "up", []),
-            ("v2", "down", ["untrue"]),
-        )
-    ]
-    found = [(row.version, row.up, row.down, list(row.reasons)) for row in tallies(rows)]
-    assert found == [("v10", 1, 0, []), ("v2", 1, 2, [("untrue", 2), ("too_long", 1)])]
 
 
 def message(**fields: Any) -> Any:

@@ -14,12 +14,14 @@ from pydantic import BaseModel
 
 from tutelage.errors import InvalidRequest
 from tutelage.server.passwords import SHORTEST
-from tutelage.server.permissions import optional_user
-from tutelage.store import accounts, reports
+from tutelage.server.permissions import optional_user, session_token
+from tutelage.store import accounts, dialogues, reports, shares
+from tutelage.web.agents import device
 from tutelage.web.catalogue import locales
 from tutelage.web.pages.parts import Anybody, Parts, Templates
 
 router = APIRouter(include_in_schema=False)
+SHOWN = 200
 
 
 class Preferences(BaseModel):
@@ -44,17 +46,25 @@ async def operator_link(request: Request, token: str, pages: Templates) -> Respo
 
 @router.get("/account")
 def account(request: Request, user: Anybody, parts: Parts, pages: Templates) -> Response:
-    """Consent, language, name and password, and what became of one's reports."""
+    """Everything people can set for themselves, take along or delete, and what became of their reports."""
     with parts.store.read() as tx:
-        mine = reports.my_reports(tx, user.id)
+        context = {
+            "reports": reports.my_reports(tx, user.id),
+            "sessions": accounts.list_sessions(tx, user.id),
+            "here": accounts.session_id(tx, session_token(request) or ""),
+            "archived": dialogues.list_dialogues(tx, user.id, limit=SHOWN, archived=True),
+            "shares": shares.list_shares(tx, user.id)[:SHOWN],
+        }
     return pages.page(
         request,
         "account.html",
         user=user,
         place="account",
-        reports=mine,
         locales=locales(),
+        device=device,
         shortest_password=SHORTEST,
+        longest_instructions=accounts.LONGEST_INSTRUCTIONS,
+        **context,
     )
 
 

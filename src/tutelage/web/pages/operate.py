@@ -1,8 +1,7 @@
-"""Running the server: reports about the filter, feedback, people, keys.
+"""Running the server: reports about the filter, people, keys.
 
 GET  /operate/reports                            ?status=open
 POST /operate/reports/{id}                       {decision}
-GET  /operate/feedback                           ?version=v2
 GET  /operate/people
 POST /operate/people                             {name, role} -> {secret}: a one-time password
 PUT  /operate/people/{id}/role                   {role}
@@ -14,9 +13,6 @@ POST /operate/keys/{id}/revoke
 from __future__ import annotations
 
 import secrets
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from anyio.to_thread import run_sync
@@ -26,8 +22,8 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from tutelage.server.passwords import hash_password
-from tutelage.store import accounts, feedback, reports
-from tutelage.store.tables import Rating, ReportStatus, User, UserRole
+from tutelage.store import accounts, audit, reports
+from tutelage.store.tables import ReportStatus, User, UserRole
 from tutelage.web.pages.parts import Operator, Parts, Templates
 
 router = APIRouter(prefix="/operate", include_in_schema=False)
@@ -61,16 +57,6 @@ class NewKey(BaseModel):
     scopes: list[str] = Field(max_length=len(accounts.SCOPES))
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """What readers think of one version."""
-
-    version: str
-    up: int
-    down: int
-    reasons: Sequence[tuple[str, int]]
-
-
 @router.get("/reports")
 def list_reports(
     request: Request, user: Operator, parts: Parts, pages: Templates, status: ReportStatus = "open"
@@ -94,26 +80,7 @@ def decide(report_id: str, body: Decision, user: Operator, parts: Parts) -> None
     """Agree with a report or not."""
     with parts.store.write() as tx:
         reports.decide_report(tx, report_id, decision=body.decision, by=user.id)
-
-
-@router.get("/feedback")
-def list_feedback(
-    request: Request, user: Operator, parts: Parts, pages: Templates, version: str | None = None
-) -> Response:
-    """Ratings by version. Words are shown only of people who let their chats improve the model."""
-    with parts.store.read() as tx:
-        ratings = feedback.list_ratings(tx, limit=1000)
-    shown = [row for row in ratings if row.consent and version in (None, row.model_version)]
-    return pages.page(
-        request,
-        "operate_feedback.html",
-        user=user,
-        place="operate",
-        tab="feedback",
-        tallies=tallies(ratings),
-        rows=shown[:SHOWN],
-        version=version,
-    )
+        audit.record(tx, user.id, "decided a report", report_id, detail={"decision": body.decision})
 
 
 @router.get("/people")
@@ -142,7 +109,8 @@ async def add_person(body: NewPerson, user: Operator, parts: Parts) -> dict[str,
 
     def create() -> None:
         with parts.store.write() as tx:
-            accounts.create_user(tx, name=body.name, password_hash=password_hash, role=body.role)
+            made = accounts.create_user(tx, name=body.name, password_hash=password_hash, role=body.role)
+            audit.record(tx, user.id, "made an account", made.id, detail={"role": body.role})
 
     await run_sync(create)
     return {"secret": password}
@@ -153,6 +121,7 @@ def change_role(user_id: str, body: NewRole, user: Operator, parts: Parts) -> No
     """Change what somebody may do."""
     with parts.store.write() as tx:
         accounts.set_role(tx, user_id, body.role)
+        audit.record(tx, user.id, "changed a role", user_id, detail={"role": body.role})
 
 
 @router.get("/keys")
@@ -175,7 +144,8 @@ def keys(request: Request, user: Operator, parts: Parts, pages: Templates) -> Re
 def add_key(body: NewKey, user: Operator, parts: Parts) -> dict[str, str]:
     """Make a key. Its secret is in the answer, and nowhere else."""
     with parts.store.write() as tx:
-        _, secret = accounts.create_key(tx, name=body.name, scopes=body.scopes, user_id=user.id)
+        key, secret = accounts.create_key(tx, name=body.name, scopes=body.scopes, user_id=user.id)
+        audit.record(tx, user.id, "made a key", key.id, detail={"scopes": body.scopes})
     return {"secret": secret}
 
 
@@ -184,6 +154,7 @@ def revoke(key_id: str, user: Operator, parts: Parts) -> None:
     """End a key for good."""
     with parts.store.write() as tx:
         accounts.revoke_key(tx, key_id)
+        audit.record(tx, user.id, "revoked a key", key_id)
 
 
 def _members(tx: Session) -> list[User]:
@@ -194,18 +165,3 @@ def _members(tx: Session) -> list[User]:
         found += [row for row in batch if row.role in MEMBERS]
         before = batch[-1].id
     return found
-
-
-def tallies(ratings: Iterable[Rating]) -> list[Tally]:
-    """Thumbs and reasons by version, the newest version first."""
-    verdicts: Counter[tuple[str, str]] = Counter()
-    reasons: dict[str, Counter[str]] = {}
-    for row in ratings:
-        name = row.model_version or "–"
-        verdicts[name, row.verdict] += 1
-        reasons.setdefault(name, Counter()).update(row.reasons)
-    newest_first = sorted(reasons, key=lambda name: (len(name), name), reverse=True)
-    return [
-        Tally(name, verdicts[name, "up"], verdicts[name, "down"], reasons[name].most_common())
-        for name in newest_first
-    ]

@@ -5,7 +5,7 @@
  *   <form data-method="POST" data-path="/api/sign-in" data-then="/">
  *
  * `data-then` is where to go afterwards; empty means this page again; `show` puts the answer's `secret` into the
- * form's <output>; `say` says that it is saved. A checkbox is a boolean. Fields with `data-list` make a list.
+ * form's <output> (as a whole address with `data-link`); `say` says that it is saved. A checkbox is a boolean. Fields with `data-list` make a list.
  * `data-confirm` asks before sending.
  */
 
@@ -53,7 +53,7 @@ async function submit(form) {
 function show(form, secret) {
   const place = /** @type {HTMLElement} */ (form.querySelector("[data-secret]"));
   const output = /** @type {HTMLOutputElement} */ (place.querySelector("output"));
-  output.value = secret;
+  output.value = "link" in form.dataset ? new URL(secret, location.href).href : secret;
   place.hidden = false;
   output.focus();
 }
