@@ -54,18 +54,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.epsilon = epsilon
-        # Detached, torch has a kernel for it; of tensors that train it makes a chain of passes.
-        return F.rms_norm(x.detach(), (x.shape[-1],), weight.detach().to(x.dtype), epsilon)
+        lengths = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = lengths.mul_(lengths).div_(x.shape[-1]).add_(epsilon).rsqrt_()
+        ctx.save_for_backward(x, weight, scale)
+        return x.to(torch.float32, copy=True).mul_(scale).mul_(weight.float()).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         (g,) = outputs
-        x, weight = ctx.saved_tensors
+        x, weight, scale = ctx.saved_tensors
         size = x.shape[-1]
-        squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square_()
-        scale = squares.div_(size).add_(ctx.epsilon).rsqrt_()
         # Layer normalisation with a mean of 0 is this norm, but for one term of its gradient: torch's kernel takes
         # the mean of g * weight out, and it is put back.
         dx, dw, _ = torch.ops.aten.native_layer_norm_backward(
@@ -74,7 +72,7 @@ class _RMSNorm(torch.autograd.Function):
             [size],
             torch.zeros_like(scale),
             scale,
-            weight.float() if x.dtype != torch.float32 else weight,
+            weight.float(),
             None,
             [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False],
         )
@@ -155,20 +153,21 @@ class _Attend(torch.autograd.Function):
         rows, length, _, width = ctx.shape
         groups, scale = queries.shape[1], 1 / math.sqrt(width)
         gradients = _by_key_head(outputs[0], groups)
-        to_queries, to_keys, to_values = (
-            torch.empty_like(queries),
-            torch.zeros_like(keys),
-            torch.zeros_like(values),
-        )
-        for index, block in enumerate(_blocks(length)):
+        to_queries, to_keys, to_values = torch.empty_like(queries), keys, values
+        # The last block sees all keys: its part of their gradients is what the others are added to.
+        for index, block in reversed(list(enumerate(_blocks(length)))):
             shares = kept[index] if kept else _shares(queries, keys, block)
             g, asked = gradients[:, :, block].flatten(1, 2), queries[:, :, block].flatten(1, 2)
             seen = slice(0, block.stop)
-            to_values[:, seen].baddbmm_(shares.transpose(1, 2), g)
             to_shares = torch.bmm(g, values[:, seen].transpose(1, 2))
-            to_scores = torch._softmax_backward_data(to_shares, shares, -1, shares.dtype)
-            to_keys[:, seen].baddbmm_(to_scores.transpose(1, 2), asked, alpha=scale)
-            part = torch.bmm(to_scores, keys[:, seen]).mul_(scale)
+            to_scores = torch._softmax_backward_data(to_shares, shares, -1, shares.dtype).mul_(scale)
+            if block.stop == length:
+                to_values = torch.bmm(shares.transpose(1, 2), g)
+                to_keys = torch.bmm(to_scores.transpose(1, 2), asked)
+            else:
+                to_values[:, seen].baddbmm_(shares.transpose(1, 2), g)
+                to_keys[:, seen].baddbmm_(to_scores.transpose(1, 2), asked)
+            part = torch.bmm(to_scores, keys[:, seen])
             to_queries[:, :, block] = part.view(len(keys), groups, -1, width)
         return (
             _by_token(to_queries, rows),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 512  # rows of one product with the head
-_BLOCK = 32  # rows of one softmax in fp32: few enough to stay in a processor's cache
+_BLOCK = 8  # rows of one softmax in fp32: few enough to stay in a processor's cache
 
 
 @dataclass(frozen=True, slots=True)
