@@ -37,10 +37,11 @@ from tutelage.training.checkpoints import (
     section,
     unpack_optimizer,
 )
-from tutelage.training.distributed import share, sum_scalars, world
+from tutelage.training.distributed import share, sum_scalars
 from tutelage.training.flat import flatten
 from tutelage.training.metrics import Run
 from tutelage.training.optimizer import adamw, cosine, set_rate, update
+from tutelage.training.sharding import in_step
 from tutelage.training.weights import new_adapter, whole_model
 
 ADAPTER = "sft"
@@ -49,12 +50,14 @@ ADAPTER = "sft"
 class SFTConfig(Settings):
     """Settings of supervised fine-tuning. `shares` mixes sources by name; empty takes everything.
 
-    `full` trains all weights instead of an adapter; `recompute` trades a third more time for less memory.
+    `full` trains all weights instead of an adapter; `recompute` trades a third more time for less memory;
+    `shard` splits the layers over the processes.
     """
 
     model: str = "builtin"
     full: bool = False
     recompute: bool = False
+    shard: bool = False
     rank: int = Field(default=16, ge=1)
     alpha: int = Field(default=32, ge=1)
     shares: dict[str, float] = Field(default_factory=dict)
@@ -139,6 +142,8 @@ def train_sft(
     else:
         shape = AdapterShape(config.rank, config.alpha)
         weights = new_adapter(model, ADAPTER, shape, seed=config.seed, start=start)
+    if config.shard:
+        weights = weights.sharded()
     optimizer = adamw([(weights.parameters, config.learning_rate)])
     total = len(data.steps)
     loss_held_out = partial(
@@ -168,8 +173,7 @@ def train_sft(
             save(run.folder, State(step + 1, tensors, {"held_out_loss_before": loss_before}))
 
     loss_after = loss_held_out()
-    if world().is_first:
-        weights.save(run.folder, loaded, locate(config.model, home))
+    weights.save(run.folder, loaded, locate(config.model, home))
     manifest = {
         "kind": "chat",
         "model": config.model,
@@ -190,17 +194,19 @@ def accumulate_gradients(
     """
     total = sum(sum(example.completion_mask[1:]) for example in examples)
     loss = 0.0
-    for group in micro_batches(share(examples, _tokens), micro_tokens):
+    groups = micro_batches(share(examples, _tokens), micro_tokens)
+    for group, weight in in_step(model, groups, [examples[0]]):
         batch = flatten(group, model.device)
         with model.using(adapter):
             hidden = model.hidden(batch.token_ids, batch.layout)
-            part = -token_scores(hidden[batch.scored], model.head, batch.targets).logprobs.sum() / total
+            scores = token_scores(hidden[batch.scored], model.head, batch.targets)
+            part = scores.logprobs.sum() * (-weight / total)
             part.backward()  # type: ignore[no-untyped-call]
         loss += part.item()
     return sum_scalars(loss)[0], total
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def held_out_loss(
     model: CausalModel, examples: Sequence[Rendered], micro_tokens: int, *, adapter: str | None = ADAPTER
 ) -> float | None:
@@ -209,20 +215,21 @@ def held_out_loss(
     if not total:
         return None
     loss = 0.0
-    for group in micro_batches(share(examples, _tokens), micro_tokens):
+    groups = micro_batches(share(examples, _tokens), micro_tokens)
+    for group, weight in in_step(model, groups, [examples[0]]):
         batch = flatten(group, model.device)
         with model.using(adapter):
             hidden = model.hidden(batch.token_ids, batch.layout)
-            loss -= token_scores(hidden[batch.scored], model.head, batch.targets).logprobs.sum().item()
+            scores = token_scores(hidden[batch.scored], model.head, batch.targets)
+        loss -= weight * scores.logprobs.sum().item()
     return sum_scalars(loss)[0] / total
 
 
 def micro_batches(examples: Sequence[Rendered], micro_tokens: int) -> list[list[Rendered]]:
-    """Cut examples into groups of at most `micro_tokens` tokens."""
+    """Cut examples into groups of similar length, of at most `micro_tokens` tokens."""
     lengths = [_tokens(example) for example in examples]
-    return [
-        [examples[index] for index in group] for group in fill(range(len(examples)), lengths, micro_tokens)
-    ]
+    order = sorted(range(len(examples)), key=lengths.__getitem__)
+    return [[examples[index] for index in group] for group in fill(order, lengths, micro_tokens)]
 
 
 def _tokens(example: Rendered) -> int:
