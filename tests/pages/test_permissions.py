@@ -50,6 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "POST /operate/experiments/{experiment_id}/end": OPERATORS,
     "GET /operate/training": OPERATORS,
     "POST /operate/training": OPERATORS,
+    "GET /operate/data": OPERATORS,
     "GET /operate/training/live": OPERATORS,
     "GET /operate/training/rounds/{name}": OPERATORS,
     "POST /operate/training/{request_id}/resume": OPERATORS,

@@ -119,3 +119,11 @@ def test_what_is_no_round_is_not_found(site: Any) -> None:
     with site.client("operator") as operator:
         for name in ("round-9999", "..%2F..%2Fetc"):
             assert operator.get(f"/operate/training/rounds/{name}").status_code == 404
+
+
+def test_what_would_be_learnt_from_is_shown_with_what_would_not(visit: Visit, site: Any) -> None:
+    site.conversation("Mail ada@example.org", "Done.")
+    page = visit("/operate/data", role="operator")
+    expect(page.get_by_role("heading", name="What the next snapshot would hold")).to_be_visible()
+    expect(page.get_by_text("messages hold some")).to_be_visible()
+    expect(page.get_by_role("row", name="Temporary chats")).to_be_visible()

@@ -20,6 +20,7 @@ from tutelage.web.pages import (
     account,
     admission,
     chat,
+    data,
     feedback,
     labelling,
     operate,
@@ -35,7 +36,7 @@ from tutelage.web.templating import Pages
 ROOMS = (
     *(chat, public, account),
     *(write, rank),
-    *(versions, operate, admission, review, labelling, training, feedback),
+    *(versions, operate, admission, review, labelling, training, data, feedback),
 )
 """For everybody, for trainers, for operators."""
 

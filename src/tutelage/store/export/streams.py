@@ -13,6 +13,7 @@
 | prompts        | importer's  | each question of an imported dialogue, and of imported comparisons  |
 |                | chat        | each question people asked                                          |
 
+What people wrote here is masked: e-mail addresses, telephone and card numbers, keys (see `tutelage.store.masking`).
 `sources` keeps those names only. Ids are the rows' ids (for a prompt, its last message's or comparison's).
 """
 
@@ -30,6 +31,7 @@ from tutelage.dialogue import Comparison, Dialogue, Message, Preference
 from tutelage.store import tables
 from tutelage.store.dialogues import path
 from tutelage.store.export import judgements
+from tutelage.store.masking import mask
 from tutelage.store.privacy import ALLOWED
 from tutelage.store.trees import trainable, turns, upwards
 
@@ -45,9 +47,9 @@ def demonstrations(tx: Session, *, sources: Collection[str] | None = None) -> It
         if wanted(dialogue.source):
             yield from _up_to_last_answer(dialogue, rows)
     if wanted(WRITTEN):
-        yield from _written(tx)
+        yield from map(_masked, _written(tx))
     if wanted(CORRECTION):
-        yield from judgements.corrections(tx, CORRECTION)
+        yield from map(_masked, judgements.corrections(tx, CORRECTION))
 
 
 def comparisons(tx: Session, *, sources: Collection[str] | None = None) -> Iterator[Comparison]:
@@ -57,7 +59,7 @@ def comparisons(tx: Session, *, sources: Collection[str] | None = None) -> Itera
         if wanted(row.source):
             yield from _with_pairs(_comparison(row))
     if wanted(RANKING):
-        yield from _rankings(tx)
+        yield from _each_with_pairs(_rankings(tx))
     if wanted(CORRECTION):
         yield from _each_with_pairs(judgements.corrected(tx, CORRECTION))
     if wanted(THUMBS):
@@ -128,7 +130,7 @@ def _rankings(tx: Session) -> Iterator[Comparison]:
     for row, message_id in tx.execute(query.order_by(ranking.id)):
         prompt = path(tx, message_id)[:-1]
         if trainable(prompt):
-            yield from _with_pairs(_ranked(tx, row, turns(prompt)))
+            yield _ranked(tx, row, turns(prompt))
 
 
 def _settled(ranking: type[tables.Ranking]) -> ColumnElement[bool]:
@@ -152,8 +154,10 @@ def _ranked(tx: Session, ranking: tables.Ranking, prompt: tuple[Message, ...]) -
 
 
 def _each_with_pairs(comparisons: Iterator[Comparison]) -> Iterator[Comparison]:
+    """With personal data masked; pairs whose texts are equal then are left out."""
     for comparison in comparisons:
-        yield from _with_pairs(comparison)
+        texts = tuple(map(mask, comparison.candidates))
+        yield from _with_pairs(replace(comparison, prompt=_mask_all(comparison.prompt), candidates=texts))
 
 
 def _with_pairs(comparison: Comparison) -> Iterator[Comparison]:
@@ -170,9 +174,18 @@ def _all_prompts(tx: Session) -> Iterator[Dialogue]:
         for row in rows:
             branch = upwards(by_id, row.id) if row.role == "user" else []
             if branch and trainable(branch):
-                yield Dialogue(turns(branch), row.id, source, author)
+                said = turns(branch) if dialogue.source else _mask_all(turns(branch))
+                yield Dialogue(said, row.id, source, author)
     for comparison in _imported_comparisons(tx):
         yield Dialogue(_turns(comparison.prompt), comparison.id, comparison.source, comparison.author)
+
+
+def _masked(dialogue: Dialogue) -> Dialogue:
+    return replace(dialogue, messages=_mask_all(dialogue.messages))
+
+
+def _mask_all(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    return tuple(Message(message.role, mask(message.content)) for message in messages)
 
 
 def _turns(messages: list[dict[str, Any]]) -> tuple[Message, ...]:
