@@ -16,6 +16,7 @@ from tutelage.dialogue import Dialogue, Message
 from tutelage.errors import ConfigError, ModelError, TrainingError
 from tutelage.models.adapters import AdapterShape, save_adapter
 from tutelage.models.loading import load_model
+from tutelage.registry import Registry, publish_run
 from tutelage.training.checkpoints import load_newest
 from tutelage.training.metrics import Run
 from tutelage.training.sft import SFTConfig, train_sft
@@ -69,6 +70,21 @@ def test_a_disk_that_fills_up_costs_no_step_that_was_kept(
     assert list(run.folder.glob("*checkpoint*")) == []
     resumed = train_sft(config, demonstrations, begin(tmp_path / "full", config), home)
     assert resumed == whole
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_no_finished_run(
+    home: Path, demonstrations: list[Dialogue], tmp_path: Path
+) -> None:
+    config = SFTConfig(**SMALL, checkpoint_every=2, max_steps=2)  # so that there is no checkpoint
+    whole = train_sft(config, demonstrations, begin(tmp_path / "whole", config), home)
+    run = begin(tmp_path / "full", config)
+    with files_of_at_most(10_000), pytest.raises(ModelError, match="adapter cannot be written") as raised:
+        train_sft(config, demonstrations, run, home)
+    assert raised.value.where == str(run.folder / "adapter")
+    assert not run.finished
+    with pytest.raises(ModelError, match="no manifest"):
+        publish_run(Registry(tmp_path), run.folder)
+    assert train_sft(config, demonstrations, begin(tmp_path / "full", config), home) == whole
 
 
 def test_room_for_more_than_the_context_holds_is_refused(

@@ -261,8 +261,10 @@ class AdapterHost(nn.Module):
 
 
 def save_adapter(model: AdapterHost, name: str, folder: Path, *, base: str) -> None:
-    """Write an adapter as PEFT does: adapter_config.json and adapter_model.safetensors."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write an adapter as PEFT does: adapter_config.json and adapter_model.safetensors.
+
+    Raises ModelError when it cannot be written.
+    """
     shape = model.switch.shapes[name]
     parts = sorted({part.rsplit(".", 1)[-1] for layer in model.adapted_layers() for part, _ in layer.parts})
     config = {
@@ -276,8 +278,24 @@ def save_adapter(model: AdapterHost, name: str, folder: Path, *, base: str) -> N
         "target_modules": parts,
         "inference_mode": True,
     }
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    save_file(model.adapter_tensors(name), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    tensors = model.adapter_tensors(name)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """A full disk, or a folder that may not be written to, becomes a ModelError that names the folder."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"the adapter cannot be written: {error}",
+            where=str(folder),
+            hint="make room there; a run then goes on from its last checkpoint with --resume",
+        ) from error
 
 
 def load_adapter(model: AdapterHost, name: str, folder: Path) -> None:

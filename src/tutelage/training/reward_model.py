@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tutelage.datasets.batching import fill
 from tutelage.errors import ModelError
-from tutelage.models.adapters import AdapterHost, load_adapter, save_adapter
+from tutelage.models.adapters import AdapterHost, load_adapter, save_adapter, writing
 from tutelage.models.heads import ScalarHead
 from tutelage.models.interface import CausalModel
 from tutelage.models.layout import Layout
@@ -145,13 +145,15 @@ def save_reward_model(model: AdapterHost, reward: RewardModel, folder: Path, *, 
     """Write every member, then reward.json."""
     for index, member in enumerate(reward.members):
         save_member(model, member, folder / MEMBERS / str(index), base=base)
-    write_json(folder / REWARD_FILE, {"members": len(reward.members), "temperature": reward.temperature})
+    with writing(folder):
+        write_json(folder / REWARD_FILE, {"members": len(reward.members), "temperature": reward.temperature})
 
 
 def save_member(model: AdapterHost, member: ValueModel, folder: Path, *, base: str) -> None:
     """Write an adapter in PEFT's format with its head beside it."""
     save_adapter(model, member.adapter, folder, base=base)
-    save_file(member.head.state_dict(), folder / HEAD_FILE)
+    with writing(folder):
+        save_file(member.head.state_dict(), folder / HEAD_FILE)
 
 
 def load_reward_model(model: CausalModel, folder: Path, *, name: str = "reward") -> RewardModel:
