@@ -15,9 +15,9 @@ def reward_report(values: dict[str, Any]) -> str:
         f"{values['comparisons']} comparisons, {values['pairs']} pairs ({values['ties']} ties);"
         f" {values['held_out_comparisons']} comparisons held out; left out: {left_out}",
         "",
-        f"  {'held-out accuracy':<28}{'':>24}{'pairs':>9}",
+        f"  {'held-out accuracy':<30}{'':>24}{'pairs':>9}",
     ]
-    lines += [f"  {name:<28}{_interval(each):>24}{each['pairs']:>9}" for name, each in _accuracies(values)]
+    lines += [f"  {name:<30}{_interval(each):>24}{each['pairs']:>9}" for name, each in _accuracies(values)]
     return "\n".join([*lines, "", *_calibration(values["calibration"]), "", *_tail(values)])
 
 
