@@ -17,6 +17,8 @@ from tutelage.dialogue import Message
 from tutelage.engine.interface import Sampling
 from tutelage.errors import ModelError
 from tutelage.server.openai.chat_request import ChatRequest
+from tutelage.server.openai.completion_request import CompletionRequest
+from tutelage.server.openai.parameters import TextRequest
 
 PATH = "/v1/chat/completions"
 HI = [{"role": "user", "content": "Hi"}]
@@ -467,9 +469,17 @@ def test_a_key_needs_the_scope(client: TestClient, site: Any) -> None:
     assert error_of(refused, 403)["code"] == "permission_denied"
 
 
-def test_the_guide_names_every_parameter() -> None:
+def parameters_in(section: str) -> set[str]:
+    """Those that the first column of the section's tables names."""
     guide = (Path(__file__).parents[2] / "docs/guides/api.md").read_text(encoding="utf-8")
-    table = guide.partition("## Parameters")[2].partition("## Errors")[0]
-    named = set(re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE))
-    parameters = {word for cell in named for word in re.findall(r"`(\w+)`", cell)}
-    assert parameters == set(ChatRequest.model_fields)
+    text = guide.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE)
+    return {word for cell in cells for word in re.findall(r"`(\w+)`", cell)}
+
+
+def test_the_guide_names_every_parameter() -> None:
+    assert parameters_in("Parameters of chat completions") == set(ChatRequest.model_fields) | set(
+        ChatRequest.OFF
+    )
+    own = set(CompletionRequest.model_fields) - set(TextRequest.model_fields)
+    assert parameters_in("Completions") == own
