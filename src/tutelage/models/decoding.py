@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 class KeyValueCache:
     """Keys and values of running sequences.
 
-    keys: (layers, slots, key_heads, head_width, length), each head's keys as the columns of a matrix: the products
-    with a few queries read them fastest so; values: (layers, slots, key_heads, length, head_width).
+    keys: (layers, slots, key_heads, head_width, length), each head's keys as the columns of a matrix: products with a
+    few queries read them fastest so; values: (layers, slots, key_heads, length, head_width). A step reads the whole
+    length, since a product of a part would copy the part first.
     """
 
     partial = True
@@ -42,7 +43,7 @@ class KeyValueCache:
         self.keys[:, target, ..., :length] = self.keys[:, source, ..., :length]
         self.values[:, target, :, :length] = self.values[:, source, :, :length]
 
-    def grown(self, length: int) -> KeyValueCache:
+    def resized(self, length: int) -> KeyValueCache:
         more = length - self.keys.shape[-1]
         return KeyValueCache(F.pad(self.keys, (0, more)), F.pad(self.values, (0, 0, 0, more)), self.weights)
 
@@ -161,7 +162,7 @@ def new_cache(model: Transformer, slots: int, length: int) -> KeyValueCache:
     return KeyValueCache(keys, torch.zeros(*size, length, shape.head_width, **settings), weights)
 
 
-def step(model: Transformer, token_ids: Tensor, cache: KeyValueCache, places: Tensor, longest: int) -> Tensor:
+def step(model: Transformer, token_ids: Tensor, cache: KeyValueCache, places: Tensor) -> Tensor:
     """One more token in each of the first n slots; see `CausalModel.step`."""
     shape, n = model.shape, token_ids.shape[0]
     x = F.embedding(token_ids, cache.weights.embedding).to(cache.keys.dtype)
@@ -169,15 +170,16 @@ def step(model: Transformer, token_ids: Tensor, cache: KeyValueCache, places: Te
     slots = torch.arange(n, device=places.device)
     # The queries that share a key head stand as rows of one small matrix: no key is ever repeated.
     groups = shape.heads // shape.key_heads
-    mask = _mask(places, longest, x.dtype)[:, None, None].expand(-1, shape.key_heads, groups, -1)
-    mask = mask.reshape(n * shape.key_heads, groups, longest)
+    mask = _mask(places, cache.keys.shape[-1], x.dtype)[:, None, None].expand(-1, shape.key_heads, groups, -1)
+    mask = mask.reshape(n * shape.key_heads, groups, -1)
     for layer, keys, values in zip(cache.weights.layers, cache.keys, cache.values, strict=True):
         q, k, v = layer.project(x, cos, sin)
         keys[slots, :, :, places] = k
         values[slots, :, places] = v
-        seen = keys[:n, ..., :longest].flatten(0, 1), values[:n, :, :longest].flatten(0, 1)
-        attended = _attended(q.reshape(n * shape.key_heads, groups, -1), *seen, mask)
-        x = layer.finish(x, attended.view(n, -1))
+        grouped = q.reshape(n * shape.key_heads, groups, -1)
+        x = layer.finish(
+            x, _attended(grouped, keys[:n].flatten(0, 1), values[:n].flatten(0, 1), mask).view(n, -1)
+        )
     return cache.weights.logits(x, shape.norm_epsilon)
 
 

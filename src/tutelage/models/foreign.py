@@ -37,7 +37,7 @@ class SlotCaches:
     def copy(self, source: int, target: int, length: int) -> None:
         self.caches[target] = deepcopy(self.caches[source])
 
-    def grown(self, length: int) -> SlotCaches:
+    def resized(self, length: int) -> SlotCaches:
         return self
 
     def take(self, slot: int, length: int) -> Span:
@@ -108,7 +108,7 @@ class ForeignModel(CausalModel):
             ends.append(self._read(token_ids, cache, piece.slot)[-1])
         return self.logits(torch.stack(ends))
 
-    def step(self, token_ids: Tensor, cache: SlotCaches, places: Tensor, longest: int) -> Tensor:
+    def step(self, token_ids: Tensor, cache: SlotCaches, places: Tensor) -> Tensor:
         states = [self._read(token, cache, slot) for slot, token in enumerate(token_ids[:, None])]
         return self.logits(torch.cat(states))
 

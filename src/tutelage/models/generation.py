@@ -20,13 +20,7 @@ from tutelage.models.rows import Rows
 from tutelage.models.sampling import Drawn, Edits, draw
 
 PREFILL_TOKENS = 2048
-_FIRST_ROOM = 128
-_STRIDE = 32
-
-
-def _room(length: int) -> int:
-    """An odd multiple of the stride: at powers of two, the rows of a matrix would fight for the same cache lines."""
-    return (-(-length // _STRIDE) | 1) * _STRIDE
+_STRIDE = {"cpu": 32, "cuda": 256}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +135,8 @@ class Batch:
         self._stop_ids = stop_ids
         self._slots = slots
         self._portion = portion
-        self._room = min(_room(_FIRST_ROOM), self.context_length)
+        self._stride = _STRIDE[model.device.type]
+        self._room = self._stride
         # The slot behind the others is for a prompt that is read in several portions.
         self._cache: Cache = model.new_cache(slots + 1, self._room)
         self._kept = KeptPrefixes(kept_bytes if self._cache.partial else 0)
@@ -240,7 +235,7 @@ class Batch:
         rest = len(each.ids) - known
         if rest > admission.budget and admission.pieces and rest <= self._portion:
             return False
-        self._grow(len(each.ids) + 1)
+        self._fit(max(len(each.ids) + 1, self._room))
         if rest > admission.budget:
             self._reading, slot = each, self._slots
         if isinstance(source, int):
@@ -272,12 +267,9 @@ class Batch:
 
     def _decode(self) -> list[Token]:
         count = len(self._running)
-        longest = max(each.length for each in self._running) + 1
-        self._grow(longest)
+        self._fit(1 + max(each.length for each in self._running))
         places = self._rows.places[:count]
-        # Padded a little, so that sizes repeat: nobody looks there.
-        longest = min(-(-longest // _STRIDE) * _STRIDE, self._room)
-        logits = self._model.step(self._rows.last[:count], self._cache, places, longest)
+        logits = self._model.step(self._rows.last[:count], self._cache, places)
         places += 1
         for each in self._running:
             each.length += 1
@@ -343,12 +335,13 @@ class Batch:
         if source != target:
             self._cache.copy(source, target, length)
 
-    def _grow(self, length: int) -> None:
-        """Make the cache hold at least `length` places a slot."""
-        if length <= self._room:
-            return
-        self._room = min(_room(max(length, self._room * 3 // 2)), self.context_length)
-        self._cache = self._cache.grown(self._room)
+    def _fit(self, longest: int) -> None:
+        """Make the cache as long as its longest sequence, or a little longer: products read it whole."""
+        if self._reading is not None:
+            longest = max(longest, len(self._reading.ids))
+        wanted = -(-longest // self._stride) * self._stride
+        if wanted > self._room or 2 * wanted < self._room:
+            self._cache, self._room = self._cache.resized(wanted), wanted
 
 
 def _changes(each: _Running) -> Iterator[tuple[int, float]]:

@@ -49,8 +49,8 @@ class Cache(Protocol):
     def copy(self, source: int, target: int, length: int) -> None:
         """Make a slot begin with the first `length` tokens of another one."""
 
-    def grown(self, length: int) -> Cache:
-        """The same contents, with room for `length` tokens in every slot."""
+    def resized(self, length: int) -> Cache:
+        """The same contents, with room for `length` tokens in every slot; what stood behind them is lost."""
 
     def take(self, slot: int, length: int) -> Span:
         """A copy of the first `length` tokens of a slot."""
@@ -123,11 +123,10 @@ class CausalModel(AdapterHost, ABC):
         """
 
     @abstractmethod
-    def step(self, token_ids: Tensor, cache: Any, places: Tensor, longest: int) -> Tensor:
+    def step(self, token_ids: Tensor, cache: Any, places: Tensor) -> Tensor:
         """One more token in each of the first n slots. token_ids, places: (n,) -> logits (n, vocabulary).
 
-        places: how many tokens each of the slots holds before; longest: more than any of them, within the room of
-        the cache.
+        places: how many tokens each of the slots holds before.
         """
 
 

@@ -183,8 +183,8 @@ class Transformer(CausalModel):
     def read(self, pieces: Sequence[Piece], cache: KeyValueCache) -> Tensor:
         return decoding.read(self, pieces, cache)
 
-    def step(self, token_ids: Tensor, cache: KeyValueCache, places: Tensor, longest: int) -> Tensor:
-        return decoding.step(self, token_ids, cache, places, longest)
+    def step(self, token_ids: Tensor, cache: KeyValueCache, places: Tensor) -> Tensor:
+        return decoding.step(self, token_ids, cache, places)
 
     def _start(self, token_ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = F.embedding(token_ids, self.embedding).to(self.cos.dtype)

@@ -51,10 +51,10 @@ class Gate:
         self.rows: list[int] = []
         step = model.step
 
-        def held(token_ids: torch.Tensor, cache: Any, places: torch.Tensor, longest: int) -> torch.Tensor:
+        def held(token_ids: torch.Tensor, cache: Any, places: torch.Tensor) -> torch.Tensor:
             assert self.allowed.acquire(timeout=20)
             self.rows.append(len(token_ids))
-            states: torch.Tensor = step(token_ids, cache, places, longest)
+            states: torch.Tensor = step(token_ids, cache, places)
             return states
 
         monkeypatch.setattr(model, "step", held)

@@ -385,11 +385,12 @@ def test_a_bias_for_no_token_is_refused(tiny: LoadedModel, token: int) -> None:
     assert not batch.busy
 
 
-def test_a_cache_that_grows_loses_nothing(monkeypatch: pytest.MonkeyPatch, exact: Transformer) -> None:
-    requests = [request(length, seed=length, max_tokens=40) for length in (3, 20, 9)]
+def test_a_cache_that_grows_and_shrinks_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch, exact: Transformer
+) -> None:
+    requests = [request(length, seed=length, max_tokens=40) for length in (3, 60, 9, 7)]
     expected = complete(exact, frozenset(), requests)
-    monkeypatch.setattr(generation, "_STRIDE", 2)
-    monkeypatch.setattr(generation, "_FIRST_ROOM", 2)
+    monkeypatch.setattr(generation, "_STRIDE", {"cpu": 2})
     assert [each.token_ids for each in complete(exact, frozenset(), requests, slots=2)] == [
         each.token_ids for each in expected
     ]

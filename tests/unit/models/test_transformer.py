@@ -69,7 +69,7 @@ def test_pieces_and_steps_equal_one_pass(pair: Callable[[str], Any], family: str
         places = torch.tensor([len(ids) - 4 + step for ids in ordered])
         last = torch.stack([ids[place] for ids, place in zip(ordered, places, strict=True)])
         expected = [whole(model, ids)[place] for ids, place in zip(ordered, places, strict=True)]
-        close(model.step(last, cache, places, 20), model.logits(torch.stack(expected)))
+        close(model.step(last, cache, places), model.logits(torch.stack(expected)))
 
 
 @torch.no_grad()
@@ -81,7 +81,7 @@ def test_a_sequence_goes_on_in_another_slot_and_from_a_span(pair: Callable[[str]
     span = cache.take(1, 9)
     assert span.size == 9 * 2 * 2 * 16 * 2 * 4
     cache.copy(1, 0, 7)
-    cache = cache.grown(40)
+    cache = cache.resized(40)
     cache.put(2, span, 8)
     rest = [Piece(token_ids[start:].tolist(), slot, start) for slot, start in ((0, 7), (2, 8))]
     close(model.read(rest, cache), model.logits(whole(model, token_ids)[-1].expand(2, -1)))
@@ -105,7 +105,7 @@ def test_an_adapter_is_read_and_stepped_as_it_is_trained(
         cache = model.new_cache(1, 16)
     assert (bare - adapted).abs().max() > 0.1
     close(model.read([Piece(token_ids[:11].tolist(), 0)], cache), model.logits(adapted[10:11]))
-    close(model.step(token_ids[11:], cache, torch.tensor([11]), 12), model.logits(adapted[11:]))
+    close(model.step(token_ids[11:], cache, torch.tensor([11])), model.logits(adapted[11:]))
 
 
 def whole(model: Transformer, token_ids: Tensor) -> Tensor:
