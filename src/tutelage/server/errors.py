@@ -103,7 +103,7 @@ def respond(request: Request, error: Exception) -> Response:
     failure = failure_of(error)
     if isinstance(error, HTTPException) and request.url.path.startswith("/v1"):
         failure = _of_routing(failure, f"{request.method} {request.url.path[:200]}")
-    if failure.status >= 500:
+    if failure.status == 500:
         log_failure(error, request_id=getattr(request.state, "request_id", "-"))
     page: ErrorPage | None = getattr(request.app.state, "error_page", None)
     return page(request, failure) if page and _navigates(request) else failure.response()
