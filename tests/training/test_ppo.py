@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ CONFIG = PPOConfig(
     minibatches=2,
     max_new_tokens=10,
     held_out=0.3,
-    learning_rate=3e-3,
+    learning_rate=1.5e-3,
     unended_penalty=0.5,
     value=ValueConfig(learning_rate=5e-3, warmup_steps=1),
     mix=MixConfig(coefficient=0.1, demonstrations_per_step=4),
@@ -222,3 +223,12 @@ def test_models_restore_what_they_gave(scene) -> None:
             models.model.adapter_parameters(name)[0].add_(1.0)
     models.restore(tensors)
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in models.tensors().items())
+
+
+def test_the_guide_defines_every_metric(finished) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "ppo.md").read_text(encoding="utf-8")
+    table = guide.partition("metrics.jsonl")[2].partition("## What stops")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    defined = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+    written = {key for line in finished[1] for key in line} - {"step", "seconds"}
+    assert defined == written
