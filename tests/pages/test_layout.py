@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ Visit = Callable[..., Page]
 PAGES = [
     "/",
     "/account",
+    "/terms",
+    "/?temporary=true",
     "/rank",
     "/write",
     "/operate",
@@ -23,6 +26,8 @@ PAGES = [
     "/operate/demonstrations",
     "/operate/reports",
     "/operate/feedback",
+    "/operate/access",
+    "/operate/audit",
     "/operate/people",
     "/operate/keys",
     "/sign-in",
@@ -178,3 +183,30 @@ def test_a_long_chat_types_without_lag(visit: Visit, site: Any) -> None:
         slowest = Math.max(slowest, performance.now() - start); await new Promise(requestAnimationFrame); }
       return slowest; }""")
     assert slowest < 50
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("scheme", "locale", "width"), [("light", "en-US", 1280), ("dark", "zh-TW", 360)], ids=["wide", "phone"]
+)
+def test_axe_finds_nothing_on_any_page(visit: Visit, site: Any, scheme: str, locale: str, width: int) -> None:
+    """Dark and light, English and Chinese, wide and narrow; the two rows cover each of them once."""
+    axe = pytest.importorskip("axe_playwright_python", reason="axe-core comes with axe-playwright-python")
+    source = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    fill(site)
+    site.say("Here is **how**.\n\n```python\nx = 1\n```\n\n\\(x^2\\)\n\n| a |\n|---|\n| 1 |", "Second.")
+    page = visit("/", role="operator", width=width, color_scheme=scheme, locale=locale)
+    page.locator("#text").fill("How?")
+    page.keyboard.press("Enter")
+    expect(page.locator(".message.assistant[data-status='complete']")).to_be_visible()
+    page.locator("[data-action='regenerate']").click()
+    expect(page.locator(".pick")).to_be_visible()
+    problems = []
+    for path in [page.url.removeprefix(site.url), *PAGES]:
+        if not page.url.endswith(path):
+            page.goto(path)
+            page.wait_for_load_state("networkidle")
+        page.evaluate(source)
+        found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+        problems += [(path, each["id"], each["nodes"][0]["html"][:120]) for each in found]
+    assert problems == []

@@ -32,3 +32,5 @@ onActions({
   "open-sidebar": () => showSidebar(true),
   "close-sidebar": () => showSidebar(false),
 });
+
+document.querySelector(".tabs [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
