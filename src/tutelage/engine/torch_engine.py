@@ -21,6 +21,8 @@ from tutelage.rendering import Renderer
 log = logging.getLogger(__name__)
 
 SLOTS = 32
+PORTION = 256  # tokens of prompts that a step reads while answers are under way
+KEPT_BYTES = 1 << 28  # of finished answers: about 11,000 tokens of the built-in model
 _random = SystemRandom()
 
 
@@ -40,7 +42,8 @@ class TorchEngine:
         self._renderer = loaded.renderer
         self._model = loaded.model
         self._scoring = threading.Lock()
-        self._batch = Batch(loaded.model, loaded.renderer.stop_ids, slots=slots)
+        stop_ids = loaded.renderer.stop_ids
+        self._batch = Batch(loaded.model, stop_ids, slots=slots, portion=PORTION, kept_bytes=KEPT_BYTES)
         self._readers: dict[int, _Reader] = {}
         self._added: list[tuple[Request, _Reader]] = []
         self._left: list[_Reader] = []
@@ -106,17 +109,7 @@ class TorchEngine:
     def _request(self, prompt_ids: Sequence[int], sampling: Sampling) -> Request:
         room = self.context_length - len(prompt_ids)
         wanted = room if sampling.max_tokens is None else sampling.max_tokens
-        if not prompt_ids:
-            raise InvalidRequest("the prompt is empty", hint="send at least one token")
-        if room < 1:
-            raise ContextTooLong(
-                f"the prompt has {len(prompt_ids)} tokens, and the model's context holds {self.context_length}",
-                hint="shorten the message, or start a new dialogue",
-                code="context_length_exceeded",
-            )
-        if wanted < 1:
-            raise InvalidRequest(f"max_tokens is at least 1, not {wanted}", param="max_tokens")
-        return Request(
+        request = Request(
             prompt_ids=prompt_ids,
             max_tokens=min(room, wanted),
             temperature=sampling.temperature,
@@ -128,6 +121,10 @@ class TorchEngine:
             frequency_penalty=sampling.frequency_penalty,
             top_logprobs=sampling.top_logprobs,
         )
+        self._batch.check(request)
+        if wanted < 1:
+            raise InvalidRequest(f"max_tokens is at least 1, not {wanted}", param="max_tokens")
+        return request
 
     def _submit(self, request: Request, reader: _Reader) -> None:
         with self._wake:

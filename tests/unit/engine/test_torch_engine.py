@@ -199,6 +199,62 @@ def test_a_request_for_nothing_is_refused_and_harms_nobody(
     with_engine(tiny, use)
 
 
+def test_a_follow_up_reads_only_what_is_new(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_tokens: list[int] = []
+    model_read = tiny.model.read
+
+    def counted(pieces: Any, cache: Any) -> torch.Tensor:
+        read_tokens.append(sum(len(piece.token_ids) for piece in pieces))
+        return model_read(pieces, cache)
+
+    monkeypatch.setattr(tiny.model, "read", counted)
+
+    async def use(engine: TorchEngine) -> None:
+        prompt = PROMPT * 20
+        said = ids(await read(engine, prompt, temperature=0.0))
+        follow_up = (*prompt, *said, 9, 9, 9)
+        answer = ids(await read(engine, follow_up, temperature=0.0))
+        assert read_tokens == [80, 4]
+        monkeypatch.undo()
+        request = Request(prompt_ids=follow_up, max_tokens=8, seed=0, temperature=0.0)
+        assert answer == complete(tiny.model, frozenset(), [request])[0].token_ids
+
+    with_engine(tiny, use)
+
+
+def test_a_long_prompt_does_not_hold_up_an_answer(tiny: LoadedModel) -> None:
+    async def use(engine: TorchEngine) -> None:
+        stream = engine.generate(PROMPT, sampling(max_tokens=900))
+        await anext(stream)
+        long = asyncio.create_task(read(engine, tuple(range(3, 203)) * 4, max_tokens=1))
+        before = 0
+        while not long.done():
+            await anext(stream)
+            before += 1
+        assert before >= 4  # 800 tokens are read in four portions
+        await stream.aclose()  # type: ignore[attr-defined]
+        assert len(ids(await long)) == 1
+
+    with_engine(tiny, use)
+
+
+def test_what_a_request_asks_of_its_draws_reaches_the_model(tiny: LoadedModel) -> None:
+    async def use(engine: TorchEngine) -> None:
+        forced = await read(engine, logit_bias={77: 1000.0}, top_logprobs=2)
+        assert set(ids(forced)) == {77}
+        assert [len(chunk.top_logprobs[0]) for chunk in forced if chunk.token_ids] == [2] * 8
+        ended = await read(engine, logit_bias={77: 1000.0}, stop_ids=frozenset({77}))
+        assert ended == [TokenChunk((), (), "stop")]
+        penalised = await read(engine, temperature=0.0, logit_bias={77: 1000.0}, frequency_penalty=500.0)
+        assert ids(penalised)[:2] == (77, 77)  # twice, and the penalty outweighs the bias
+        assert ids(penalised)[2] != 77
+        with pytest.raises(InvalidRequest) as caught:
+            await read(engine, logit_bias={264: 1.0})
+        assert caught.value.param == "logit_bias"
+
+    with_engine(tiny, use)
+
+
 def test_leaving_early_frees_the_slot(tiny: LoadedModel, gate: Gate) -> None:
     async def use(engine: TorchEngine) -> None:
         stream = engine.generate(PROMPT, sampling(max_tokens=900))
