@@ -71,7 +71,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     """All that a run made."""
     return {
         f"{file.relative_to(folder)}/{name}": tensor
-        for file in sorted((folder / "adapter").rglob("*.safetensors"))
+        for file in sorted(folder.rglob("*.safetensors"))
         for name, tensor in load_file(file).items()
     }
 
@@ -113,6 +113,27 @@ def test_two_processes_fine_tune_what_one_does(
     assert seen == [("sft", step + 1, total) for step in range(total)]
     before, after = (json.loads((f / "manifest.json").read_text())["evaluation"] for f in (alone, tmp_path))
     assert before == pytest.approx(after, abs=1e-5)
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["adapter", "full"])
+def test_split_layers_train_as_whole_ones(
+    home: Path, snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    """Two processes that hold a half of every layer each; one that holds all goes on where they were killed."""
+    recipe = RECIPES["sft"] | {"full": full, "shard": True, "learning_rate": 1e-3}
+    monkeypatch.setitem(RECIPES, "sft", recipe)
+    train(job("sft", home, snapshot, tmp_path / "one"), no_progress)
+    work = job("sft", home, snapshot, tmp_path / "two")
+
+    def kill_one(stage: str, done: int, total: int, news: dict[str, float]) -> None:
+        if done == 3:
+            os.kill(ranks(work.run)[1], signal.SIGKILL)
+
+    with pytest.raises(TrainingError, match="one of the 2 processes ended"):
+        train_in_processes(work, kill_one, processes=2)
+    assert list(work.run.glob("checkpoint-*"))
+    train_in_processes(work, no_progress, processes=2)
+    assert_equal(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.fixture(scope="module")

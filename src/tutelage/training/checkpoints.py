@@ -28,7 +28,7 @@ from torch import Tensor
 
 from tutelage.errors import ModelError, TrainingError
 from tutelage.registry.folders import sync
-from tutelage.training.distributed import world
+from tutelage.training.distributed import parted, whole, world
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for index, parameter in enumerate(_parameters(optimizer)):
         for key, value in optimizer.state[parameter].items():
-            tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
+            tensors[f"optimizer.{index}.{key}"] = whole(torch.as_tensor(value))
     return tensors
 
 
@@ -171,7 +171,7 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor
             )
         # Adam counts its steps on the CPU, wherever the weights are.
         device = parameters[int(index)].device if value.ndim else value.device
-        states[int(index)][key] = value.to(device, copy=True)
+        states[int(index)][key] = parted(value.to(device, copy=True), parameters[int(index)])
     for parameter, state in zip(parameters, states, strict=True):
         if state:
             optimizer.state[parameter] = state

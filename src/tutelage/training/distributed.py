@@ -18,6 +18,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tutelage.errors import TrainingError
 
@@ -96,7 +97,8 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Add up each parameter's gradient over all processes; a process that had no examples adds nothing."""
     if world().size == 1:
         return
-    trained = list(parameters)
+    # What is held in parts has been added up in the backward pass.
+    trained = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
     for parameter in trained:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
@@ -126,6 +128,44 @@ def sum_scalars(*values: float) -> tuple[float, ...]:
     total = torch.tensor(values, dtype=torch.float64)
     sum_tensors([total])
     return tuple(total.tolist())
+
+
+def most(count: int) -> int:
+    """The largest count of all processes."""
+    if world().size == 1:
+        return count
+    largest = torch.tensor(count, device=_device())
+    with _contact():
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return int(largest)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor with all its parts, where the processes hold a part each."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def parted(tensor: Tensor, like: Tensor) -> Tensor:
+    """This process's part of a whole tensor, where `like` is held in parts; the tensor itself otherwise."""
+    if not isinstance(like, DTensor) or not tensor.ndim:
+        return tensor
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+
+
+def total_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """The norm of all gradients together, some of which may be held in parts."""
+    parts = [gradient for gradient in gradients if isinstance(gradient, DTensor)]
+    rest = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
+    norms = [whole(torch.nn.utils.get_total_norm(each)) for each in (parts, rest) if each]
+    return torch.stack(norms).norm() if norms else torch.zeros(())
+
+
+def by_layout(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Parameters that every process holds whole, then those held in parts: no operation takes both at once."""
+    given = list(parameters)
+    rest = [each for each in given if not isinstance(each, DTensor)]
+    parts = [each for each in given if isinstance(each, DTensor)]
+    return [group for group in (rest, parts) if group]
 
 
 def collect(mine: Sequence[tuple[int, Item]], count: int) -> list[Item]:

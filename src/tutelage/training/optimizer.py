@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tutelage.errors import TrainingError
-from tutelage.training.distributed import sum_gradients
+from tutelage.training.distributed import by_layout, sum_gradients, total_norm
 
 
 def adamw(groups: Sequence[tuple[Iterable[nn.Parameter], float]]) -> torch.optim.AdamW:
@@ -17,7 +17,9 @@ def adamw(groups: Sequence[tuple[Iterable[nn.Parameter], float]]) -> torch.optim
 
     groups: parameters with their peak learning rate.
     """
-    settings = [{"params": list(parameters), "lr": rate, "peak": rate} for parameters, rate in groups]
+    settings = [
+        {"params": group, "lr": rate, "peak": rate} for given, rate in groups for group in by_layout(given)
+    ]
     return torch.optim.AdamW(settings, betas=(0.9, 0.95), eps=1e-5, weight_decay=0.0, foreach=True)
 
 
@@ -42,7 +44,9 @@ def update(optimizer: torch.optim.Optimizer, loss: float, *, max_norm: float, wh
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     sum_gradients(parameters)
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_norm))
+    norm = float(total_norm([each.grad for each in parameters if each.grad is not None]))
+    for group in by_layout(parameters):
+        torch.nn.utils.clip_grads_with_norm_(group, max_norm, torch.tensor(norm))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise TrainingError(
             f"the loss is {loss} and the gradient's norm {norm}",

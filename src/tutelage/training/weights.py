@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,6 +13,8 @@ from tutelage.models.interface import CausalModel
 from tutelage.models.loading import LoadedModel
 from tutelage.models.saving import save_weights
 from tutelage.registry.version import ADAPTER, WEIGHTS
+from tutelage.training.distributed import parted, whole, world
+from tutelage.training.sharding import shard, together
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +25,18 @@ class Weights:
     adapter: str | None
     parameters: list[nn.Parameter]
 
+    def sharded(self) -> Weights:
+        """The same weights, with the model's layers split over the processes."""
+        shard(self.model)
+        if self.adapter is not None:
+            return self
+        return replace(self, parameters=[each for each in self.model.parameters() if each.requires_grad])
+
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps, exactly as it is in memory."""
         if self.adapter is not None:
             return self.model.adapter_tensors(self.adapter)
-        return {str(index): each.detach().cpu() for index, each in enumerate(self.parameters)}
+        return {str(index): whole(each.detach()).cpu() for index, each in enumerate(self.parameters)}
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor]) -> None:
@@ -36,13 +45,18 @@ class Weights:
             self.model.set_adapter_tensors(self.adapter, tensors)
             return
         for index, parameter in enumerate(self.parameters):
-            parameter.copy_(tensors[str(index)])
+            parameter.copy_(parted(tensors[str(index)], parameter))
 
     def save(self, run: Path, loaded: LoadedModel, source: Path) -> None:
         """Write `adapter/` or `weights/` into a run's folder, the latter in the dtype that products ran in.
 
+        Every process calls it, and the first one writes.
         source: the folder that the model was loaded from.
         """
+        if self.adapter is None:
+            together(self.model)
+        if not world().is_first:
+            return
         if self.adapter is not None:
             save_adapter(self.model, self.adapter, run / ADAPTER, base=loaded.name)
         else:
