@@ -25,8 +25,9 @@ def score(model: CausalModel, token_ids: Sequence[int], *, top: int) -> list[Sco
     ids = torch.tensor(token_ids, device=model.device)
     states = model.hidden(ids, sequences([len(ids)]).to(model.device))[:-1]
     found: list[Score] = []
-    for part, targets in zip(states.split(CHUNK), ids[1:].split(CHUNK), strict=True):
-        found += _scores(model.logits(part).float().log_softmax(dim=-1), targets, top)
+    for start in range(0, len(states), CHUNK):
+        logprobs = model.logits(states[start : start + CHUNK]).float().log_softmax(dim=-1)
+        found += _scores(logprobs, ids[1:][start : start + CHUNK], top)
     return found
 
 

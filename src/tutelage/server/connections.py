@@ -26,7 +26,8 @@ class PatientProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
-            self._head = _stop(self._head)
+            _stop(self._head)
+            self._head = None
         elif self._head is None:
             self._head = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
 
@@ -36,10 +37,11 @@ class PatientProtocol(H11Protocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stalled = _stop(self._stalled)
+        _stop(self._stalled)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head, self._stalled = _stop(self._head), _stop(self._stalled)
+        _stop(self._head)
+        _stop(self._stalled)
         super().connection_lost(exc)
 
 
