@@ -34,10 +34,10 @@ class Program:
         )
         self._heard("ready")
 
-    def step(self) -> dict[str, Any]:
-        """What the program says of its next step: seconds, loss, peak memory in MB."""
+    def step(self, wish: str = "") -> dict[str, Any]:
+        """What the program says of its next step: seconds, loss, peak memory in MB. wish: what step it should be."""
         assert self.process.stdin is not None
-        self.process.stdin.write("\n")
+        self.process.stdin.write(wish + "\n")
         self.process.stdin.flush()
         return self._heard("seconds")
 
