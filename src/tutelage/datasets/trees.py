@@ -34,16 +34,12 @@ class _Node:
     def reply(self, text: str) -> _Node | None:
         return next((reply for reply in self.replies if reply.text == text), None)
 
-    def best(self) -> _Node | None:
-        """The answer that a reader takes for the best: the first of the lowest rank, or the only one."""
-        ranked = [reply for reply in self.replies if reply.rank is not None]
-        if ranked:
-            return min(ranked, key=lambda reply: reply.rank or 0)
-        return self.replies[0] if len(self.replies) == 1 else None
-
 
 class Forest:
-    """Trees by the text of their root, and why something stands in none of them."""
+    """Trees by the text of their root, and why something stands in none of them.
+
+    Demonstrations are added first: the best of ranked answers would hide one that goes another way.
+    """
 
     def __init__(self) -> None:
         self.left_out: Counter[str] = Counter()
@@ -134,16 +130,13 @@ def _find(tree: _Node, messages: Sequence[Message]) -> _Node | None:
 
 def _walk(tree: _Node, messages: Sequence[Message]) -> _Node | None:
     """The node at the end of a path, which is added where it is missing; None, and nothing changes, where the
-    path would hide what the tree says or be hidden by it: an answer beside another, beyond the end of a demonstration,
-    or below an answer that is not the best.
+    path would hide what the tree says: an answer beside another one, or anything beyond the end of a demonstration.
     """
     node, missing = tree, 1
     for missing, message in enumerate(messages[1:], start=1):  # noqa: B007
         found = node.reply(message.content)
         if found is None:
             break
-        if message.role == "assistant" and found is not node.best():
-            return None
         node = found
     else:
         return node

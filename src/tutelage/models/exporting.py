@@ -16,6 +16,7 @@ from tutelage.models.locate import locate
 from tutelage.registry import ModelVersion, Registry
 from tutelage.registry.card import CardFacts, ExportForm, card
 from tutelage.registry.folders import whole_folder
+from tutelage.registry.version import NAME
 from tutelage.store import export as snapshots
 
 README = "README.md"
@@ -88,6 +89,12 @@ def _kind(request: ExportRequest) -> str:
     if form == "peft" and version.adapter is None:
         raise InvalidRequest(
             f"{version.name} has no adapter", param="format", hint="use --format safetensors"
+        )
+    if form == "peft" and NAME.fullmatch(version.model):
+        raise InvalidRequest(
+            f"the adapter of {version.name} stands on {version.model}, whose weights are nowhere but here",
+            param="format",
+            hint="use --format safetensors, which folds it in",
         )
     if form != "peft" and version.kind == "reward":
         raise InvalidRequest(

@@ -103,6 +103,20 @@ def test_a_version_that_holds_all_weights_is_exported_from_them(
         export_version(ExportRequest(whole, "peft"), tmp_path / "no", home)
 
 
+def test_an_adapter_on_a_version_goes_out_merged_alone(
+    version: ModelVersion, home: Path, tmp_path: Path
+) -> None:
+    save_weights(load_version(version, home).model, tmp_path / "weights", locate("tiny", home))
+    base = Registry(home).publish(kind="chat", model="tiny", weights=tmp_path / "weights")
+    above = publish(home, tmp_path / "adapter", model=base.name)
+    with pytest.raises(InvalidRequest, match=f"stands on {base.name}") as raised:
+        export_version(ExportRequest(above, "peft"), tmp_path / "no", home)
+    assert "safetensors" in raised.value.hint
+    export_version(ExportRequest(above, "safetensors", "f32"), tmp_path / "out", home)
+    merged = load_model(str(tmp_path / "out"), home, dtype="float32").model
+    assert_close(logits(merged), logits(load_version(above, home, dtype="float32").model))
+
+
 @pytest.mark.parametrize(
     ("form", "kind", "message"),
     [("safetensors", "q8_0", "no type"), ("peft", "f16", "no type"), ("gguf", "q2_k", "no type")],
