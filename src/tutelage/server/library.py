@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -134,7 +135,7 @@ async def import_conversations(request: Request, me: Me, body: Conversations) ->
     found = [read_conversation(record) for record in body.conversations]
     counts = {"imported": 0, "known": 0, "empty": found.count(None)}
     for conversation in filter(None, found):
-        new = await write(services(request).store, lambda tx, each=conversation: _store(tx, me, each))  # type: ignore[misc]
+        new = await write(services(request).store, partial(_store, me=me, conversation=conversation))
         counts["imported" if new else "known"] += 1
     return counts
 
@@ -181,7 +182,7 @@ def download(name: str) -> dict[str, str]:
     return {"content-disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}"}
 
 
-def _store(tx: Session, me: User, conversation: Conversation) -> bool:
+def _store(tx: Session, *, me: User, conversation: Conversation) -> bool:
     turns: list[Turn] = [(node.parent, node.role, node.content, node.model) for node in conversation.nodes]
     made = transfer.import_tree(
         tx,

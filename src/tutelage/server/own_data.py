@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from anyio.to_thread import run_sync
@@ -84,9 +85,7 @@ async def export_account(request: Request, me: User = Depends(current_user)) -> 
         comma = ""
         for dialogue_id in ids:
             try:
-                whole = await read(
-                    store, lambda tx, name=dialogue_id: transfer.whole_dialogue(tx, name, owner_id=me.id)
-                )
+                whole = await read(store, partial(_whole, dialogue_id=dialogue_id, owner_id=me.id))
             except NotFound:
                 continue  # deleted while this was being written
             yield f"{comma}\n{json.dumps(whole, ensure_ascii=False)}"
@@ -157,6 +156,10 @@ async def accept_invite(request: Request, body: Invited) -> dict[str, Any]:
 def session_view(row: UserSession, here: str | None) -> dict[str, Any]:
     """A session as JSON for its owner."""
     return {"id": row.id, "agent": row.agent, "created": row.created.isoformat(), "here": row.id == here}
+
+
+def _whole(tx: Session, *, dialogue_id: str, owner_id: str) -> dict[str, Any]:
+    return transfer.whole_dialogue(tx, dialogue_id, owner_id=owner_id)
 
 
 def _judged_and_written(tx: Session, me: User) -> dict[str, Any]:

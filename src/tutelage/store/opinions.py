@@ -72,7 +72,7 @@ def list_opinions(
     opinions: list[Opinion] = []
     for row in tx.execute(query.execution_options(yield_per=500)):
         if reason is None or reason in row[0].reasons:
-            opinions.append(Opinion(row[0], _ground(*row[1:])))
+            opinions.append(Opinion(row[0], _ground(row[1], row[2], row[3])))
         if len(opinions) == limit:
             break
     return opinions
@@ -86,7 +86,7 @@ def read_opinion(tx: Session, rating_id: str, *, reader_id: str) -> Opinion:
     row = tx.execute(select(Rating, *_grounds()).where(Rating.id == rating_id)).one_or_none()
     if row is None:
         raise NotFound("There is no such rating.")
-    opinion = Opinion(row[0], _ground(*row[1:]))
+    opinion = Opinion(row[0], _ground(row[1], row[2], row[3]))
     if opinion.ground is None:
         raise Denied("Whoever wrote this has not let anybody read it.")
     audit.record(tx, reader_id, READ, rating_id, detail={"ground": opinion.ground})

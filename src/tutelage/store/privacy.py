@@ -40,8 +40,8 @@ def bury_row(tx: Session, row_id: str) -> None:
 
 def withdrawn(tx: Session) -> set[str]:
     """Ids of all rows that a model may not be trained on, or not any more."""
-    unwilling = select(Rating.id).where(Rating.consent.is_(False))
-    unwilling = unwilling.union_all(select(Pick.id).where(Pick.consent.is_(False)))
+    ratings = select(Rating.id).where(Rating.consent.is_(False))
+    unwilling = union_all(ratings, select(Pick.id).where(Pick.consent.is_(False)))
     return {*tx.scalars(select(Tombstone.id)), *tx.scalars(_ids(~ALLOWED)), *tx.scalars(unwilling)}
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, column, select, table, text
+from sqlalchemy import ColumnElement, Integer, and_, column, select, table, text
 from sqlalchemy.orm import Session
 
 from tutelage.store.dialogues import listed
@@ -73,8 +73,8 @@ def _fits(words: Sequence[str]) -> ColumnElement[bool]:
     ]
     if long:
         phrases = " ".join('"{}"'.format(word.replace('"', '""')) for word in long)
-        index = select(column("rowid")).select_from(table("search_texts"))
-        index = index.where(text("search_texts MATCH :phrases").bindparams(phrases=phrases))
+        fits = text("search_texts MATCH :phrases").bindparams(phrases=phrases)
+        index = select(column("rowid", Integer)).select_from(table("search_texts")).where(fits)
         conditions.append(SearchRow.id.in_(index))
     return and_(*conditions)
 

@@ -32,7 +32,7 @@ def current_model(parts: Services) -> CurrentModel:
     return CurrentModel(version, "stable" in parts.engines.state().serving)
 
 
-def welcome(t: Translate, version: ModelVersion | None) -> dict[str, list[str]]:
+def welcome(t: Translate, version: ModelVersion | None) -> dict[str, Any]:
     """The three lists of the empty state."""
     return {
         "examples": examples(t),
