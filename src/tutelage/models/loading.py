@@ -37,10 +37,11 @@ class LoadedModel:
             )
 
 
-def load_model(name: str, home: Path, *, dtype: str = "auto") -> LoadedModel:
+def load_model(name: str, home: Path, *, dtype: str = "auto", on_host: bool = False) -> LoadedModel:
     """Load the model called `name` (see `locate`). dtype: `auto`, `bfloat16` or `float32`.
 
-    The Llama family runs on this package's own code, other families on transformers'.
+    The Llama family runs on this package's own code, other families on transformers'. `on_host` leaves the weights
+    in the host's memory, whatever will compute with them.
     Raises ModelError when the model cannot be found or read, or does not work like other causal models.
     """
     folder = locate(name, home)
@@ -52,6 +53,8 @@ def load_model(name: str, home: Path, *, dtype: str = "auto") -> LoadedModel:
         )  # its layers are too small to share: the threads would only wait for each other
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     wanted = _dtype(name, device) if dtype == "auto" else DTYPES[dtype]
+    if on_host:
+        device = torch.device("cpu")
     if shape is None:
         return LoadedModel(name, load_foreign(folder, wanted, device), renderer)
     model = Transformer(shape, read_tensors(folder, wanted, device))

@@ -132,7 +132,7 @@ def train_sft(
     """
     if run.finished:
         return run.manifest()
-    loaded = load_model(config.model, home)
+    loaded = load_model(config.model, home, on_host=config.shard)
     model = loaded.model
     loaded.check_room(config.max_tokens, "max_tokens")
     data = prepare_sft(config, dialogues, loaded.renderer)

@@ -26,12 +26,16 @@ Item = TypeVar("Item")
 
 
 def shard(model: CausalModel) -> None:
-    """Split every layer of a model over the processes; of one process, leave it as it is.
+    """Split every layer of a model over the processes, one after the other; of one process, leave it as it is.
 
+    The model may be in the host's memory: each layer goes to the device that computes when it is split, the rest
+    in the end. So no device ever holds the whole model.
     Parameters that were collected before are stale afterwards. Raises ConfigError for a model whose layers are not
     this package's own.
     """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if world().size == 1:
+        model.to(device)
         return
     if not isinstance(model, Transformer):
         raise ConfigError(
@@ -49,6 +53,7 @@ def shard(model: CausalModel) -> None:
         # Gradients are sums: losses are divided by the count of the whole step.
         block.set_gradient_divide_factor(1.0)
         block.set_force_sum_reduction_for_comms(True)
+    model.to(device)
 
 
 def _make_parameters(block: nn.Module) -> None:
