@@ -65,21 +65,23 @@ class _RMSNorm(torch.autograd.Function):
         x, weight, scale = ctx.saved_tensors
         size = x.shape[-1]
         # Layer normalisation with a mean of 0 is this norm, but for one term of its gradient: torch's kernel takes
-        # the mean of g * weight out, and it is put back.
+        # the mean of g * weight out, and it is put back. On a CPU that kernel takes narrow tensors with an fp32 weight,
+        # elsewhere it takes all of one dtype.
+        narrow = torch.float32 if x.device.type == "cpu" else x.dtype
         dx, dw, _ = torch.ops.aten.native_layer_norm_backward(
             g.contiguous(),
             x,
             [size],
             torch.zeros_like(scale),
             scale,
-            weight.float(),
+            weight.to(narrow),
             None,
             [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False],
         )
         if dx is not None:
             mean = (g @ weight.to(g.dtype)).float().unsqueeze(-1) / size
             dx.add_(mean.mul_(scale).to(dx.dtype))
-        return dx, dw, None
+        return dx, None if dw is None else dw.to(weight.dtype), None
 
 
 class _Gated(torch.autograd.Function):
