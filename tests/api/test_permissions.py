@@ -275,3 +275,15 @@ def test_a_session_that_was_made_up_or_closed_is_none(strict_site: Any, client: 
     for made_up in ("x", "é", "a" * 5000, ""):
         headers = {"cookie": f"tutelage={made_up}".encode()}
         assert client.get("/api/model", headers=headers).status_code == 401
+
+
+def test_nothing_changes_because_another_site_asks_for_it(
+    client: TestClient, strict_site: Any, ids: Any, cast: Any
+) -> None:
+    """Whatever the route and however high the role: a browser that is on another site is refused."""
+    unsafe = [route for route in MATRIX if not route.startswith("GET ") and " /v1/" not in route]
+    assert len(unsafe) > 30
+    for route in unsafe:
+        for foreign in ({"sec-fetch-site": "cross-site"}, {"origin": "http://evil.example"}):
+            assert call(client, route, ids, {**cast["operator"], **foreign}) == 403, route
+    assert call(client, "PATCH /api/dialogues/{dialogue_id}", ids, cast["owner"]) == 200

@@ -37,6 +37,13 @@ CORPUS = [
     "<form action=https://example.invalid><button formaction=javascript:alert(1)>go</button></form>",
     "<base href=https://example.invalid><meta http-equiv=refresh content='0;url=https://example.invalid'>",
     "</template><script>alert(1)</script>",
+    "\\(\\text{<script>alert(1)</script>}\\)",
+    "$\\href{javascript:alert(1)}{x}$",
+    "$$\n\\text{</math><img src=x onerror=alert(1)>}\n$$",
+    "\\[\\style{background:url(https://example.invalid)}{x}\\]",
+    "<math href=javascript:alert(1)><mtext><annotation-xml encoding='text/html'><img src=x onerror=alert(1)>",
+    "<svg><foreignObject><iframe srcdoc='<script>parent.alert(1)</script>'></foreignObject></svg>",
+    "<details open ontoggle=alert(1)><marquee onstart=alert(1)>",
     "&lt;script&gt;alert(1)&lt;/script&gt; \u2028 \u0000 {{ 7 * 7 }} ${alert(1)}",
 ]
 TELLTALES = (
@@ -89,3 +96,30 @@ def test_sign_in_goes_back_only_to_this_server(visit: Visit) -> None:
     for path in ("//example.invalid", "/\\example.invalid", "https://example.invalid", "javascript:alert(1)"):
         page = visit(f"/sign-in?next={path}")
         assert page.locator("form").get_attribute("data-then") == "/"
+
+
+def test_nothing_in_a_shared_chat_in_search_or_in_instructions_runs(visit: Visit, site: Any) -> None:
+    texts = "\n\n".join(text for text in CORPUS if "\x00" not in text)
+    site.say(texts)
+    page = visit("/account", role="user")
+    page.get_by_label("What should the model know").fill(texts[:2000])
+    page.locator("form", has=page.get_by_label("What should the model know")).get_by_role("button").click()
+    expect(page.get_by_text("Saved.")).to_be_visible()
+    page.goto("/")
+    page.get_by_role("textbox", name="Your message").fill("findme " + texts)
+    page.keyboard.press("Enter")
+    expect(page.locator(".message.assistant[data-status='complete']")).to_be_visible()
+    page.reload()
+    page.get_by_text("This chat follows your instructions").click()
+    page.get_by_role("searchbox").fill("findme")
+    expect(page.locator("#dialogues .found")).to_have_count(1)
+    page.get_by_role("button", name="Share this chat").click()
+    page.get_by_role("button", name="Make a link").click()
+    expect(page.get_by_label("Link")).to_be_visible()
+    link = page.get_by_label("Link").input_value().removeprefix(site.url)
+    for each in (page, visit(link)):
+        assert each.locator(f":is({TELLTALES}):not(dialog form, .frame form)").count() == 0
+        assert each.locator("main img, main svg:not(.icon), aside img").count() == 0
+        assert each.evaluate(
+            "[...document.querySelectorAll('*')].every(e => ![...e.attributes].some(a => a.name.startsWith('on')))"
+        )

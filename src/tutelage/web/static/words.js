@@ -8,7 +8,7 @@ onActions({
   "read-words": (button) => attempt(async () => {
     const card = button.closest("[data-rating]");
     const words = await fragment(`/operate/feedback/${card.dataset.rating}/words`, {});
-    const shown = words.firstElementChild;
+    const shown = /** @type {HTMLElement | null} */ (words.firstElementChild);
     button.remove();
     card.append(words);
     shown?.focus();
