@@ -64,8 +64,7 @@ class Person:
         response = self.client.request(method, path, json=body, headers={"accept": "application/json"})
         if response.is_error:
             raise SystemExit(f"{method} {path}: {response.status_code} {response.text[:500]}")
-        kind = response.headers.get("content-type", "")
-        return response.json() if kind.startswith("application/json") else None
+        return response.json() if response.content else None
 
     def lines(self, path: str) -> list[dict[str, Any]]:
         """The JSON values of an answer that comes in lines."""
@@ -103,7 +102,10 @@ class Site:
         }
         headers = {"authorization": f"Bearer {self.key}"}
         response = httpx.post(f"{self.url}/v1/chat/completions", json=body, headers=headers, timeout=PATIENCE)
-        response.raise_for_status()
+        if response.is_error:
+            raise SystemExit(
+                f"{version} was asked {question!r}: {response.status_code} {response.text[:500]}"
+            )
         return str(response.json()["choices"][0]["message"]["content"])
 
     def _visitor(self) -> Person:

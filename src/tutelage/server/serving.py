@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from contextlib import aclosing
 from random import SystemRandom
 
 from anyio import fail_after
@@ -56,9 +55,8 @@ async def try_version(engines: Engines, name: str) -> None:
         logprobs: list[float] = []
         try:
             with fail_after(TRIAL_SECONDS):
-                async with aclosing(lease.engine.generate(prompt.token_ids, sampling)) as chunks:
-                    async for chunk in chunks:
-                        logprobs += chunk.logprobs
+                async for chunk in lease.engine.generate(prompt.token_ids, sampling):
+                    logprobs += chunk.logprobs
         except TimeoutError as error:
             raise _broken(name, "it did not answer in time") from error
     if not logprobs:

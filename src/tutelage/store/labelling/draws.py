@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, or_, select
 from sqlalchemy.orm import Session, aliased
@@ -43,9 +44,7 @@ def draw_message(tx: Session, annotator_id: str, rng: random.Random, *, own_writ
     return None
 
 
-def dialogues_from(
-    annotator_id: str, condition: ColumnElement[bool], *, own_writing: bool
-) -> Select[tuple[str]]:
+def dialogues_from(annotator_id: str, condition: ColumnElement[bool], *, own_writing: bool) -> Select[Any]:
     """Ids of dialogues with an answer to draw, by lot."""
     some = _fresh(annotator_id, own_writing).where(Message.dialogue_id == Dialogue.id).correlate(Dialogue)
     query = select(Dialogue.id).where(_OPEN, condition, some.exists())
@@ -61,7 +60,7 @@ def _dialogues(tx: Session, annotator_id: str, start: int, *, own_writing: bool)
             yield from rows.scalars()
 
 
-def _fresh(annotator_id: str, own_writing: bool) -> Select[tuple[str]]:
+def _fresh(annotator_id: str, own_writing: bool) -> Select[Any]:
     """Ids of answers that no task stands on.
 
     The status is compared as an expression: by its index, SQLite would walk all complete messages.

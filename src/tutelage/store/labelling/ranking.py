@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -128,7 +128,7 @@ def fix_candidate(
             "provenance": kept | {"model_version": candidate.model_version},
         }
     )
-    status = "accepted" if accepted else "submitted"
+    status: Literal["accepted", "submitted"] = "accepted" if accepted else "submitted"
     return save_demonstration(
         tx, author_id=annotator_id, messages=turns, status=status, message_id=task.message_id
     )

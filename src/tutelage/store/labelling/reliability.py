@@ -83,7 +83,7 @@ class Agreement:
 def agreement(tx: Session, *, seed: int = 0) -> Agreement:
     """Over all rankings that annotators handed in; adjudications are not among them."""
     gold = {
-        task_id: signs(groups)
+        task_id: signs(groups or ())
         for task_id, groups in tx.execute(
             select(LabellingTask.id, LabellingTask.gold).where(LabellingTask.gold.is_not(None))
         )

@@ -11,6 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
@@ -168,16 +169,16 @@ def _held_task(tx: Session, annotator_id: str) -> LabellingTask | None:
     return tx.scalar(query.order_by(Lease.id).limit(1))
 
 
-def _gold_task(tx: Session, mine: Select[tuple[LabellingTask]], rng: random.Random) -> LabellingTask | None:
-    tasks = tx.scalars(mine.where(LabellingTask.gold.is_not(None)).order_by(LabellingTask.id)).all()
+def _gold_task(tx: Session, mine: Select[Any], rng: random.Random) -> LabellingTask | None:
+    gold = mine.where(LabellingTask.gold.is_not(None)).order_by(LabellingTask.id)
+    tasks: Sequence[LabellingTask] = tx.scalars(gold).all()
     return rng.choice(tasks) if tasks else None
 
 
-def _task_with_room(
-    tx: Session, mine: Select[tuple[LabellingTask]], annotator_id: str
-) -> LabellingTask | None:
+def _task_with_room(tx: Session, mine: Select[Any], annotator_id: str) -> LabellingTask | None:
     open_ = mine.where(LabellingTask.remaining > 0, LabellingTask.gold.is_(None), _has_room(annotator_id))
-    return tx.scalar(open_.order_by(LabellingTask.id).limit(1))
+    task: LabellingTask | None = tx.scalar(open_.order_by(LabellingTask.id).limit(1))
+    return task
 
 
 def _has_room(annotator_id: str) -> ColumnElement[bool]:
