@@ -53,6 +53,13 @@ LimitOption = Annotated[
     ),
 ]
 
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        "--engine", metavar="URL", help="Have answers computed by this vLLM server, which serves the base."
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the command line."""
@@ -66,12 +73,13 @@ def serve(
     allow_guests: GuestsOption = None,
     public_name: NameOption = [],  # noqa: B006 - typer reads it, nobody changes it
     limit: LimitOption = [],  # noqa: B006
+    engine: EngineOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Serve the chat page, the trainers' pages and the API."""
     access, limits = _access(host, allow_guests, public_name), _limits(limit)
     with _listen(host, port) as listener:
-        _run(listener, access, limits, model, as_json=as_json)
+        _run(listener, access, limits, model, engine=engine, as_json=as_json)
 
 
 def _access(host: str, allow_guests: bool | None, public_names: list[str]) -> Access:
@@ -132,7 +140,9 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _run(listener: socket.socket, access: Access, limits: Limits, model: str, *, as_json: bool) -> None:
+def _run(
+    listener: socket.socket, access: Access, limits: Limits, model: str, *, engine: str, as_json: bool
+) -> None:
     import uvicorn
 
     from tutelage import config
@@ -152,7 +162,7 @@ def _run(listener: socket.socket, access: Access, limits: Limits, model: str, *,
     try:
         engines = EnginePool(
             registry,
-            lambda version: _load(version, home),
+            lambda version: _load(version, home, engine),
             load_scorer=lambda version: _load_scorer(version, home),
         )
         app = create_app(
@@ -180,7 +190,12 @@ def _run(listener: socket.socket, access: Access, limits: Limits, model: str, *,
         store.close()
 
 
-def _load(version: ModelVersion, home: Path) -> Engine:
+def _load(version: ModelVersion, home: Path, url: str) -> Engine:
+    """A version in this process, or on the server at `url`."""
+    if url:
+        from tutelage.engine import remote_engine
+
+        return remote_engine.load(version, home, url)
     from tutelage.engine.torch_engine import load
 
     return load(version, home)
