@@ -6,6 +6,7 @@ They are looked for in TUTELAGE_CLIENTS, a folder with a virtual environment of 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -16,6 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tutelage.engine.torch_engine import TorchEngine
+from tutelage.models import tiny
+from tutelage.models.loading import load_model
 
 ANSWER = "Hello there. How can I help?"
 PROGRAMS = Path(__file__).parent / "programs"
@@ -95,6 +100,28 @@ def test_node(world: dict[str, str]) -> None:
         "embeddings": [404, "unknown_url", "NotFoundError"],
         "deletion": [405, "method_not_supported", "APIError"],
     }
+
+
+def test_lm_eval(site: Any, world: dict[str, str], tmp_path: Path) -> None:
+    need("lm_eval, transformers")
+    loaded = load_model("tiny", site.home, dtype="float32")
+    engine = TorchEngine("v2", loaded)
+    site.registry.publish(kind="chat", model="tiny")
+    site.load = lambda version: engine
+    site.registry.promote("v2")
+    (tokenizer := tmp_path / "tokenizer").mkdir()
+    tiny.write_text_files(tokenizer)
+    world = {**world, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    found = told([PYTHON, str(PROGRAMS / "with_lm_eval.py"), str(tmp_path), str(tokenizer)], world)
+    assert 0 <= found["accuracy"] <= 1
+    assert len(found["samples"]) == 5
+    for sample in found["samples"]:
+        before = loaded.renderer.tokens(sample["question"])
+        whole = loaded.renderer.tokens(sample["question"] + sample["option"])
+        scores = asyncio.run(engine.score(whole))
+        assert float(sample["score"]) == pytest.approx(
+            sum(each for each, _ in scores[len(before) - 1 :]), abs=1e-3
+        )
 
 
 def test_llm_on_the_command_line(site: Any, world: dict[str, str], tmp_path: Path) -> None:
