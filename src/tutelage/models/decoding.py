@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.models.adapters import AdaptedLinear
+from tutelage.models.graphs import StepGraphs
 from tutelage.models.interface import Piece, Span
 from tutelage.models.kernels import attend
 from tutelage.models.layout import Layout, sequences
@@ -38,6 +39,9 @@ class KeyValueCache:
         self.keys = keys
         self.values = values
         self.weights = weights
+        self.graphs = (
+            StepGraphs() if keys.is_cuda else None
+        )  # None: the kernels of a step are launched one by one
 
     def copy(self, source: int, target: int, length: int) -> None:
         self.keys[:, target, ..., :length] = self.keys[:, source, ..., :length]
@@ -134,11 +138,11 @@ class Layer:
         shape = self.shape
         parts = [shape.heads, shape.key_heads, shape.key_heads]
         qkv = self.qkv(self._normalise(x, self.norm_in)).view(x.shape[0], sum(parts), shape.head_width)
-        q, k, v = qkv.split(parts, dim=1)
+        q, k, v = torch.split(qkv, parts, dim=1)
         rotated = qkv[:, : shape.heads + shape.key_heads]
         if self.norm_q is not None and self.norm_k is not None:
             rotated = torch.cat([self._normalise(q, self.norm_q), self._normalise(k, self.norm_k)], dim=1)
-            q, k = rotated.split(parts[:2], dim=1)
+            q, k = torch.split(rotated, parts[:2], dim=1)
         left, right = rotated.chunk(2, dim=-1)
         turned = torch.cat([right, left], dim=-1)
         rotated.mul_(cos).addcmul_(turned, sin)
@@ -221,7 +225,9 @@ def _attend_pieces(
 ) -> Tensor:
     """Attention of pieces over all that their slots hold: (tokens, heads * head_width)."""
     found = []
-    for part, piece, mask in zip(q.split([len(p.token_ids) for p in pieces]), pieces, masks, strict=True):
+    for part, piece, mask in zip(
+        torch.split(q, [len(p.token_ids) for p in pieces]), pieces, masks, strict=True
+    ):
         tokens, heads, width = part.shape
         seen = keys[piece.slot, ..., : mask.shape[-1]], values[piece.slot, :, : mask.shape[-1]]
         grouped = part.transpose(0, 1).reshape(len(seen[0]), -1, width)

@@ -6,21 +6,23 @@ two steps; a finished one hands its slot to the last running one, so the running
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
 from tutelage.errors import ContextTooLong, InvalidRequest
-from tutelage.models.interface import Cache, CausalModel, Piece, Span
+from tutelage.models.interface import Cache, CausalModel, Span
 from tutelage.models.prefixes import WORTH_SHARING, KeptPrefixes, shared
 from tutelage.models.rows import Rows
-from tutelage.models.sampling import Drawn, Edits, draw
+from tutelage.models.running import Admission, Running, best, edits
+from tutelage.models.sampling import draw
 
 PREFILL_TOKENS = 2048
-_STRIDE = {"cpu": 32, "cuda": 256}
+_STRIDE = 32  # places by which a cache grows on a CPU
+_GPU_ROOM = 256  # on a GPU it is this, twice this, four times this …: steps are captured anew for every size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,44 +76,6 @@ class Completion:
     finish_reason: Literal["stop", "length"]
 
 
-class _Running:
-    """A request in a slot. `ids` are its prompt and what was drawn; the first `length` of them are in the cache."""
-
-    __slots__ = ("drawn", "ids", "key", "length", "request")
-
-    def __init__(self, key: int, request: Request) -> None:
-        self.key = key
-        self.request = request
-        self.ids = list(request.prompt_ids)
-        self.length = 0
-        self.drawn: Counter[int] = Counter()
-
-    @property
-    def made(self) -> int:
-        return len(self.ids) - len(self.request.prompt_ids)
-
-
-@dataclass(slots=True)
-class _Admission:
-    """What one step reads of prompts. joining: requests whose prompts are complete then, each with the index of the
-    piece that ends it; leaders: that index by prompt.
-    """
-
-    budget: int
-    pieces: list[Piece] = field(default_factory=list)
-    joining: list[tuple[_Running, int]] = field(default_factory=list)
-    leaders: dict[tuple[int, ...], int] = field(default_factory=dict)
-
-    def read(self, each: _Running, slot: int, count: int) -> None:
-        """Read the next `count` tokens of a prompt into a slot."""
-        self.pieces.append(Piece(each.ids[each.length : each.length + count], slot, each.length))
-        self.budget -= count
-        each.length += count
-        if each.length == len(each.ids):
-            self.leaders[tuple(each.ids)] = len(self.pieces) - 1
-            self.joining.append((each, len(self.pieces) - 1))
-
-
 class Batch:
     """A running batch of at most `slots` completions; further requests wait in line.
 
@@ -135,15 +99,14 @@ class Batch:
         self._stop_ids = stop_ids
         self._slots = slots
         self._portion = portion
-        self._stride = _STRIDE[model.device.type]
-        self._room = self._stride
+        self._room = self._roomy(1)
         # The slot behind the others is for a prompt that is read in several portions.
         self._cache: Cache = model.new_cache(slots + 1, self._room)
         self._kept = KeptPrefixes(kept_bytes if self._cache.partial else 0)
         self._rows = Rows(slots, model.device)
-        self._waiting: deque[_Running] = deque()
-        self._reading: _Running | None = None
-        self._running: list[_Running] = []
+        self._waiting: deque[Running] = deque()
+        self._reading: Running | None = None
+        self._running: list[Running] = []
         self._next_key = 0
 
     @property
@@ -174,7 +137,7 @@ class Batch:
         """Queue a completion; returns the key that its tokens carry. Raises what `check` raises."""
         self.check(request)
         self._next_key += 1
-        self._waiting.append(_Running(self._next_key, request))
+        self._waiting.append(Running(self._next_key, request))
         return self._next_key
 
     def cancel(self, key: int) -> None:
@@ -204,7 +167,7 @@ class Batch:
 
     def _admit(self) -> list[Token]:
         """Read as much of the waiting prompts as fits; first tokens come from the states of their ends."""
-        admission = _Admission(self._portion if self._running else max(self._portion, PREFILL_TOKENS))
+        admission = Admission(self._portion if self._running else max(self._portion, PREFILL_TOKENS))
         if self._reading is not None:
             self._go_on(self._reading, admission)
         first = len(self._running)
@@ -224,7 +187,7 @@ class Batch:
         self._rows.put(first, [each.request for each in joined])
         return self._sample(logits[[index for _, index in admission.joining]], first)
 
-    def _begin(self, each: _Running, slot: int, admission: _Admission) -> bool:
+    def _begin(self, each: Running, slot: int, admission: Admission) -> bool:
         """Read a prompt, or the part of it that fits, unless another step had better do it."""
         leader = admission.leaders.get(tuple(each.ids))
         if leader is not None:
@@ -246,7 +209,7 @@ class Batch:
         admission.read(each, slot, min(rest, admission.budget))
         return True
 
-    def _go_on(self, each: _Running, admission: _Admission) -> None:
+    def _go_on(self, each: Running, admission: Admission) -> None:
         """Read the next portion of a long prompt."""
         admission.read(each, self._slots, min(admission.budget, len(each.ids) - each.length))
         if each.length == len(each.ids):
@@ -282,14 +245,14 @@ class Batch:
         drawn = draw(
             logits,
             self._rows.sampling(first, requests),
-            edits=self._edits(running),
+            edits=edits(running, self._model.device),
             top=max(each.top_logprobs for each in requests),
         )
         self._rows.drew(first, drawn.tokens)
-        best = _best(drawn, requests)
+        named = best(drawn, requests)
         tokens = []
         for each, token_id, logprob, top in zip(
-            running, drawn.tokens.tolist(), drawn.logprobs.tolist(), best, strict=True
+            running, drawn.tokens.tolist(), drawn.logprobs.tolist(), named, strict=True
         ):
             each.ids.append(token_id)
             if each.request.has_penalties:
@@ -300,20 +263,7 @@ class Batch:
                 self._release(slot)
         return tokens
 
-    def _edits(self, running: list[_Running]) -> Edits | None:
-        """What biases and penalties add to single logits. Penalties as OpenAI defines them: on what was drawn."""
-        changes = [(row, *change) for row, each in enumerate(running) for change in _changes(each)]
-        if not changes:
-            return None
-        device = self._model.device
-        rows, tokens, amounts = zip(*changes, strict=True)
-        return Edits(
-            torch.tensor(rows, device=device),
-            torch.tensor(tokens, device=device),
-            torch.tensor(amounts, dtype=torch.float32, device=device),
-        )
-
-    def _finish_reason(self, each: _Running) -> Literal["stop", "length"] | None:
+    def _finish_reason(self, each: Running) -> Literal["stop", "length"] | None:
         if each.ids[-1] in self._stop_ids or each.ids[-1] in each.request.stop_ids:
             return "stop"
         # The last token stands in the context too, though it never enters the cache.
@@ -335,29 +285,19 @@ class Batch:
         if source != target:
             self._cache.copy(source, target, length)
 
+    def _roomy(self, longest: int) -> int:
+        """How long a cache should be for sequences of up to this length."""
+        if self._model.device.type == "cuda":
+            return max(_GPU_ROOM, 1 << (longest - 1).bit_length())
+        return -(-longest // _STRIDE) * _STRIDE
+
     def _fit(self, longest: int) -> None:
         """Make the cache as long as its longest sequence, or a little longer: products read it whole."""
         if self._reading is not None:
             longest = max(longest, len(self._reading.ids))
-        wanted = -(-longest // self._stride) * self._stride
+        wanted = self._roomy(longest)
         if wanted > self._room or 2 * wanted < self._room:
             self._cache, self._room = self._cache.resized(wanted), wanted
-
-
-def _changes(each: _Running) -> Iterator[tuple[int, float]]:
-    """Tokens whose logits a request changes, and by how much."""
-    request = each.request
-    yield from request.logit_bias.items()
-    for token_id, count in each.drawn.items():
-        yield token_id, -request.presence_penalty - count * request.frequency_penalty
-
-
-def _best(drawn: Drawn, requests: list[Request]) -> list[tuple[tuple[int, float], ...]]:
-    """The most probable tokens of each row, as many as its request asks for."""
-    if drawn.top_ids is None or drawn.top_logprobs is None:
-        return [()] * len(requests)
-    rows = zip(drawn.top_ids.tolist(), drawn.top_logprobs.tolist(), requests, strict=True)
-    return [tuple(zip(ids, logs, strict=True))[: each.top_logprobs] for ids, logs, each in rows]
 
 
 def complete(

@@ -14,7 +14,7 @@ from torch import Tensor
 def can_pack(weight: Tensor) -> bool:
     """Whether packing makes products with this matrix faster: bf16 on a CPU that torch multiplies with oneDNN."""
     plain = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and not weight.is_mkldnn
-    return plain and torch.backends.mkldnn.is_available()
+    return plain and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 def pack(weight: Tensor) -> Tensor:

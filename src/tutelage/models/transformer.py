@@ -184,7 +184,11 @@ class Transformer(CausalModel):
         return decoding.read(self, pieces, cache)
 
     def step(self, token_ids: Tensor, cache: KeyValueCache, places: Tensor) -> Tensor:
-        return decoding.step(self, token_ids, cache, places)
+        if cache.graphs is None:
+            return decoding.step(self, token_ids, cache, places)
+        # The last slot is never stepped: it is there for prompts that are read in several portions.
+        slots = cache.keys.shape[1] - 1
+        return cache.graphs.run(lambda t, p: decoding.step(self, t, cache, p), token_ids, places, slots=slots)
 
     def _start(self, token_ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = F.embedding(token_ids, self.embedding).to(self.cos.dtype)

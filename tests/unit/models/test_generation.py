@@ -26,6 +26,7 @@ ENDS = frozenset({2, 40, 41, 42})  # several, so that a random model comes to an
 def exact(home: Any) -> Transformer:
     """`tiny` in fp64: how a batch is composed cannot change a draw through rounding."""
     model = load_model("tiny", home, dtype="float32").model
+    assert isinstance(model, Transformer)
     return model.double()
 
 
@@ -329,7 +330,7 @@ def test_penalties_act_on_what_was_drawn_and_only_in_their_row(tiny: LoadedModel
     """Frequency counts every time, presence once; the prompt does not count. As in OpenAI's formula."""
     bias = {77: 100.0, 88: 99.0, 99: 97.5}
 
-    def drawn(**settings: float) -> list[int]:
+    def drawn(**settings: Any) -> list[int]:
         plain = request(max_tokens=6, temperature=0.0, logit_bias=bias)
         mine = request(max_tokens=6, temperature=0.0, logit_bias=bias, **settings)
         first, second = complete(tiny.model, frozenset(), [plain, mine])
@@ -374,7 +375,9 @@ def test_the_most_probable_tokens_are_named_for_those_who_ask(tiny: LoadedModel)
     assert [len(token.top_logprobs) for token in drawn[two]] == [2] * 3
     for first, second in zip(drawn[two], drawn[five], strict=True):
         assert second.top_logprobs[:2] == first.top_logprobs
-        assert first.top_logprobs[0] == (first.token_id, pytest.approx(first.logprob))
+        token_id, logprob = first.top_logprobs[0]
+        assert token_id == first.token_id
+        assert logprob == pytest.approx(first.logprob)
 
 
 @pytest.mark.parametrize("token", [-1, 264])
@@ -390,7 +393,7 @@ def test_a_cache_that_grows_and_shrinks_loses_nothing(
 ) -> None:
     requests = [request(length, seed=length, max_tokens=40) for length in (3, 60, 9, 7)]
     expected = complete(exact, frozenset(), requests)
-    monkeypatch.setattr(generation, "_STRIDE", {"cpu": 2})
+    monkeypatch.setattr(generation, "_STRIDE", 2)
     assert [each.token_ids for each in complete(exact, frozenset(), requests, slots=2)] == [
         each.token_ids for each in expected
     ]

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from tutelage.errors import ModelError
 from tutelage.models.adapters import AdapterShape
-from tutelage.models.interface import Piece
+from tutelage.models.interface import CausalModel, Piece
 from tutelage.models.layout import sequences, trees
 from tutelage.models.loading import LoadedModel, load_model
 from tutelage.models.transformer import Transformer, read_architecture, read_tensors
@@ -30,7 +30,7 @@ def close(actual: Tensor, expected: Tensor) -> None:
     assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
-def logits(model: Transformer, token_ids: Tensor) -> Tensor:
+def logits(model: CausalModel, token_ids: Tensor) -> Tensor:
     return model.logits(model.hidden(token_ids, sequences([len(token_ids)])))
 
 
