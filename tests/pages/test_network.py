@@ -110,7 +110,7 @@ def test_who_has_to_wait_sees_their_place(visit: Visit, site: Any) -> None:
             ask(second, "Second")
             expect(second.get_by_text("You are next in the line…")).to_be_visible()
             third = visit()
-            expect(third.locator("#welcome")).to_contain_text("1 answers are waiting")
+            expect(third.locator("#welcome")).to_contain_text("Answers in the line: 1")
             expect(second.locator(".message.assistant[data-status='complete']")).to_be_visible()
         finally:
             operator.put("/operate/access", json=form | {"answers_at_once": "16"})
@@ -137,8 +137,8 @@ def test_chats_come_along_from_a_zipped_export(visit: Visit, tmp_path: Path) -> 
         out.writestr("conversations.json", json.dumps(chats))
     page = visit("/account", role="user")
     for expected in (
-        "1 chats brought, 0 were here already, 1 left out.",
-        "0 chats brought, 1 were here already",
+        "Brought: 1. Here already: 0. Left out: 1.",
+        "Brought: 0. Here already: 1.",
     ):
         page.locator("#import-file").set_input_files(archive)
         expect(page.locator("#import-state")).to_contain_text(expected)
@@ -183,7 +183,7 @@ def test_limits_are_told_on_the_page_of_terms(visit: Visit, site: Any) -> None:
         change_chat_settings(tx, ChatSettings(guest_limit=7, terms="Be **kind**. <script>alert(1)</script>"))
     try:
         page = visit("/terms")
-        expect(page.get_by_text("Guests get 7 answers a day.")).to_be_visible()
+        expect(page.get_by_text("Answers a day for guests: 7.")).to_be_visible()
         expect(page.locator("strong")).to_have_text("kind")
     finally:
         with site.store.write() as tx:

@@ -199,14 +199,14 @@ def test_answers_are_counted_down_and_the_last_word_is_kept(visit: Visit, site: 
         change_chat_settings(tx, ChatSettings(guest_limit=2))
     try:
         page = visit()
-        expect(page.locator("#remaining")).to_have_text("2 answers left today.")
+        expect(page.locator("#remaining")).to_have_text("Answers left today: 2.")
         ask(page, "One")
-        expect(page.locator("#remaining")).to_have_text("1 answers left today.")
+        expect(page.locator("#remaining")).to_have_text("Answers left today: 1.")
         expect(answers(page)).to_have_count(1)
         ask(page, "Two")
         expect(answers(page)).to_have_count(2)
         ask(page, "Three")
-        expect(page.get_by_role("alert")).to_contain_text("your 2 answers of today")
+        expect(page.get_by_role("alert")).to_contain_text("all your answers of today (2)")
         expect(page.locator(".message.user").last).to_contain_text("Three")
     finally:
         with site.store.write() as tx:

@@ -59,7 +59,7 @@ def count_answer(tx: Session, user: User) -> int | None:
     limit, row = chat_settings(tx).limit(user), _row(tx, user.id)
     if limit is not None and row.answers >= limit:
         raise RateLimited(
-            f"You have had your {limit} answers of today.",
+            f"You have had all your answers of today ({limit}).",
             retry_after=(midnight() - now()).total_seconds(),
             hint="More come after midnight (UTC).",
         )

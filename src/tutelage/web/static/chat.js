@@ -112,7 +112,7 @@ function enter(id) {
 
 /** @param {number | null} remaining answers left for today */
 function count(remaining) {
-  if (remaining !== null) byId("remaining").textContent = t("{count} answers left today.", { count: remaining });
+  if (remaining !== null) byId("remaining").textContent = t("Answers left today: {count}.", { count: remaining });
 }
 
 /** Show the list of chats as it is now, and the title of this one. */

@@ -51,10 +51,10 @@ async function bring(file) {
       const counts = await call("POST", "/api/import", { conversations: part });
       imported += counts.imported;
       known += counts.known;
-      state.textContent = t("{count} chats brought…", { count: imported });
+      state.textContent = t("Chats brought so far: {count}…", { count: imported });
     }
     const left = all.length - imported - known;
-    state.textContent = t("{imported} chats brought, {known} were here already, {left} left out.", { imported, known, left });
+    state.textContent = t("Brought: {imported}. Here already: {known}. Left out: {left}.", { imported, known, left });
     await refreshDialogues();
   } catch (error) {
     state.textContent = error instanceof Problem ? error.message : t("This is not a file of conversations.");
