@@ -44,15 +44,20 @@ def test_words_are_read_only_where_their_author_lets_them_and_each_reading_is_lo
         assert rating not in operator.get("/operate/audit").text
         user, answer, rating = rated(site, "I am reporting", consent=False)
         user.post(f"/api/messages/{answer}/report", json={"kind": "missed"})
-        assert "I am reporting" in operator.post(f"/operate/feedback/{rating}/words", json={}).text
+        read = operator.post(f"/operate/feedback/{rating}/words", json={}).text
+        assert "Hello there." in read
+        assert "I am reporting" not in read
         assert "read feedback" in operator.get("/operate/audit").text
 
 
 def test_a_shared_chat_is_read_until_its_link_is_taken_away(site: Any) -> None:
-    user, _answer, rating = rated(site, "I am sharing", consent=False)
+    user, answer, rating = rated(site, "I am sharing", consent=False)
     with site.client("operator") as operator, contextlib.closing(user):
         name = user.get("/api/dialogues").json()["dialogues"][0]["id"]
         user.put(f"/api/dialogues/{name}/share", json={})
+        body = {"verdict": "down", "note": "a private note", "ideal": "a private ideal"}
+        user.put(f"/api/messages/{answer}/rating", json=body)
+        assert "private" not in operator.post(f"/operate/feedback/{rating}/words", json={}).text
         assert "I am sharing" in operator.post(f"/operate/feedback/{rating}/words", json={}).text
         user.delete(f"/api/dialogues/{name}/share")
         assert operator.post(f"/operate/feedback/{rating}/words", json={}).status_code == 403

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.orm import Session
@@ -44,6 +44,15 @@ class Opinion:
     ground: Ground | None
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What an operator may read of a rating: messages of the path it judges, and what its author wrote about them."""
+
+    messages: Sequence[dict[str, Any]]
+    note: str = ""
+    ideal: str = ""
+
+
 def tallies(tx: Session, *, weeks: int = 12) -> list[Tally]:
     """All ratings by version, the newest version first; weeks without ratings are there too."""
     found: dict[str, Tally] = {}
@@ -78,19 +87,30 @@ def list_opinions(
     return opinions
 
 
-def read_opinion(tx: Session, rating_id: str, *, reader_id: str) -> Opinion:
-    """A rating with the words it judges; the reading is written down in the audit log.
+def read_opinion(tx: Session, rating_id: str, *, reader_id: str) -> Reading:
+    """The words that a rating judges, as far as they may be read; the reading is written down in the audit log.
 
-    Raises NotFound, Denied when its author has neither consented nor reported nor shared what it judges.
+    With consent all of them; of a reported message that message; of a shared dialogue what is in the share. Raises
+    NotFound, Denied when there is none of these.
     """
     row = tx.execute(select(Rating, *_grounds()).where(Rating.id == rating_id)).one_or_none()
     if row is None:
         raise NotFound("There is no such rating.")
-    opinion = Opinion(row[0], _ground(row[1], row[2], row[3]))
-    if opinion.ground is None:
+    rating, ground = row[0], _ground(row[1], row[2], row[3])
+    if ground is None:
         raise Denied("Whoever wrote this has not let anybody read it.")
-    audit.record(tx, reader_id, READ, rating_id, detail={"ground": opinion.ground})
-    return opinion
+    audit.record(tx, reader_id, READ, rating_id, detail={"ground": ground})
+    if ground == "consent":
+        return Reading(rating.path, rating.note, rating.ideal)
+    return Reading(rating.path[-1:] if ground == "report" else _shared(tx, rating))
+
+
+def _shared(tx: Session, rating: Rating) -> list[dict[str, Any]]:
+    """The messages of a rating's path that stand in the share of its dialogue."""
+    query = select(Share.messages).join(Message, Message.dialogue_id == Share.dialogue_id)
+    shown = tx.scalar(query.where(Message.id == rating.message_id)) or []
+    words = {(message["role"], message["content"]) for message in shown}
+    return [message for message in rating.path if (message["role"], message["content"]) in words]
 
 
 def _grounds() -> tuple[ColumnElement[bool], ...]:

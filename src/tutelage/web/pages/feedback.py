@@ -50,8 +50,8 @@ def list_feedback(
 def words(request: Request, rating_id: str, user: Operator, parts: Parts, pages: Templates) -> Response:
     """What was said, as it stood when it was judged."""
     with parts.store.write() as tx:
-        opinion = opinions.read_opinion(tx, rating_id, reader_id=user.id)
-    return pages.bare(request, "_words.html", user=user, rating=opinion.rating)
+        reading = opinions.read_opinion(tx, rating_id, reader_id=user.id)
+    return pages.bare(request, "_words.html", user=user, reading=reading)
 
 
 @router.get("/audit")
