@@ -58,7 +58,9 @@ class RemoteEngine:
                 await _check(answer)
                 async for line in answer.aiter_lines():
                     if line.startswith("data: {"):
-                        chunk = _chunk(json.loads(line.removeprefix("data: ")), ends, top=sampling.top_logprobs)
+                        chunk = _chunk(
+                            json.loads(line.removeprefix("data: ")), ends, top=sampling.top_logprobs
+                        )
                         yield chunk
                         if chunk.finish_reason:
                             return
@@ -178,7 +180,7 @@ def _chunk(event: dict[str, Any], ends: frozenset[int], *, top: int) -> TokenChu
     """One event of the stream, without the end token. Raises Unavailable for a server that gives no tokens."""
     try:
         (choice,) = event["choices"]
-        token_ids = choice["token_ids"] or ()
+        token_ids: list[int] = choice["token_ids"] or []
         shown = choice["logprobs"] or {"token_logprobs": [], "top_logprobs": []}
         named = [_ranked(place)[:top] for place in shown["top_logprobs"] or ()] if top else []
     except (KeyError, TypeError, ValueError) as error:

@@ -119,7 +119,8 @@ def sum_tensors(tensors: Sequence[Tensor]) -> None:
     flat = torch.cat([tensor.detach().flatten() for tensor in tensors]).to(_device())
     with _contact():
         dist.all_reduce(flat)
-    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+    totals = torch.split(flat, [tensor.numel() for tensor in tensors])
+    for tensor, total in zip(tensors, totals, strict=True):
         tensor.detach().copy_(total.view_as(tensor))
 
 
@@ -162,9 +163,10 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
 
 def by_layout(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
     """Parameters that every process holds whole, then those held in parts: no operation takes both at once."""
-    given = list(parameters)
-    rest = [each for each in given if not isinstance(each, DTensor)]
-    parts = [each for each in given if isinstance(each, DTensor)]
+    rest: list[nn.Parameter] = []
+    parts: list[nn.Parameter] = []
+    for parameter in parameters:
+        (parts if isinstance(parameter, DTensor) else rest).append(parameter)
     return [group for group in (rest, parts) if group]
 
 
