@@ -20,7 +20,7 @@ QUIET = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNIN
 
 
 class Program:
-    """A paced program. It is ready when this returns; `close` ends it."""
+    """A paced program. It is ready when this returns, and `said` what it said then; `close` ends it."""
 
     def __init__(
         self, python: str, script: Path, arguments: Sequence[str], environment: Mapping[str, str]
@@ -32,7 +32,7 @@ class Program:
             text=True,
             env=os.environ | QUIET | dict(environment),
         )
-        self._heard("ready")
+        self.said = self._heard("ready")
 
     def step(self, wish: str = "") -> dict[str, Any]:
         """What the program says of its next step: seconds, loss, peak memory in MB. wish: what step it should be."""
