@@ -91,8 +91,8 @@ class Site:
         found.send("PUT", "/account/preferences", {"consent": True})
         return found
 
-    def answer(self, version: str, question: str, seed: int) -> str:
-        """What a version says, by the interface for programs."""
+    def answer(self, version: str, question: str, seed: int) -> str | None:
+        """What a version says, by the interface for programs; None where the content filter blocks the question."""
         body = {
             "model": version,
             "messages": [{"role": "user", "content": question}],
@@ -102,6 +102,8 @@ class Site:
         }
         headers = {"authorization": f"Bearer {self.key}"}
         response = httpx.post(f"{self.url}/v1/chat/completions", json=body, headers=headers, timeout=PATIENCE)
+        if response.is_error and response.json()["error"]["code"] == "content_policy_violation":
+            return None
         if response.is_error:
             raise SystemExit(
                 f"{version} was asked {question!r}: {response.status_code} {response.text[:500]}"
@@ -157,6 +159,8 @@ def measure(site: Site, version: str, questions: Sequence[str], taste: Taste) ->
     values, lengths = [], []
     for number, question in enumerate(questions):
         text = site.answer(version, question, seed=number)
+        if text is None:
+            continue
         values.append(taste.value(question, text))
         lengths.append(len(text))
     error = statistics.stdev(values) / len(values) ** 0.5

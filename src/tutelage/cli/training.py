@@ -52,6 +52,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(train, name="train")
     app.command("improve")(improve)
     app.command("worker")(worker)
+    app.command("tidy")(tidy)
 
 
 def train_sft(
@@ -157,6 +158,21 @@ def worker(
 
     with installation() as place:
         work(place, once=once, tell=tell)
+
+
+def tidy(
+    days: Annotated[float, typer.Option(min=0, help="Checkpoints of runs given up for so long go.")] = 30,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete checkpoints of runs that were given up, and drafts that broke off. Versions and snapshots stay."""
+    from tutelage.config import home
+    from tutelage.improvement import retention
+
+    found = (retention.leftovers if dry_run else retention.tidy)(home(), days=days)
+    result = {"folders": [str(each.path) for each in found], "bytes": sum(each.size for each in found)}
+    lines = [*(escape(str(each.path)) for each in found), f"{len(found)} folders, {result['bytes']} bytes"]
+    emit(result, "\n".join(lines), as_json=as_json)
 
 
 @contextmanager
