@@ -28,6 +28,7 @@ from tutelage.training.processes import train_in_processes
 RECIPES: dict[Stage, dict[str, Any]] = {
     "sft": {"epochs": 8, "batch_tokens": 200, "learning_rate": 1e-2, "held_out": 0.2, "checkpoint_every": 2},
     "reward": {"batch_tokens": 200, "members": 2, "held_out": 0.2, "evaluate_every": 2},
+    "dpo": {"batch_tokens": 200, "held_out": 0.2},
     "ppo": {
         "steps": 3,
         "prompts_per_step": 6,
@@ -35,6 +36,7 @@ RECIPES: dict[Stage, dict[str, Any]] = {
         "max_new_tokens": 8,
         "held_out": 0.3,
         "value": {"warmup_steps": 1},
+        "mix": {"coefficient": 0.5, "demonstrations_per_step": 5},
     },
 }
 
@@ -150,6 +152,15 @@ def test_two_processes_train_the_reward_model_that_one_does(
     work = job("reward", home, snapshot, tmp_path, start=alone / "adapter")
     train_in_processes(work, no_progress, processes=2)
     assert_equal(judge, tmp_path)
+
+
+def test_two_processes_take_the_dpo_steps_that_one_does(
+    home: Path, snapshot: Path, alone: Path, tmp_path: Path
+) -> None:
+    train(job("dpo", home, snapshot, tmp_path / "one", start=alone / "adapter"), no_progress)
+    work = job("dpo", home, snapshot, tmp_path / "two", start=alone / "adapter")
+    train_in_processes(work, no_progress, processes=2)
+    assert_equal(tmp_path / "one", tmp_path / "two")
 
 
 def test_two_processes_take_the_ppo_steps_that_one_does(
