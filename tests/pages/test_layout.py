@@ -24,6 +24,9 @@ PAGES = [
     "/operate",
     "/operate/training",
     "/operate/demonstrations",
+    "/operate/agreement",
+    "/operate/labelling",
+    "/operate/data",
     "/operate/reports",
     "/operate/feedback",
     "/operate/access",
@@ -66,7 +69,7 @@ CONTRAST = """() => {
 }"""
 UNNAMED = """() => [...document.querySelectorAll('button, a[href], input, select, textarea')]
   .filter((each) => each.checkVisibility({ visibilityProperty: true }))
-  .filter((each) => !(each.getAttribute('aria-label') || each.textContent.trim() || each.labels?.length))
+  .filter((each) => !(each.ariaLabel || each.ariaLabelledByElements?.length || each.textContent.trim() || each.labels?.length))
   .map((each) => each.outerHTML.slice(0, 100))"""
 REPEATED = """() => [...document.querySelectorAll('[id]')].map((each) => each.id)
   .filter((id, index, all) => all.indexOf(id) !== index)"""
