@@ -69,7 +69,8 @@ CONTRAST = """() => {
 }"""
 UNNAMED = """() => [...document.querySelectorAll('button, a[href], input, select, textarea')]
   .filter((each) => each.checkVisibility({ visibilityProperty: true }))
-  .filter((each) => !(each.ariaLabel || each.ariaLabelledByElements?.length || each.textContent.trim() || each.labels?.length))
+  .filter((each) => !(each.ariaLabel || each.ariaLabelledByElements?.length))
+  .filter((each) => !(each.textContent.trim() || each.labels?.length))
   .map((each) => each.outerHTML.slice(0, 100))"""
 REPEATED = """() => [...document.querySelectorAll('[id]')].map((each) => each.id)
   .filter((id, index, all) => all.indexOf(id) !== index)"""
