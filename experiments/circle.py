@@ -135,11 +135,15 @@ def chat_and_rate(people: Sequence[Person], questions: Sequence[str], count: int
 
 def rank(people: Sequence[Person], count: int, taste: Taste) -> int:
     """Trainers rank until nothing is left or enough is done; returns how many rankings there were."""
-    done = 0
+    done, tries = 0, count
     waiting = list(people)
     while waiting and done < count:
         person = waiting.pop(0)
         event = person.lines("/rank/next")[-1]
+        if "error" in event and tries > 0:  # the model had one answer only to what was drawn
+            tries -= 1
+            waiting.append(person)
+            continue
         if not event.get("task"):
             continue
         task = person.send("GET", f"/rank/tasks/{event['task']}")
@@ -215,7 +219,8 @@ def run(options: argparse.Namespace, home: Path) -> dict[str, Any]:
     taste = Taste(options.reliability)
     asked, held_out = ask_questions(options.seed)
     tutelage(home, "import", "messages", str(ROOT / "recipes/tiny/demonstrations.jsonl"))
-    tuned = tutelage(home, "train", "sft", str(options.start))
+    few = f"epochs={options.epochs}"
+    tuned = tutelage(home, "train", "sft", str(options.start), "--set", few)
     table: list[dict[str, Any]] = []
     with serving(home, options.model, options.seed) as site:
         first = tutelage(home, "versions", "publish", tuned["folder"])["name"]
@@ -227,7 +232,7 @@ def run(options: argparse.Namespace, home: Path) -> dict[str, Any]:
         for number in range(1, options.rounds + 1):
             chat_and_rate(readers, asked, options.chats, taste)
             ranked = rank(trainers, options.rankings, taste)
-            settings = [part for each in options.set for part in ("--set", each)]
+            settings = [part for each in (f"sft.{few}", *options.set) for part in ("--set", each)]
             report = tutelage(home, "improve", str(options.recipe), *settings)
             version, evaluation = report["version"], report["evaluation"]
             site.operator.send("POST", f"/operate/versions/{version}/promote", {"anyway": True})
@@ -260,6 +265,9 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--start", type=Path, default=ROOT / "recipes/tiny/sft.toml")
     parser.add_argument("--recipe", type=Path, default=ROOT / "recipes/tiny/improve.toml")
     parser.add_argument("--set", action="append", default=[], help="a setting of the recipe; may be repeated")
+    parser.add_argument(
+        "--epochs", type=int, default=4, help="of fine-tuning: few, so that answers still differ"
+    )
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--chats", type=int, default=80, help="conversations a round")
     parser.add_argument("--rankings", type=int, default=80, help="rankings a round")
