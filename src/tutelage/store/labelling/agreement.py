@@ -99,6 +99,6 @@ def _distance(totals: NDArray[Any], values: NDArray[Any], metric: Metric) -> NDA
     if metric == "nominal":
         return 1.0 - np.eye(len(totals))
     if metric == "interval":
-        return np.subtract.outer(values, values) ** 2
+        return np.asarray(np.subtract.outer(values, values) ** 2)
     middle = np.cumsum(totals) - totals / 2
-    return np.subtract.outer(middle, middle) ** 2
+    return np.asarray(np.subtract.outer(middle, middle) ** 2)
