@@ -14,9 +14,11 @@ from tutelage.dialogue import Message
 from tutelage.engine.interface import Sampling
 from tutelage.errors import ContextTooLong
 from tutelage.models.generation import Batch, Request
-from tutelage.models.loading import LoadedModel, load_version
+from tutelage.models.loading import load_version
 from tutelage.registry import Registry
+from tutelage.rendering import Renderer
 
+KEPT_BYTES = 1 << 28  # of the dialogue so far, so that the next turn reads only what is new
 _random = SystemRandom()
 
 
@@ -30,6 +32,7 @@ def chat(registry: Registry, home: Path, name: str, sampling: Sampling, *, as_js
         f"[dim]{version.name} ({version.model}). /new begins anew, /again draws another answer, Ctrl+D leaves.[/]"
     )
     messages: list[Message] = []
+    batch = Batch(loaded.model, loaded.renderer.stop_ids, slots=1, kept_bytes=KEPT_BYTES)
     while (text := _ask(console)) is not None:
         if text == "/new":
             messages = []
@@ -44,7 +47,7 @@ def chat(registry: Registry, home: Path, name: str, sampling: Sampling, *, as_js
         else:
             continue
         try:
-            answer = _answer(loaded, messages, sampling, quiet=as_json)
+            answer = _answer(loaded.renderer, batch, messages, sampling, quiet=as_json)
         except ContextTooLong as error:
             console.print(f"[red]{error.message}[/]\n[dim]{error.hint}[/]")
             messages.pop()
@@ -68,10 +71,10 @@ def _ask(console: Console) -> str | None:
         return None
 
 
-def _answer(loaded: LoadedModel, messages: list[Message], sampling: Sampling, *, quiet: bool) -> str:
+def _answer(
+    renderer: Renderer, batch: Batch, messages: list[Message], sampling: Sampling, *, quiet: bool
+) -> str:
     """One answer, streamed to stdout unless `quiet`; Ctrl+C keeps what has been said."""
-    renderer = loaded.renderer
-    batch = Batch(loaded.model, renderer.stop_ids, slots=1)
     prompt = renderer.prompt(messages)
     room = batch.context_length - len(prompt)
     request = Request(
@@ -81,7 +84,7 @@ def _answer(loaded: LoadedModel, messages: list[Message], sampling: Sampling, *,
         top_p=sampling.top_p,
         seed=_random.getrandbits(63),
     )
-    batch.add(request)
+    key = batch.add(request)
     decoder = renderer.decoder()
     said = ""
 
@@ -94,6 +97,7 @@ def _answer(loaded: LoadedModel, messages: list[Message], sampling: Sampling, *,
     with suppress(KeyboardInterrupt):
         while batch.busy:
             say(decoder.push([token.token_id for token in batch.step() if token.finish_reason != "stop"]))
+    batch.cancel(key)
     say(decoder.finish())
     say("" if quiet else "\n")
     return said.strip()

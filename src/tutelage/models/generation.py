@@ -140,6 +140,7 @@ class Batch:
         self._waiting.append(Running(self._next_key, request))
         return self._next_key
 
+    @torch.inference_mode()
     def cancel(self, key: int) -> None:
         """Forget a request; its slot is free at once. Unknown and finished keys are ignored."""
         self._waiting = deque(each for each in self._waiting if each.key != key)

@@ -201,6 +201,22 @@ def test_a_cancelled_completion_gives_up_its_slot_at_once(tiny: LoadedModel) -> 
     assert batch.step() == []
 
 
+def test_a_cancelled_completion_leaves_the_others_alone(exact: Transformer) -> None:
+    """Also when the cache has grown meanwhile, and the last one moves into its slot."""
+    batch = Batch(exact, frozenset(), slots=3, kept_bytes=1 << 24)
+    requests = [request(40, seed=seed, max_tokens=40) for seed in range(3)]
+    keys = [batch.add(each) for each in requests]
+    drawn: dict[int, list[int]] = {key: [] for key in keys}
+    for step in range(60):
+        if step == 30:
+            batch.cancel(keys[0])
+        for token in batch.step():
+            drawn[token.key].append(token.token_id)
+    for key, each in zip(keys[1:], requests[1:], strict=True):
+        assert drawn[key] == list(complete(exact, frozenset(), [each])[0].token_ids)
+    assert len(drawn[keys[0]]) == 31
+
+
 def test_prompts_are_read_in_portions(monkeypatch: pytest.MonkeyPatch, tiny: LoadedModel) -> None:
     """Completions under way wait for no more than a portion of others' prompts; what does not fit is cut up."""
     monkeypatch.setattr(generation, "PREFILL_TOKENS", 10)
