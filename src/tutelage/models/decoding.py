@@ -63,7 +63,7 @@ class KeyValueCache:
 
 
 class Projection:
-    """A linear layer with the active adapter ready to be applied: y = x W' + b + (x A') B', the weights packed."""
+    """A linear layer with the active adapter ready to be applied: y = x W' + b + (x A') B', all packed."""
 
     __slots__ = ("_borrowed", "bias", "down", "up", "weight")
 
@@ -81,12 +81,12 @@ class Projection:
         adapter = layer.active_adapter()
         if adapter is not None:
             down, up = adapter.matrices(dtype)
-            self.down, self.up = down * adapter.scale, up.t()
+            self.down, self.up = (pack(m) if can_pack(m) else m for m in (down * adapter.scale, up))
 
     def __call__(self, x: Tensor) -> Tensor:
         y = product(x, self.weight, self.bias)
         if self.down is not None and self.up is not None:
-            y.addmm_(F.linear(x, self.down), self.up)
+            y.add_(product(product(x, self.down, None), self.up, None))
         return y
 
     def release(self) -> None:
