@@ -56,7 +56,9 @@ def round_report(report: dict[str, Any]) -> str:
     version = report["version"]
     lines.append(f"candidate: [bold]{version}[/bold] (reward model {report['reward_version']})")
     passed = evaluation["gate"]["outcome"] == "passed"
-    lines.append(f"let people chat with it: tutelage versions promote {version}{'' if passed else ' --anyway'}")
+    lines.append(
+        f"let people chat with it: tutelage versions promote {version}{'' if passed else ' --anyway'}"
+    )
     return "\n".join(lines)
 
 

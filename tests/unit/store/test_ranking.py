@@ -494,7 +494,9 @@ def test_an_adjudication_is_the_only_ranking_of_its_task_that_is_learnt_from(
     submit(store, task, cast.trainer)
     order = [[candidate.id] for candidate in task.candidates][::-1]
     with store.write() as tx:
-        labelling.adjudicate(tx, task.id, by=cast.operator, groups=order[:1], unrankable=[name for [name] in order[1:]])
+        labelling.adjudicate(
+            tx, task.id, by=cast.operator, groups=order[:1], unrankable=[name for [name] in order[1:]]
+        )
         settled = labelling.adjudicate(tx, task.id, by=cast.operator, groups=order)
         with pytest.raises(NotFound):
             labelling.adjudicate(tx, "x", by=cast.operator, groups=order)
