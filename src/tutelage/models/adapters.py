@@ -91,7 +91,8 @@ class LowRank(nn.Module):
         if self._cast is None or self._cast[0] != state:
             # Outside inference mode, so that a pass with gradients may use what a pass without them has made.
             with torch.inference_mode(False), torch.no_grad():
-                self._cast = (state, self.a.to(dtype), torch.block_diag(*(part.to(dtype) for part in self.b)))
+                b = torch.block_diag(*(part.to(dtype) for part in self.b))  # type: ignore[no-untyped-call]
+                self._cast = (state, self.a.to(dtype), b)
         return self._cast[1], self._cast[2]
 
 

@@ -45,8 +45,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     training lengths; elsewhere the fused kernel runs.
     """
     if q.device.type != "cpu":
-        rows = (each.transpose(1, 2) for each in (q, k, v))
-        return F.scaled_dot_product_attention(*rows, is_causal=True, enable_gqa=True).transpose(1, 2)
+        asked, keys, values = (each.transpose(1, 2) for each in (q, k, v))
+        fused = F.scaled_dot_product_attention(asked, keys, values, is_causal=True, enable_gqa=True)
+        return fused.transpose(1, 2)
     out: Tensor = _Attend.apply(q, k, v)  # type: ignore[no-untyped-call]
     return out
 

@@ -72,8 +72,10 @@ class Models:
     @torch.no_grad()
     def follow(self, decay: float) -> None:
         """Move the average towards the policy. Source: Ouyang et al. 2022 (2203.02155), appendix C.4."""
-        slow, fast = self.model.adapter_parameters(AVERAGE), self.model.adapter_parameters(POLICY)
-        torch._foreach_lerp_(slow, fast, 1 - decay)
+        for slow, fast in zip(
+            self.model.adapter_parameters(AVERAGE), self.model.adapter_parameters(POLICY), strict=True
+        ):
+            slow.lerp_(fast, 1 - decay)
 
     def copy_of(self, adapter: str) -> dict[str, Tensor]:
         """An adapter as it is now, whatever becomes of it."""

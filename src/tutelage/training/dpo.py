@@ -105,7 +105,7 @@ def train_dpo(
         model.set_adapter_tensors(POLICY, section("policy", state.tensors))
         unpack_optimizer(optimizer, section("optimizer", state.tensors))
         counts = [len(example.completions) for example in data.train]
-        reference = list(state.tensors["reference"].split(counts))
+        reference = list(state.tensors["reference"].split_with_sizes(counts))
     run.rewind(first)
 
     for step in range(first, len(steps)):
@@ -193,7 +193,9 @@ def sequence_logprobs(model: CausalModel, examples: Sequence[PreferenceExample])
     at, before, lengths = completion_places(examples)
     hidden = model.hidden(batch.token_ids, batch.layout)
     tokens = token_scores(hidden[before], model.head, batch.token_ids[at]).logprobs
-    sums: tuple[Tensor, ...] = torch.stack([each.sum() for each in tokens.split(lengths)]).split(batch.counts)
+    sums: tuple[Tensor, ...] = torch.stack(
+        [each.sum() for each in tokens.split_with_sizes(lengths)]
+    ).split_with_sizes(batch.counts)
     return sums
 
 

@@ -12,6 +12,7 @@ from tutelage.config import check
 from tutelage.registry.version import write_json
 from tutelage.store.export import read_comparisons, read_demonstrations, read_prompts
 from tutelage.training.dpo import DPOConfig, train_dpo
+from tutelage.training.memory import keep_freed_memory
 from tutelage.training.metrics import Progress, Run
 from tutelage.training.ppo import PPOConfig, train_ppo
 from tutelage.training.reward import RewardConfig, train_reward
@@ -71,6 +72,7 @@ Trainer = Callable[[Job, Progress], dict[str, Any]]
 
 def train(job: Job, progress: Progress) -> dict[str, Any]:
     """Carry out a job in this process. Raises what its recipe raises."""
+    keep_freed_memory()
     run = Run(job.run, job.stage, progress)
     match job.config:
         case SFTConfig() as config:

@@ -134,8 +134,9 @@ def train_ppo(
                 stopped = (
                     f"over-optimised: the gold reward is below its best at step {course.watch.best.step}"
                 )
-            course = replace(course, watch=course.watch.after(course.step, seen))
-            if course.watch.best.step == course.step:
+            watch = course.watch.after(course.step, seen)
+            course = replace(course, watch=watch)
+            if watch.best.step == course.step:
                 best = models.copy_of(given)
             metrics |= {f"held_out_{key}": statistics.fmean(values) for key, values in seen.items()}
         run.log(step, config.steps, metrics)
