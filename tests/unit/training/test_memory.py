@@ -20,5 +20,4 @@ def test_a_large_tensor_made_again_costs_no_page_faults() -> None:
         torch.ones(64 << 20, dtype=torch.uint8)
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-    faults()
-    assert faults() < 1000  # of the 16,384 pages
+    assert [faults() for _ in range(4)][-1] < 1000  # of the 16,384 pages
