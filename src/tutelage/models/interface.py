@@ -132,12 +132,14 @@ class CausalModel(AdapterHost, ABC):
 
 def thaw(modules: Iterable[nn.Module], *, tables: Collection[str] = ()) -> list[nn.Parameter]:
     """Turn buffers, but those named in `tables`, into parameters in fp32. One tensor is one parameter."""
-    made: dict[int, nn.Parameter] = {}
-    for module in modules:
-        for name, tensor in list(module.named_buffers(recurse=False)):
-            if name not in tables:
-                del module._buffers[name]
-                if id(tensor) not in made:
-                    made[id(tensor)] = nn.Parameter(tensor.float())
-                module.register_parameter(name, made[id(tensor)])
+    found = [
+        (module, name, tensor)
+        for module in modules
+        for name, tensor in module.named_buffers(recurse=False)
+        if name not in tables
+    ]
+    made = {id(tensor): nn.Parameter(tensor.float()) for _, _, tensor in found}
+    for module, name, tensor in found:
+        del module._buffers[name]
+        module.register_parameter(name, made[id(tensor)])
     return list(made.values())
