@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -148,6 +148,13 @@ class Transformer(CausalModel):
         self.register_buffer("sin", sin.to(self.embedding.dtype), persistent=False)
         self.cos: Tensor
         self.sin: Tensor
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As every module does when it moves to another device or dtype; a tied head stays the embedding."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.shape.tied_head:
+            self.head = self.embedding
+        return self
 
     @property
     def context_length(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +230,10 @@ def test_bfloat16_is_near_fp32(home: Path, tiny: LoadedModel) -> None:
     states = logits(coarse, token_ids)
     assert states.dtype == torch.bfloat16
     assert_close(states.float(), logits(tiny.model, token_ids), atol=0.1, rtol=0.1)
+
+
+def test_a_tied_head_stays_tied_when_the_model_moves(pair: Callable[[str], Any]) -> None:
+    model = deepcopy(pair("llama").ours).to(torch.bfloat16)
+    assert model.head is model.embedding
+    assert len({id(each) for each in model.unfreeze()}) == len(list(model.parameters()))
+    assert model.head is model.embedding
