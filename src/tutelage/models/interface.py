@@ -135,7 +135,7 @@ def thaw(modules: Iterable[nn.Module], *, tables: Collection[str] = ()) -> list[
     found = [
         (module, name, tensor)
         for module in modules
-        for name, tensor in module.named_buffers(recurse=False)
+        for name, tensor in module.named_buffers(recurse=False, remove_duplicate=False)
         if name not in tables
     ]
     made = {id(tensor): nn.Parameter(tensor.float()) for _, _, tensor in found}
