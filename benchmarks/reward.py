@@ -25,17 +25,17 @@ import json
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 import torch
+from paced import ALLOCATOR, Program
 from safetensors.torch import save_file
 
 from tutelage.config import home
@@ -51,13 +51,6 @@ from tutelage.training.optimizer import adamw, update
 from tutelage.training.reward import accumulate_gradients
 from tutelage.training.reward_model import ValueModel
 
-# The C allocator is told to keep what it has: big activations are else mapped and unmapped in every step.
-ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": "8589934592",
-    "MALLOC_TRIM_THRESHOLD_": "17179869184",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-QUIET = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
 WORDS = """the of and to in that is was for it with as his on be at by had not are but from or have an they which one
 you were all her she there would their we him been has when who will no more if out so up said what its about than into
 them can only other time new some could these two may first then do any like my now over such our man me"""
@@ -140,50 +133,6 @@ class Ours:
         return time.perf_counter() - began, loss
 
 
-class Peer:
-    """The peer's process, paced by lines."""
-
-    def __init__(self, python: str, arguments: Sequence[str]) -> None:
-        script = Path(__file__).parent / "peers" / "trl_reward.py"
-        self.process = subprocess.Popen(
-            [python, str(script), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | QUIET,
-        )
-        self._heard("ready")
-
-    def step(self) -> tuple[float, float]:
-        """Seconds and loss of the next step."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        said = self._heard("seconds")
-        return said["seconds"], said["loss"]
-
-    def _heard(self, key: str) -> dict[str, float]:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith(f'{{"{key}"'):
-                said: dict[str, float] = json.loads(line)
-                return said
-        raise SystemExit("the peer ended early; see its words above")
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-@contextmanager
-def started(python: str, arguments: Sequence[str]) -> Iterator[Peer]:
-    peer = Peer(python, arguments)
-    try:
-        yield peer
-    finally:
-        peer.close()
-
-
 def measure(
     options: argparse.Namespace, setting: Setting, folder: Path, *, dtype: str, rounds: int
 ) -> dict[str, float]:
@@ -211,14 +160,15 @@ def measure(
     ours = Ours(loaded, folder / "head.safetensors")
     arguments = [str(weights), str(folder / "pairs.json"), str(folder / "head.safetensors"), dtype]
     seconds: tuple[list[float], list[float]] = ([], [])
-    with started(options.peer_python, arguments) as peer:
+    script = Path(__file__).parent / "peers" / "trl_reward.py"
+    with closing(Program(options.peer_python, script, arguments, {})) as peer:
         for number, step in enumerate(steps):
-            there, here = peer.step(), ours.step(step)
+            there, (here, loss) = peer.step(), ours.step(step)
             if number == 0:
-                losses = here[1], there[1]
+                losses = loss, there["loss"]
             else:
-                seconds[0].append(here[0])
-                seconds[1].append(there[0])
+                seconds[0].append(here)
+                seconds[1].append(there["seconds"])
     found = {"loss": losses[0], "peer_loss": losses[1]}
     if rounds:
         pairs = len(plan["steps"][0])
