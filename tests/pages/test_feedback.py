@@ -92,7 +92,8 @@ def test_a_blocked_answer_is_hidden_and_can_be_reported(visit: Visit, site: Any)
     page.get_by_role("button", name="Send report").click()
     expect(page.get_by_text("A reviewer will look at it")).to_be_visible()
     page.goto("/account")
-    expect(page.get_by_role("table")).to_contain_text("Not yet reviewed")
+    reports = page.locator("section").filter(has_text="Your reports about the content filter")
+    expect(reports.get_by_role("table")).to_contain_text("Not yet reviewed")
 
 
 def test_what_the_filter_missed_can_be_reported_with_its_category(visit: Visit, site: Any) -> None:

@@ -79,7 +79,7 @@ def test_the_family_is_drawn_with_a_line_from_each_parent(visit: Visit, site: An
     children = [version for version in site.registry.list() if version.parents]
     assert len(graph.lines) == sum(len(version.parents) for version in children)
     page = visit("/operate", role="operator")
-    expect(page.get_by_role("img", name="Which version was made from which")).to_be_visible()
+    expect(page.get_by_role("group", name="Which version was made from which")).to_be_visible()
 
 
 def test_promotions_are_noted(site: Any) -> None:
