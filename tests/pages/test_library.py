@@ -145,6 +145,7 @@ def test_a_temporary_chat_is_nowhere_but_on_its_page(visit: Visit) -> None:
 def test_the_menu_is_moved_through_by_keyboard(visit: Visit) -> None:
     page = visit()
     ask(page, "Keys")
+    page.reload()  # the side bar is drawn anew when an answer ends
     page.get_by_role("button", name="What to do with").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Rename")).to_be_focused()
