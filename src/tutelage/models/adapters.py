@@ -72,7 +72,6 @@ class LowRank(nn.Module):
         self.scale = shape.scale
         self.a = nn.Parameter(torch.empty(len(outputs) * shape.rank, inputs, device=device))
         self.b = nn.ParameterList(torch.zeros(out, shape.rank, device=device) for out in outputs)
-        self._cast: tuple[tuple[object, ...], Tensor, Tensor] | None = None
 
     def reset(self, generator: torch.Generator) -> None:
         """A uniform as PEFT draws it, B zero: the adapter changes nothing yet."""
@@ -83,17 +82,9 @@ class LowRank(nn.Module):
                 part.zero_()
 
     def matrices(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """A (parts * rank, in), and all of B as one block-diagonal matrix (out, parts * rank), in `dtype`.
-
-        They are made again only when a parameter has changed.
-        """
-        state = (dtype, self.a.device, self.a._version, *(part._version for part in self.b))
-        if self._cast is None or self._cast[0] != state:
-            # Outside inference mode, so that a pass with gradients may use what a pass without them has made.
-            with torch.inference_mode(False), torch.no_grad():
-                b = torch.block_diag(*(part.to(dtype) for part in self.b))  # type: ignore[no-untyped-call]
-                self._cast = (state, self.a.to(dtype), b)
-        return self._cast[1], self._cast[2]
+        """A (parts * rank, in), and all of B as one block-diagonal matrix (out, parts * rank), in `dtype`."""
+        b = torch.block_diag(*(part.detach().to(dtype) for part in self.b))  # type: ignore[no-untyped-call]
+        return self.a.detach().to(dtype), b
 
 
 class _Adapted(torch.autograd.Function):
@@ -148,11 +139,9 @@ class AdaptedLinear(nn.Module):
         self._switch = switch
 
     def forward(self, x: Tensor) -> Tensor:
-        name = self._switch.active
-        if name is None or name not in self.adapters:
+        low = self.active_adapter()
+        if low is None:
             return product(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
-        low = self.adapters[name]
-        assert isinstance(low, LowRank)
         flat = x.flatten(0, -2)
         y: Tensor = _Adapted.apply(flat, self.weight, self.bias, low, low.a, *low.b)  # type: ignore[no-untyped-call]
         return y.view(*x.shape[:-1], -1)

@@ -17,8 +17,8 @@ from torch import Tensor
 from tutelage.models.adapters import AdaptedLinear
 from tutelage.models.graphs import StepGraphs
 from tutelage.models.interface import Piece, Span
-from tutelage.models.kernels import attend
-from tutelage.models.layout import Layout, sequences
+from tutelage.models.kernels import attend_rows
+from tutelage.models.layout import sequences
 from tutelage.models.packing import can_pack, pack, product, unpack
 
 if TYPE_CHECKING:
@@ -39,9 +39,8 @@ class KeyValueCache:
         self.keys = keys
         self.values = values
         self.weights = weights
-        self.graphs = (
-            StepGraphs() if keys.is_cuda else None
-        )  # None: the kernels of a step are launched one by one
+        # None: the kernels of a step are launched one by one.
+        self.graphs = StepGraphs() if keys.is_cuda else None
 
     def copy(self, source: int, target: int, length: int) -> None:
         self.keys[:, target, ..., :length] = self.keys[:, source, ..., :length]
@@ -205,19 +204,12 @@ def read(model: Transformer, pieces: Sequence[Piece], cache: KeyValueCache) -> T
         keys[slots, :, :, places] = k
         values[slots, :, places] = v
         if layout is not None:
-            attended = _attend_rows(q, k, v, layout)
+            attended = attend_rows(q, k, v, layout)
         else:
             attended = _attend_pieces(q, keys, values, pieces, masks)
         x = layer.finish(x, attended)
     ends = torch.tensor(counts, device=device).cumsum(0) - 1
     return cache.weights.logits(x[ends], model.shape.norm_epsilon)
-
-
-def _attend_rows(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-    """Attention of sequences that are read from their beginnings: (tokens, heads * head_width)."""
-    index = layout.gather.flatten()
-    q, k, v = (x.index_select(0, index).view(*layout.gather.shape, *x.shape[1:]) for x in (q, k, v))
-    return attend(q, k, v).reshape(len(index), -1).index_select(0, layout.scatter)
 
 
 def _attend_pieces(

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tutelage.models.layout import Layout
+
 QUERY_BLOCK = 256
 KEPT_SHARES = 1 << 24  # elements of attention shares that one layer keeps for its backward pass
 
@@ -50,6 +52,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return fused.transpose(1, 2)
     out: Tensor = _Attend.apply(q, k, v)  # type: ignore[no-untyped-call]
     return out
+
+
+def attend_rows(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+    """`attend` over the rows of a layout. q, k, v: (tokens, heads, width) -> (tokens, heads * width)."""
+    out = attend(*(layout.rows(each) for each in (q, k, v))).reshape(layout.gather.numel(), -1)
+    return out if layout.is_plain else out.index_select(0, layout.scatter)
 
 
 class _RMSNorm(torch.autograd.Function):

@@ -34,6 +34,12 @@ class Layout:
         """True when the rows are the flat batch itself, cut evenly: nothing to gather."""
         return self.scatter.numel() == self.gather.numel()
 
+    def rows(self, x: Tensor) -> Tensor:
+        """(tokens, …) -> (rows, longest, …)."""
+        if not self.is_plain:
+            x = x.index_select(0, self.gather.flatten())
+        return x.view(*self.gather.shape, *x.shape[1:])
+
     def to(self, device: torch.device) -> Layout:
         """The same layout on another device."""
         return Layout(self.positions.to(device), self.gather.to(device), self.scatter.to(device))

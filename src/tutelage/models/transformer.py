@@ -25,7 +25,7 @@ from tutelage.models import decoding
 from tutelage.models.adapters import AdaptedLinear, AdapterSwitch
 from tutelage.models.decoding import KeyValueCache
 from tutelage.models.interface import CausalModel, Piece, thaw
-from tutelage.models.kernels import attend, gated, rms_norm, rotate
+from tutelage.models.kernels import attend_rows, gated, rms_norm, rotate
 from tutelage.models.layout import Layout
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -110,19 +110,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout) -> Tensor:
         """x: (tokens, width). Attention runs over the rows of `layout`."""
-        return self._attended(x, self.project(x, cos, sin), layout)
-
-    def _attended(self, x: Tensor, projected: tuple[Tensor, Tensor, Tensor], layout: Layout) -> Tensor:
-        q, k, v = (_rows(each, layout) for each in projected)
-        flat = attend(q, k, v).reshape(layout.gather.numel(), -1)
-        return self.finish(x, flat if layout.is_plain else flat.index_select(0, layout.scatter))
-
-
-def _rows(x: Tensor, layout: Layout) -> Tensor:
-    """(tokens, heads, head_width) -> (rows, longest, heads, head_width)."""
-    if not layout.is_plain:
-        x = x.index_select(0, layout.gather.flatten())
-    return x.view(*layout.gather.shape, *x.shape[1:])
+        return self.finish(x, attend_rows(*self.project(x, cos, sin), layout))
 
 
 class Transformer(CausalModel):
