@@ -145,7 +145,6 @@ def test_a_temporary_chat_is_nowhere_but_on_its_page(visit: Visit) -> None:
 def test_the_menu_is_moved_through_by_keyboard(visit: Visit) -> None:
     page = visit()
     ask(page, "Keys")
-    page.reload()  # the side bar is drawn anew when an answer ends
     page.get_by_role("button", name="What to do with").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Rename")).to_be_focused()
@@ -153,5 +152,27 @@ def test_the_menu_is_moved_through_by_keyboard(visit: Visit) -> None:
     expect(page.get_by_role("button", name="Delete")).to_be_focused()
     page.keyboard.press("ArrowDown")
     expect(page.get_by_role("button", name="Rename")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="What to do with")).to_be_focused()
+
+
+def test_the_keyboard_stays_where_it_is_when_the_list_is_drawn_anew(visit: Visit) -> None:
+    """As it is whenever an answer ends."""
+    page = visit()
+    ask(page, "Focus")
+
+    def draw() -> None:
+        page.locator("#dialogues > *").first.evaluate("each => each.dataset.old = true")
+        page.locator("#search").dispatch_event("input")
+        expect(page.locator("#dialogues [data-old]")).to_have_count(0)
+
+    link = page.locator("#dialogues a").first
+    link.focus()
+    draw()
+    expect(link).to_be_focused()
+    page.get_by_role("button", name="What to do with").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Rename")).to_be_focused()
+    draw()
     page.keyboard.press("Escape")
     expect(page.get_by_role("button", name="What to do with")).to_be_focused()

@@ -16,7 +16,19 @@ let opener = /** @type {HTMLElement | null} */ (null);
 export async function refreshDialogues() {
   const words = search.value.trim();
   const html = await fragment(`/fragments/dialogues?${new URLSearchParams({ current: current(), q: words })}`);
-  if (words === search.value.trim()) list.replaceChildren(html);
+  if (words !== search.value.trim()) return;
+  const held = /** @type {HTMLElement | null} */ (document.activeElement);
+  const holds = list.contains(held);
+  list.replaceChildren(html);
+  if (holds && held) inList(held)?.focus();
+  if (opener && !opener.isConnected) opener = inList(opener) ?? opener;
+}
+
+/** The link or button of the list as it stands now that does what one of the list before did. @param {HTMLElement} old */
+function inList(old) {
+  const id = /** @type {HTMLElement | null} */ (old.closest("[data-dialogue]"))?.dataset.dialogue;
+  const item = list.querySelector(`[data-dialogue="${id}"]`);
+  return /** @type {HTMLElement | null} */ (item?.querySelector(old.localName) ?? null);
 }
 
 /** @param {HTMLElement} button */
