@@ -60,7 +60,7 @@ class SpokenToken:
 
 
 class Completion:
-    """One completion under way: iterate `pieces`, then call `finish`, also after leaving early.
+    """One completion under way: iterate `answer`; or `pieces`, then call `finish`, also after leaving early.
 
     `text` is everything the model said up to a stop string, `tokens` all that were drawn for it. `finish_reason`
     and `verdict` are known after `finish`; a completion that was left early has no finish reason unless the filter
@@ -77,6 +77,15 @@ class Completion:
         self.tokens: list[SpokenToken] = []
         self.finish_reason: FinishReason | None = None
         self.verdict: Verdict | None = None
+
+    async def answer(self, prompt_ids: Sequence[int], sampling: Sampling) -> AsyncGenerator[str, None]:
+        """All that may be shown, to the end. Raises what `Engine.generate` raises."""
+        async with aclosing(self.pieces(prompt_ids, sampling)) as pieces:
+            async for piece in pieces:
+                yield piece
+        rest = await self.finish()
+        if rest:
+            yield rest
 
     async def pieces(self, prompt_ids: Sequence[int], sampling: Sampling) -> AsyncGenerator[str, None]:
         """Text as the filter lets it go. Raises what `Engine.generate` raises."""

@@ -69,17 +69,15 @@ class Drafts:
     async def _suggestion(self, prompt: Prompt, sampling: Sampling, context: str) -> AsyncIterator[str]:
         with await self._engines.lease() as lease:
             completion = Completion(lease.engine, self._gate, context=context)
-            async with aclosing(completion.pieces(prompt.token_ids, sampling)) as pieces:
+            async with aclosing(completion.answer(prompt.token_ids, sampling)) as pieces:
                 async for piece in pieces:
                     yield piece
-            yield await completion.finish()
 
     async def _whole(self, engine: Engine, prompt: Prompt, sampling: Sampling, context: str) -> str:
         """One completion, or nothing when the filter blocks it."""
         completion = Completion(engine, self._gate, context=context)
-        async with aclosing(completion.pieces(prompt.token_ids, sampling)) as pieces:
+        async with aclosing(completion.answer(prompt.token_ids, sampling)) as pieces:
             text = "".join([piece async for piece in pieces])
-        text += await completion.finish()
         return "" if completion.finish_reason == "content_filter" else text
 
 

@@ -18,15 +18,13 @@ from tutelage.errors import InvalidRequest, ModelError
 from tutelage.moderation.gate import Gate, Verdict
 from tutelage.server.completion import Completion
 from tutelage.server.openai.chat_request import ChatRequest
-from tutelage.server.openai.disconnect import unless_gone
 from tutelage.server.openai.merging import merged
 from tutelage.server.openai.moderated import moderation
-from tutelage.server.openai.sending import Envelope, Loan, borrow, lines, new_id, usage
+from tutelage.server.openai.sending import Envelope, Loan, borrow, joined, new_id, reply, usage
 from tutelage.server.openai.tokens import chat_logprobs
 from tutelage.server.permissions import api_key
 from tutelage.server.prompting import check_room, refuse_endless
 from tutelage.server.services import services
-from tutelage.server.streaming import EventStream
 from tutelage.store.tables import ApiKey
 
 router = APIRouter(prefix="/v1")
@@ -73,12 +71,8 @@ async def create_chat_completion(
     """Answer a dialogue."""
     body.check()
     job = await _accept(request, body)
-    if body.stream:
-        return EventStream(lines(_chunks(job), request.state.request_id), release=job.loan.end)
-    try:
-        return await unless_gone(request, _whole(job))
-    finally:
-        job.loan.end()
+    chunks = _chunks(job) if body.stream else None
+    return await reply(request, job.loan, chunks=chunks, whole=lambda: _whole(job))
 
 
 async def _accept(request: Request, body: ChatRequest) -> _Job:
@@ -136,7 +130,7 @@ async def _judge(gate: Gate, question: str, before: str) -> Verdict:
 
 
 async def _whole(job: _Job) -> JSONResponse:
-    texts = await asyncio.gather(*(_text(job, index) for index in range(len(job.completions))))
+    texts = await asyncio.gather(*(joined(_pieces(job, index)) for index in range(len(job.completions))))
     choices = [
         {
             "index": index,
@@ -150,20 +144,9 @@ async def _whole(job: _Job) -> JSONResponse:
     return JSONResponse(body)
 
 
-async def _text(job: _Job, index: int) -> str:
-    async with aclosing(_pieces(job, index)) as pieces:
-        return "".join([piece async for piece in pieces])
-
-
-async def _pieces(job: _Job, index: int) -> AsyncGenerator[str, None]:
+def _pieces(job: _Job, index: int) -> AsyncGenerator[str, None]:
     """The text of one choice as it may be shown."""
-    completion = job.completions[index]
-    async with aclosing(completion.pieces(job.prompt_ids, job.samplings[index])) as pieces:
-        async for piece in pieces:
-            yield piece
-    rest = await completion.finish()
-    if rest:
-        yield rest
+    return job.completions[index].answer(job.prompt_ids, job.samplings[index])
 
 
 async def _chunks(job: _Job) -> AsyncGenerator[dict[str, Any], None]:

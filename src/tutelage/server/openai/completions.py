@@ -16,14 +16,12 @@ from tutelage.engine.interface import Engine, Sampling, Score
 from tutelage.moderation.gate import Gate
 from tutelage.server.completion import Completion
 from tutelage.server.openai.completion_request import CompletionRequest
-from tutelage.server.openai.disconnect import unless_gone
 from tutelage.server.openai.merging import merged
-from tutelage.server.openai.sending import Envelope, Loan, borrow, lines, new_id, usage
+from tutelage.server.openai.sending import Envelope, Loan, borrow, joined, new_id, reply, usage
 from tutelage.server.openai.tokens import ScoredToken, text_logprobs, text_of
 from tutelage.server.permissions import api_key
 from tutelage.server.prompting import check_room, refuse_endless
 from tutelage.server.services import services
-from tutelage.server.streaming import EventStream
 from tutelage.store.columns import clean
 from tutelage.store.tables import ApiKey
 
@@ -75,12 +73,8 @@ async def create_completion(
     """Continue texts."""
     body.check()
     job = await _accept(request, body)
-    if body.stream:
-        return EventStream(lines(_chunks(job), request.state.request_id), release=job.loan.end)
-    try:
-        return await unless_gone(request, _whole(job))
-    finally:
-        job.loan.end()
+    chunks = _chunks(job) if body.stream else None
+    return await reply(request, job.loan, chunks=chunks, whole=lambda: _whole(job))
 
 
 async def _accept(request: Request, body: CompletionRequest) -> _Job:
@@ -129,7 +123,7 @@ def _prompts(engine: Engine, body: CompletionRequest) -> list[list[int]]:
 
 
 async def _whole(job: _Job) -> JSONResponse:
-    texts = await asyncio.gather(*(_text(job, choice) for choice in job.choices))
+    texts = await asyncio.gather(*(joined(_pieces(job, choice)) for choice in job.choices))
     choices = []
     for index, (choice, text) in enumerate(zip(job.choices, texts, strict=True)):
         logprobs = await _logprobs(job, choice, len(text))
@@ -137,22 +131,13 @@ async def _whole(job: _Job) -> JSONResponse:
     return JSONResponse(job.envelope.around(KIND, choices, usage=job.usage()))
 
 
-async def _text(job: _Job, choice: _Choice) -> str:
-    async with aclosing(_pieces(job, choice)) as pieces:
-        return "".join([piece async for piece in pieces])
-
-
 async def _pieces(job: _Job, choice: _Choice) -> AsyncGenerator[str, None]:
     """The text that follows, as it may be shown."""
     if choice.blocked or not job.body.longest:
         return
-    completion = choice.completion
-    async with aclosing(completion.pieces(choice.prompt_ids, choice.sampling)) as pieces:
+    async with aclosing(choice.completion.answer(choice.prompt_ids, choice.sampling)) as pieces:
         async for piece in pieces:
             yield piece
-    rest = await completion.finish()
-    if rest:
-        yield rest
 
 
 async def _logprobs(job: _Job, choice: _Choice, length: int) -> dict[str, Any] | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
+from starlette.responses import Response
 
 from tutelage import __version__
 from tutelage.engine.pool import Lease
@@ -17,8 +18,9 @@ from tutelage.errors import NotFound
 from tutelage.server.completion import Completion
 from tutelage.server.errors import UnknownModel, failure_of, log_failure
 from tutelage.server.limits import Allowance
+from tutelage.server.openai.disconnect import unless_gone
 from tutelage.server.services import services
-from tutelage.server.streaming import sse
+from tutelage.server.streaming import EventStream, sse
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,28 @@ async def borrow(request: Request, model: str) -> Lease:
         return await services(request).engines.lease(model)
     except NotFound as error:
         raise UnknownModel(error.message, hint=error.hint) from None
+
+
+async def reply(
+    request: Request,
+    loan: Loan,
+    *,
+    chunks: AsyncGenerator[dict[str, Any], None] | None,
+    whole: Callable[[], Coroutine[Any, Any, Response]],
+) -> Response:
+    """The answer of a job: its chunks as a stream where there are any, else the whole. What was lent comes back."""
+    if chunks is not None:
+        return EventStream(lines(chunks, request.state.request_id), release=loan.end)
+    try:
+        return await unless_gone(request, whole())
+    finally:
+        loan.end()
+
+
+async def joined(pieces: AsyncGenerator[str, None]) -> str:
+    """Pieces of a text as one."""
+    async with aclosing(pieces) as each:
+        return "".join([piece async for piece in each])
 
 
 def new_id(kind: str) -> str:
