@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -45,48 +45,35 @@ NO_OVERRIDES: list[str] = []
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     train = typer.Typer(help="Train one stage as a run of its own.", no_args_is_help=True)
-    train.command("sft")(train_sft)
-    train.command("reward")(train_reward)
+    train.command("sft", help="Supervised fine-tuning on demonstrations.")(_from_data("sft"))
+    train.command("reward", help="The reward model, from comparisons.")(_from_data("reward"))
     train.command("ppo")(train_ppo)
-    train.command("dpo")(train_dpo)
+    train.command("dpo", help="DPO, from comparisons alone: a baseline for PPO.")(_from_data("dpo"))
     app.add_typer(train, name="train")
     app.command("improve")(improve)
     app.command("worker")(worker)
     app.command("tidy")(tidy)
 
 
-def train_sft(
-    recipe: RecipeArgument,
-    overrides: SetOption = NO_OVERRIDES,
-    name: NameOption = "",
-    start: StartOption = "",
-    snapshot: SnapshotOption = "",
-    resume: ResumeOption = False,
-    processes: ProcessesOption = 1,
-    ray: RayOption = "",
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Supervised fine-tuning on demonstrations."""
-    options = {"name": name, "start": start, "snapshot": snapshot, "resume": resume}
-    _train("sft", recipe, overrides, options, _trainer(processes, ray), dry_run=dry_run, as_json=as_json)
+def _from_data(stage: Stage) -> Callable[..., None]:
+    """The command of a stage that needs nothing but data."""
 
+    def command(
+        recipe: RecipeArgument,
+        overrides: SetOption = NO_OVERRIDES,
+        name: NameOption = "",
+        start: StartOption = "",
+        snapshot: SnapshotOption = "",
+        resume: ResumeOption = False,
+        processes: ProcessesOption = 1,
+        ray: RayOption = "",
+        dry_run: DryRunOption = False,
+        as_json: JsonOption = False,
+    ) -> None:
+        options = {"name": name, "start": start, "snapshot": snapshot, "resume": resume}
+        _train(stage, recipe, overrides, options, _trainer(processes, ray), dry_run=dry_run, as_json=as_json)
 
-def train_reward(
-    recipe: RecipeArgument,
-    overrides: SetOption = NO_OVERRIDES,
-    name: NameOption = "",
-    start: StartOption = "",
-    snapshot: SnapshotOption = "",
-    resume: ResumeOption = False,
-    processes: ProcessesOption = 1,
-    ray: RayOption = "",
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """The reward model, from comparisons."""
-    options = {"name": name, "start": start, "snapshot": snapshot, "resume": resume}
-    _train("reward", recipe, overrides, options, _trainer(processes, ray), dry_run=dry_run, as_json=as_json)
+    return command
 
 
 def train_ppo(
@@ -107,23 +94,6 @@ def train_ppo(
     inputs = {"start": start, "reward": reward, "gold": gold, "snapshot": snapshot}
     options = {"name": name, "resume": resume, **inputs}
     _train("ppo", recipe, overrides, options, _trainer(processes, ray), dry_run=dry_run, as_json=as_json)
-
-
-def train_dpo(
-    recipe: RecipeArgument,
-    overrides: SetOption = NO_OVERRIDES,
-    name: NameOption = "",
-    start: StartOption = "",
-    snapshot: SnapshotOption = "",
-    resume: ResumeOption = False,
-    processes: ProcessesOption = 1,
-    ray: RayOption = "",
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """DPO, from comparisons alone: a baseline for PPO."""
-    options = {"name": name, "start": start, "snapshot": snapshot, "resume": resume}
-    _train("dpo", recipe, overrides, options, _trainer(processes, ray), dry_run=dry_run, as_json=as_json)
 
 
 def improve(

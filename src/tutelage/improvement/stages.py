@@ -16,11 +16,12 @@ from tutelage.registry import Registry
 from tutelage.registry.version import write_json
 from tutelage.rendering import load_renderer
 from tutelage.store import Store, export
+from tutelage.training.comparisons import ComparisonData
 from tutelage.training.dpo import DPOConfig, prepare_dpo
 from tutelage.training.job import Job, Recipe, Stage, Trainer, train
 from tutelage.training.metrics import Progress, Run, no_progress
 from tutelage.training.ppo import PPOConfig, PPOData, prepare_ppo
-from tutelage.training.reward import RewardConfig, RewardData, prepare_reward
+from tutelage.training.reward import RewardConfig, prepare_reward
 from tutelage.training.sft import SFTConfig, SFTData, prepare_sft
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -120,7 +121,7 @@ def describe_stage(request: StageRequest, place: Installation) -> dict[str, Any]
 
 def prepare(
     config: Recipe, data: SnapshotData, home: Path, *, gold: bool = False
-) -> SFTData | RewardData | PPOData:
+) -> SFTData | ComparisonData | PPOData:
     """A stage's data as it would be trained on. Raises DataError when there is nothing to train on."""
     renderer = load_renderer(locate(config.model, home))
     match config:

@@ -18,9 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tutelage.config import Settings
-from tutelage.datasets.preference import PreferenceExample, Ties
-from tutelage.datasets.splits import Half
+from tutelage.datasets.preference import PreferenceExample
 from tutelage.dialogue import Comparison
 from tutelage.models.adapters import load_adapter, save_adapter
 from tutelage.models.interface import CausalModel
@@ -38,39 +36,24 @@ from tutelage.training.checkpoints import (
     section,
     unpack_optimizer,
 )
+from tutelage.training.comparisons import ComparisonData, ComparisonSettings, micro_batches, prepare
 from tutelage.training.distributed import collect, share, sum_scalars, world
 from tutelage.training.flat import preference_trees
 from tutelage.training.losses import preference_loss
 from tutelage.training.metrics import Run
 from tutelage.training.optimizer import adamw, cosine, set_rate, update
-from tutelage.training.reward import RewardConfig, RewardData, micro_batches, prepare_reward
 
 
-class DPOConfig(Settings):
-    """Settings of DPO. `limits`, `half` and `ties` choose comparisons as the reward model's recipe does."""
+class DPOConfig(ComparisonSettings):
+    """Settings of DPO."""
 
-    model: str = "builtin"
-    limits: dict[str, int] = Field(default_factory=dict)
-    half: Half = "all"
-    ties: Ties = "soft"
-    max_tokens: int = Field(default=1024, ge=16)
-    held_out: float = Field(default=0.15, ge=0, lt=1)
-    epochs: int = Field(default=1, ge=1)
-    max_steps: int | None = Field(default=None, ge=1)
-    batch_tokens: int = Field(default=8192, ge=16)
-    micro_tokens: int = Field(default=2048, ge=16)
     beta: float = Field(default=0.1, gt=0)
     learning_rate: float = Field(default=5e-5, gt=0)
-    warmup_steps: int = Field(default=5, ge=0)
-    max_norm: float = Field(default=1.0, gt=0)
-    checkpoint_every: int = Field(default=20, ge=1)
-    seed: int = 0
 
 
-def prepare_dpo(config: DPOConfig, comparisons: Sequence[Comparison], renderer: Renderer) -> RewardData:
+def prepare_dpo(config: DPOConfig, comparisons: Sequence[Comparison], renderer: Renderer) -> ComparisonData:
     """The comparisons that a reward model of these settings would see. Raises DataError when nothing is left."""
-    own = {"beta", "learning_rate", "warmup_steps", "max_norm", "checkpoint_every"}
-    return prepare_reward(RewardConfig(members=1, **config.model_dump(exclude=own)), comparisons, renderer)
+    return prepare(config, comparisons, renderer, orders=[config.seed])
 
 
 def train_dpo(

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,12 +25,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tutelage.config import Settings
-from tutelage.datasets.batching import epoch_batches, fill
-from tutelage.datasets.preference import PreferenceExample, Ties, render_comparisons
-from tutelage.datasets.splits import Half, in_half, split
+from tutelage.datasets.preference import PreferenceExample
 from tutelage.dialogue import Comparison
-from tutelage.errors import DataError
 from tutelage.models.adapters import AdapterShape, load_adapter
 from tutelage.models.heads import ScalarHead
 from tutelage.models.interface import CausalModel
@@ -47,6 +42,7 @@ from tutelage.training.checkpoints import (
     section,
     unpack_optimizer,
 )
+from tutelage.training.comparisons import ComparisonData, ComparisonSettings, micro_batches, prepare
 from tutelage.training.distributed import collect, share, sum_scalars, world
 from tutelage.training.early_stop import Best
 from tutelage.training.flat import preference_trees
@@ -69,113 +65,31 @@ UNIT_SAMPLE = 64  # comparisons whose prompts set the unit of the reward
 LOOK_SAMPLE = 128  # held-out comparisons of a look
 
 
-class RewardConfig(Settings):
-    """Settings of reward training.
+class RewardConfig(ComparisonSettings):
+    """Settings of reward training. `max_steps` is a member's.
 
-    `limits` caps the comparisons taken from a source; empty takes everything. `half` takes one half of all prompts:
-    a model of the other half never saw them. `max_steps` is a member's. `evaluate_every` counts steps between looks
-    at held-out prompts; the last step always has one.
+    `evaluate_every` counts steps between looks at held-out prompts; the last step always has one.
     """
 
-    model: str = "builtin"
     members: int = Field(default=3, ge=1, le=100)
     rank: int = Field(default=16, ge=1)
     alpha: int = Field(default=32, ge=1)
-    limits: dict[str, int] = Field(default_factory=dict)
-    half: Half = "all"
-    ties: Ties = "soft"
-    max_tokens: int = Field(default=1024, ge=16)
-    held_out: float = Field(default=0.15, ge=0, lt=1)
-    epochs: int = Field(default=1, ge=1)
-    max_steps: int | None = Field(default=None, ge=1)
     evaluate_every: int = Field(default=50, ge=1)
-    batch_tokens: int = Field(default=8192, ge=16)
-    micro_tokens: int = Field(default=2048, ge=16)
     learning_rate: float = Field(default=1e-4, gt=0)
     head_learning_rate: float = Field(default=1e-3, gt=0)
-    warmup_steps: int = Field(default=5, ge=0)
-    max_norm: float = Field(default=1.0, gt=0)
     answer_tokens: int = Field(default=96, ge=1)
-    checkpoint_every: int = Field(default=20, ge=1)
-    seed: int = 0
 
     def member_seed(self, member: int) -> int:
         """What decides a member's adapter, head and order of the data."""
         return self.seed * 101 + member
 
 
-@dataclass(frozen=True, slots=True)
-class RewardData:
-    """Rendered comparisons on both sides of the split, and the batches of every step of every member."""
-
-    train: list[PreferenceExample]
-    held_out: list[PreferenceExample]
-    left_out: Counter[str]
-    steps: list[list[list[int]]]
-
-    @property
-    def total(self) -> int:
-        """Steps of all members."""
-        return self.before(len(self.steps))
-
-    def before(self, member: int) -> int:
-        """Steps of the members before this one."""
-        return sum(map(len, self.steps[:member]))
-
-    def summary(self) -> dict[str, Any]:
-        """What would be trained on, in numbers."""
-        return {
-            "comparisons": len(self.train),
-            "pairs": sum(len(example.preferences) for example in self.train),
-            "ties": sum(pair.tie for example in self.train for pair in example.preferences),
-            "held_out_comparisons": len(self.held_out),
-            "tokens": sum(example.tokens for example in self.train),
-            "left_out": {reason: count for reason, count in sorted(self.left_out.items()) if count},
-            "steps": self.total,
-        }
-
-
-def prepare_reward(config: RewardConfig, comparisons: Sequence[Comparison], renderer: Renderer) -> RewardData:
-    """Split by the first user message, render, and lay out the steps. Raises DataError when nothing is left."""
-    chosen = _limited([each for each in comparisons if in_half(each.prompt, config.half)], config.limits)
-    train, held_out = (
-        render_comparisons(side, renderer, max_tokens=config.max_tokens, ties=config.ties)
-        for side in split(chosen, config.held_out, lambda each: each.prompt)
-    )
-    left_out = train.left_out + held_out.left_out
-    if not any(not pair.tie for example in train.rendered for pair in example.preferences):
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(left_out.items())) or "none"
-        problem = "nothing but ties" if train.rendered else "no comparison"
-        raise DataError(
-            f"{problem} to learn from among {len(chosen)} comparisons of at most {config.max_tokens} tokens"
-            f" (left out: {reasons})",
-            hint="import some (`tutelage import hh FILE`), rank some at /rank, or raise max_tokens",
-        )
-    lengths = [example.tokens for example in train.rendered]
-    steps = [
-        [
-            batch
-            for epoch in range(config.epochs)
-            for batch in epoch_batches(
-                lengths, config.batch_tokens, seed=config.member_seed(member), epoch=epoch
-            )
-        ]
-        for member in range(config.members)
-    ]
-    return RewardData(
-        train.rendered, held_out.rendered, left_out, [each[: config.max_steps] for each in steps]
-    )
-
-
-def _limited(comparisons: Sequence[Comparison], limits: dict[str, int]) -> list[Comparison]:
-    left = dict(limits)
-    chosen = []
-    for comparison in comparisons:
-        if left.get(comparison.source, 1) > 0:
-            chosen.append(comparison)
-            if comparison.source in left:
-                left[comparison.source] -= 1
-    return chosen
+def prepare_reward(
+    config: RewardConfig, comparisons: Sequence[Comparison], renderer: Renderer
+) -> ComparisonData:
+    """The comparisons, with the steps of each member in its own order. Raises DataError when nothing is left."""
+    orders = [config.member_seed(member) for member in range(config.members)]
+    return prepare(config, comparisons, renderer, orders=orders)
 
 
 def train_reward(
@@ -228,7 +142,7 @@ class Training:
     """What the members of a run have in common."""
 
     config: RewardConfig
-    data: RewardData
+    data: ComparisonData
     model: CausalModel
     run: Run
     start: Path | None
@@ -353,14 +267,6 @@ def score_examples(
         batch = preference_trees(group, model.device)
         scores += reward.tree_scores(model, batch).cpu().split_with_sizes(batch.counts)
     return collect([(place, each) for (place, _), each in zip(mine, scores, strict=True)], len(examples))
-
-
-def micro_batches(examples: Sequence[PreferenceExample], micro_tokens: int) -> list[list[PreferenceExample]]:
-    """Cut comparisons into groups of at most `micro_tokens` tokens."""
-    lengths = [example.tokens for example in examples]
-    return [
-        [examples[index] for index in group] for group in fill(range(len(examples)), lengths, micro_tokens)
-    ]
 
 
 def _tokens(example: PreferenceExample) -> int:
