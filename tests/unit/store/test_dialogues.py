@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from tutelage.errors import Conflict, InvalidRequest, NotFound
@@ -240,6 +240,25 @@ def test_deleting_a_dialogue_leaves_nothing_of_it(store: Store, cast: SimpleName
         assert {row.id for row in tx.scalars(select(Message))} == {row.id for row in kept}
         assert dialogues.delete_dialogues(tx, cast.reader) == 1
         assert tx.scalar(select(func.count()).select_from(Message)) == 0
+
+
+@pytest.mark.parametrize("way", ["dialogue", "dialogues", "account"])
+def test_a_chat_of_any_length_can_be_deleted(
+    store: Store, cast: SimpleNamespace, chat: Chat, way: str
+) -> None:
+    """SQLite follows a chain of deletions a thousand rows deep, and no further."""
+    (first, *_) = chat(cast.reader, *["again"] * 1200)
+    with store.write() as tx:
+        if way == "dialogue":
+            dialogues.delete_dialogue(tx, first.dialogue_id, owner_id=cast.reader)
+        elif way == "dialogues":
+            dialogues.delete_dialogues(tx, cast.reader)
+        else:
+            accounts.delete_user(tx, cast.reader)
+    with store.read() as tx:
+        assert tx.scalar(select(func.count()).select_from(Message)) == 0
+        for table in ("search_rows", "search_texts"):
+            assert tx.scalar(text(f"SELECT count(*) FROM {table}")) == 0
 
 
 def test_consent_is_the_owners_and_never_of_a_temporary_dialogue(store: Store, cast: SimpleNamespace) -> None:
