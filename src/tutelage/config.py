@@ -73,7 +73,8 @@ def check(raw: dict[str, Any], schema: type[SettingsT], *, where: str = "") -> S
 
 
 def _known_recipes(path: Path) -> str:
-    found = sorted(str(each) for each in path.parent.glob("*.toml")) if path.parent.is_dir() else []
+    folder = path.parent
+    found = sorted(str(each) for each in folder.glob("*.toml") if each.name != "pyproject.toml")
     return (
         f"recipes in that folder: {', '.join(found)}"
         if found

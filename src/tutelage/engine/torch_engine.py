@@ -120,6 +120,7 @@ class TorchEngine:
             presence_penalty=sampling.presence_penalty,
             frequency_penalty=sampling.frequency_penalty,
             top_logprobs=sampling.top_logprobs,
+            afresh=sampling.seed is not None,
         )
         self._batch.check(request)
         if wanted < 1:

@@ -34,6 +34,8 @@ class Request:
     presence_penalty, frequency_penalty: what is taken from the logit of a token that this completion has already
     drawn: once, and once for every time it was drawn.
     top_logprobs: how many of the most probable tokens to name at every place.
+    afresh: read the whole prompt, whatever is kept of it. What was read in other portions differs in its last bits,
+    and a draw may turn on them.
     """
 
     prompt_ids: Sequence[int]
@@ -46,6 +48,7 @@ class Request:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     top_logprobs: int = 0
+    afresh: bool = False
 
     @property
     def has_penalties(self) -> bool:
@@ -195,7 +198,7 @@ class Batch:
             each.length = len(each.ids)
             admission.joining.append((each, leader))
             return True
-        known, source = self._known(each.ids)
+        known, source = (0, None) if each.request.afresh else self._known(each.ids)
         rest = len(each.ids) - known
         if rest > admission.budget and admission.pieces and rest <= self._portion:
             return False

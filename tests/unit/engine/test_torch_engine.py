@@ -222,6 +222,28 @@ def test_a_follow_up_reads_only_what_is_new(tiny: LoadedModel, monkeypatch: pyte
     with_engine(tiny, use)
 
 
+def test_who_asks_with_a_seed_has_the_whole_prompt_read(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read in other portions differs in its last bits, and the same seed is to give the same answer."""
+    read_tokens: list[int] = []
+    model_read = tiny.model.read
+
+    def counted(pieces: Any, cache: Any) -> torch.Tensor:
+        read_tokens.append(sum(len(piece.token_ids) for piece in pieces))
+        return model_read(pieces, cache)
+
+    monkeypatch.setattr(tiny.model, "read", counted)
+
+    async def use(engine: TorchEngine) -> None:
+        prompt = PROMPT * 20
+        for seed in (None, 5, 5, None):
+            await read(engine, prompt, seed=seed, max_tokens=3)
+        assert read_tokens == [80, 80, 80, 1]
+
+    with_engine(tiny, use)
+
+
 def test_a_long_prompt_does_not_hold_up_an_answer(tiny: LoadedModel) -> None:
     async def use(engine: TorchEngine) -> None:
         stream = engine.generate(PROMPT, sampling(max_tokens=900))
