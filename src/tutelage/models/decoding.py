@@ -8,57 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.models.adapters import AdaptedLinear
-from tutelage.models.graphs import StepGraphs
-from tutelage.models.interface import Piece, Span
-from tutelage.models.kernels import attend_rows
+from tutelage.models.interface import Piece
+from tutelage.models.kernels import attend_rows, rms_norm_twice
+from tutelage.models.key_value_cache import KeyValueCache
 from tutelage.models.layout import sequences
 from tutelage.models.packing import can_pack, pack, product, unpack
 
 if TYPE_CHECKING:
     from tutelage.models.transformer import Architecture, Block, Transformer
 
-
-class KeyValueCache:
-    """Keys and values of running sequences.
-
-    keys: (layers, slots, key_heads, head_width, length), each head's keys as the columns of a matrix: products with a
-    few queries read them fastest so; values: (layers, slots, key_heads, length, head_width). A step reads the whole
-    length, since a product of a part would copy the part first.
-    """
-
-    partial = True
-
-    def __init__(self, keys: Tensor, values: Tensor, weights: Weights) -> None:
-        self.keys = keys
-        self.values = values
-        self.weights = weights
-        # None: the kernels of a step are launched one by one.
-        self.graphs = StepGraphs() if keys.is_cuda else None
-
-    def copy(self, source: int, target: int, length: int) -> None:
-        self.keys[:, target, ..., :length] = self.keys[:, source, ..., :length]
-        self.values[:, target, :, :length] = self.values[:, source, :, :length]
-
-    def resized(self, length: int) -> KeyValueCache:
-        more = length - self.keys.shape[-1]
-        return KeyValueCache(F.pad(self.keys, (0, more)), F.pad(self.values, (0, 0, 0, more)), self.weights)
-
-    def take(self, slot: int, length: int) -> Span:
-        return Span(self.keys[:, slot, ..., :length].clone(), self.values[:, slot, :, :length].clone())
-
-    def put(self, slot: int, span: Span, length: int) -> None:
-        self.keys[:, slot, ..., :length] = span.keys[..., :length]
-        self.values[:, slot, :, :length] = span.values[:, :, :length]
-
-    def release(self) -> None:
-        self.weights.release()
+_FEW_SCORES = 4096  # up to here the one call of torch's fused attention costs less than three on a CPU
 
 
 class Projection:
@@ -103,14 +69,16 @@ class Weights:
     def __init__(self, model: Transformer) -> None:
         dtype = model.cos.dtype
         self.embedding = model.embedding.detach()
-        self.norm = model.norm.detach().to(dtype)
+        # A pair of halves turns as x * cos + swapped halves of x * sin.
+        self.cos, self.sin = model.cos.repeat(1, 2), torch.cat([-model.sin, model.sin], dim=-1)
+        self.norm = _twice(model.norm, dtype)
         head = model.head.detach().to(dtype)
         self.head = pack(head) if can_pack(head) else head
         self.layers = [Layer(cast("Block", block), dtype) for block in model.blocks]
 
     def logits(self, x: Tensor, epsilon: float) -> Tensor:
         """Of states before the last norm: (rows, width) -> (rows, vocabulary)."""
-        return product(F.rms_norm(x, (x.shape[-1],), self.norm, epsilon), self.head, None)
+        return product(rms_norm_twice(x, self.norm, epsilon), self.head, None)
 
     def release(self) -> None:
         for layer in self.layers:
@@ -123,29 +91,28 @@ class Layer:
 
     def __init__(self, block: Block, dtype: torch.dtype) -> None:
         self.shape = block.shape
-        self.norm_in = block.norm_in.detach().to(dtype)
-        self.norm_out = block.norm_out.detach().to(dtype)
-        self.norm_q = None if block.norm_q is None else block.norm_q.detach().to(dtype)
-        self.norm_k = None if block.norm_k is None else block.norm_k.detach().to(dtype)
+        self.norm_in = _twice(block.norm_in, dtype)
+        self.norm_out = _twice(block.norm_out, dtype)
+        self.norm_q = None if block.norm_q is None else _twice(block.norm_q, dtype)
+        self.norm_k = None if block.norm_k is None else _twice(block.norm_k, dtype)
         self.qkv = Projection(block.qkv, dtype)
         self.attention_out = Projection(block.attention_out, dtype)
         self.gate_up = Projection(block.gate_up, dtype)
         self.down = Projection(block.down, dtype)
 
-    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotated queries, rotated keys, values: (tokens, heads, head_width) each."""
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotated queries, rotated keys, and values: (tokens, heads + 2 * key_heads, head_width)."""
         shape = self.shape
         parts = [shape.heads, shape.key_heads, shape.key_heads]
         qkv = self.qkv(self._normalise(x, self.norm_in)).view(x.shape[0], sum(parts), shape.head_width)
-        q, k, v = torch.split(qkv, parts, dim=1)
-        rotated = qkv[:, : shape.heads + shape.key_heads]
         if self.norm_q is not None and self.norm_k is not None:
-            rotated = torch.cat([self._normalise(q, self.norm_q), self._normalise(k, self.norm_k)], dim=1)
-            q, k = torch.split(rotated, parts[:2], dim=1)
+            q, k, v = torch.split(qkv, parts, dim=1)
+            qkv = torch.cat([self._normalise(q, self.norm_q), self._normalise(k, self.norm_k), v], dim=1)
+        rotated = qkv[:, : shape.heads + shape.key_heads]
         left, right = rotated.chunk(2, dim=-1)
         turned = torch.cat([right, left], dim=-1)
         rotated.mul_(cos).addcmul_(turned, sin)
-        return q, k, v
+        return qkv
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The residual stream after this layer. attended: (tokens, heads * head_width)."""
@@ -154,76 +121,77 @@ class Layer:
         return self.down(F.silu(gate).mul_(up)).add_(x)
 
     def _normalise(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), weight, self.shape.norm_epsilon)
+        return rms_norm_twice(x, weight, self.shape.norm_epsilon)
+
+
+def _twice(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """The weights of a norm as `rms_norm_twice` takes them."""
+    return weight.detach().to(dtype).repeat(2)
 
 
 def new_cache(model: Transformer, slots: int, length: int) -> KeyValueCache:
     shape, weights = model.shape, Weights(model)
-    size = (shape.layers, slots, shape.key_heads)
-    settings: dict[str, Any] = {"dtype": model.cos.dtype, "device": model.device}
-    keys = torch.zeros(*size, shape.head_width, length, **settings)
-    return KeyValueCache(keys, torch.zeros(*size, length, shape.head_width, **settings), weights)
+    size = (shape.layers, 2, slots, shape.key_heads, length, shape.head_width)
+    return KeyValueCache(torch.zeros(size, dtype=model.cos.dtype, device=model.device), weights)
 
 
 def step(model: Transformer, token_ids: Tensor, cache: KeyValueCache, places: Tensor) -> Tensor:
     """One more token in each of the first n slots; see `CausalModel.step`."""
     shape, n = model.shape, token_ids.shape[0]
-    x = F.embedding(token_ids, cache.weights.embedding).to(cache.keys.dtype)
-    cos, sin = _angles(model, places)
-    slots = torch.arange(n, device=places.device)
+    x, cos, sin = _start(cache.weights, token_ids, places)
+    written = cache.lines_of(slice(0, n), places)
     # The queries that share a key head stand as rows of one small matrix: no key is ever repeated.
     groups = shape.heads // shape.key_heads
-    mask = _mask(places, cache.keys.shape[-1], x.dtype)[:, None, None].expand(-1, shape.key_heads, groups, -1)
+    mask = _mask(places, cache.length, x.dtype)[:, None, None].expand(-1, shape.key_heads, groups, -1)
     mask = mask.reshape(n * shape.key_heads, groups, -1)
-    for layer, keys, values in zip(cache.weights.layers, cache.keys, cache.values, strict=True):
-        q, k, v = layer.project(x, cos, sin)
-        keys[slots, :, :, places] = k
-        values[slots, :, places] = v
-        grouped = q.reshape(n * shape.key_heads, groups, -1)
-        x = layer.finish(
-            x, _attended(grouped, keys[:n].flatten(0, 1), values[:n].flatten(0, 1), mask).view(n, -1)
-        )
+    seen = cache.table[:, :, :n].flatten(2, 3)
+    for layer, lines, (keys, values) in zip(cache.weights.layers, cache.lines(), seen, strict=True):
+        qkv = layer.project(x, cos, sin)
+        lines[written] = qkv[:, shape.heads :]
+        q = qkv[:, : shape.heads].reshape(n * shape.key_heads, groups, -1)
+        x = layer.finish(x, _attended(q, keys, values, mask).view(n, -1))
     return cache.weights.logits(x, shape.norm_epsilon)
 
 
 def read(model: Transformer, pieces: Sequence[Piece], cache: KeyValueCache) -> Tensor:
     """Read pieces of sequences into their slots; see `CausalModel.read`."""
+    shape, device = model.shape, model.device
     counts = [len(piece.token_ids) for piece in pieces]
-    device = model.device
     token_ids = torch.tensor([token for piece in pieces for token in piece.token_ids], device=device)
     places = torch.cat([torch.arange(p.start, p.start + len(p.token_ids)) for p in pieces]).to(device)
     slots = torch.tensor([piece.slot for piece in pieces], device=device)
     slots = slots.repeat_interleave(torch.tensor(counts, device=device), output_size=len(token_ids))
-    x = F.embedding(token_ids, cache.weights.embedding).to(cache.keys.dtype)
-    cos, sin = _angles(model, places)
+    x, cos, sin = _start(cache.weights, token_ids, places)
+    written = cache.lines_of(slots, places)
     begin = not any(piece.start for piece in pieces)
     layout = sequences(counts).to(device) if begin else None
-    masks = [] if begin else [_piece_mask(piece, model.shape, x) for piece in pieces]
-    for layer, keys, values in zip(cache.weights.layers, cache.keys, cache.values, strict=True):
-        q, k, v = layer.project(x, cos, sin)
-        keys[slots, :, :, places] = k
-        values[slots, :, places] = v
+    masks = [] if begin else [_piece_mask(piece, shape, x) for piece in pieces]
+    for layer, lines, seen in zip(cache.weights.layers, cache.lines(), cache.table, strict=True):
+        qkv = layer.project(x, cos, sin)
+        lines[written] = qkv[:, shape.heads :]
+        q, k, v = torch.split(qkv, [shape.heads, shape.key_heads, shape.key_heads], dim=1)
         if layout is not None:
             attended = attend_rows(q, k, v, layout)
         else:
-            attended = _attend_pieces(q, keys, values, pieces, masks)
+            attended = _attend_pieces(q, seen, pieces, masks)
         x = layer.finish(x, attended)
     ends = torch.tensor(counts, device=device).cumsum(0) - 1
-    return cache.weights.logits(x[ends], model.shape.norm_epsilon)
+    return cache.weights.logits(x[ends], shape.norm_epsilon)
 
 
-def _attend_pieces(
-    q: Tensor, keys: Tensor, values: Tensor, pieces: Sequence[Piece], masks: Sequence[Tensor]
-) -> Tensor:
-    """Attention of pieces over all that their slots hold: (tokens, heads * head_width)."""
+def _attend_pieces(q: Tensor, seen: Tensor, pieces: Sequence[Piece], masks: Sequence[Tensor]) -> Tensor:
+    """Attention of pieces over all that their slots hold: (tokens, heads * head_width).
+
+    seen: a layer's keys and values, (2, slots, key_heads, length, head_width).
+    """
     found = []
     for part, piece, mask in zip(
         torch.split(q, [len(p.token_ids) for p in pieces]), pieces, masks, strict=True
     ):
         tokens, heads, width = part.shape
-        seen = keys[piece.slot, ..., : mask.shape[-1]], values[piece.slot, :, : mask.shape[-1]]
-        grouped = part.transpose(0, 1).reshape(len(seen[0]), -1, width)
-        attended = _attended(grouped, *seen, mask).view(heads, tokens, width)
+        keys, values = seen[:, piece.slot, :, : mask.shape[-1]]
+        grouped = part.transpose(0, 1).reshape(len(keys), -1, width)
+        attended = _attended(grouped, keys, values, mask).view(heads, tokens, width)
         found.append(attended.transpose(0, 1).reshape(tokens, -1))
     return torch.cat(found)
 
@@ -236,15 +204,17 @@ def _piece_mask(piece: Piece, shape: Architecture, x: Tensor) -> Tensor:
 
 
 def _attended(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    """q: (heads, rows, width); keys: (heads, width, n); values: (heads, n, width); mask: (heads, rows, n)."""
-    scores = torch.baddbmm(mask, q, keys, alpha=1 / math.sqrt(q.shape[-1]))
+    """q: (heads, rows, width); keys, values: (heads, n, width); mask: (heads, rows, n)."""
+    if mask.numel() <= _FEW_SCORES and not q.is_cuda:
+        return F.scaled_dot_product_attention(q[None], keys[None], values[None], mask[None])[0]
+    scores = torch.baddbmm(mask, q, keys.transpose(1, 2), alpha=1 / math.sqrt(q.shape[-1]))
     return torch.bmm(torch.softmax(scores, dim=-1), values)
 
 
-def _angles(model: Transformer, places: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines at some places, (tokens, 1, head_width) each: x * cos + swapped halves of x * sin."""
-    cos, sin = model.cos[places, None], model.sin[places, None]
-    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
+def _start(weights: Weights, token_ids: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """First states of tokens, (tokens, width), and the angles of their places, (tokens, 1, head_width) each."""
+    x = F.embedding(token_ids, weights.embedding).to(weights.cos.dtype)
+    return x, weights.cos[places, None], weights.sin[places, None]
 
 
 def _mask(places: Tensor, longest: int, dtype: torch.dtype) -> Tensor:

@@ -28,13 +28,12 @@ class Piece:
 class Span:
     """What a cache remembers of the first tokens of one sequence, taken out of its slot."""
 
-    keys: Tensor
-    values: Tensor
+    entries: Tensor
 
     @property
     def size(self) -> int:
         """In bytes."""
-        return self.keys.nbytes + self.values.nbytes
+        return self.entries.nbytes
 
 
 class Cache(Protocol):

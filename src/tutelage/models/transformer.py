@@ -23,9 +23,9 @@ from torch.utils.checkpoint import checkpoint
 from tutelage.errors import ModelError
 from tutelage.models import decoding
 from tutelage.models.adapters import AdaptedLinear, AdapterSwitch
-from tutelage.models.decoding import KeyValueCache
 from tutelage.models.interface import CausalModel, Piece, thaw
 from tutelage.models.kernels import attend_rows, gated, rms_norm, rotate
+from tutelage.models.key_value_cache import KeyValueCache
 from tutelage.models.layout import Layout
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -182,7 +182,7 @@ class Transformer(CausalModel):
         if cache.graphs is None:
             return decoding.step(self, token_ids, cache, places)
         # The last slot is never stepped: it is there for prompts that are read in several portions.
-        slots = cache.keys.shape[1] - 1
+        slots = cache.slots - 1
         return cache.graphs.run(lambda t, p: decoding.step(self, t, cache, p), token_ids, places, slots=slots)
 
     def _start(self, token_ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:

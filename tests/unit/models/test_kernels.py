@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tutelage.models import kernels
-from tutelage.models.kernels import attend, gated, rms_norm, rotate
+from tutelage.models.kernels import attend, gated, rms_norm, rms_norm_twice, rotate
 
 
 def random(*size: int, seed: int = 0) -> Tensor:
@@ -67,6 +67,15 @@ DTYPES = [torch.float32, torch.bfloat16]
 def test_rms_norm(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     inputs = [random(*shape) + 0.5, random(shape[-1], seed=1)]
     agree(lambda x, weight: rms_norm(x, weight, 1e-5), plain_norm, inputs, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 24), (7, 24), (5, 3, 8)])
+def test_rms_norm_without_gradients(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    x, weight = (random(*shape) + 0.5).to(dtype), random(shape[-1], seed=1).to(dtype)
+    out, exact = rms_norm_twice(x, weight.repeat(2), 1e-5), plain_norm(x.double(), weight.double())
+    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(out.double(), exact, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
