@@ -1,7 +1,9 @@
 """Finding one's own dialogues by their words. The only place that knows which database searches, and how.
 
-SQLite's FTS5 with trigrams: it needs no word boundaries, so it finds Chinese, and parts of words. Words of less
-than three characters have no trigram; they are looked for in the rows.
+SQLite's FTS5 with trigrams: it needs no word boundaries, so it finds Chinese, and parts of words. Every person's
+messages stand in a range of row numbers of their own, newest last, so that a search never touches anybody else's,
+however many they are, and ends as soon as a list is full. Words of less than three characters have no trigram; they
+are looked for in the newest messages.
 """
 
 from __future__ import annotations
@@ -10,15 +12,18 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Integer, and_, column, select, table, text
+from sqlalchemy import and_, select, text
 from sqlalchemy.orm import Session
 
 from tutelage.store.dialogues import listed
-from tutelage.store.tables import Dialogue, Message, SearchRow
+from tutelage.store.tables import Dialogue, Message, SearchOwner
 
 LONGEST_QUERY = 200
-SCANNED = 1000
-"""Of the newest messages that fit, so many are looked at: enough for a list, and never slow."""
+MOST_HITS = 1000
+"""So many of the newest messages that fit are looked at: enough for a list, and never slow."""
+MOST_READ = 20_000
+"""Where no word has three characters, so many of the newest messages are read."""
+LOT = 100
 BEFORE, AFTER = 30, 90
 
 
@@ -39,10 +44,8 @@ def search(tx: Session, owner_id: str, query: str, *, limit: int = 30) -> list[F
     words = query[:LONGEST_QUERY].split()
     if not words:
         return []
-    found = {hit.dialogue.id: hit for hit in [*_by_title(tx, owner_id, words, limit)]}
-    for hit in _by_message(tx, owner_id, words):
-        if found.get(hit.dialogue.id, hit).message_id is None or hit.dialogue.id not in found:
-            found[hit.dialogue.id] = hit
+    found = {hit.dialogue.id: hit for hit in _by_title(tx, owner_id, words, limit)}
+    found |= {hit.dialogue.id: hit for hit in _by_message(tx, owner_id, words, limit)}
     return sorted(found.values(), key=lambda hit: hit.dialogue.updated, reverse=True)[:limit]
 
 
@@ -54,29 +57,56 @@ def _by_title(tx: Session, owner_id: str, words: Sequence[str], limit: int) -> I
     yield from (Found(row, None, "") for row in rows)
 
 
-def _by_message(tx: Session, owner_id: str, words: Sequence[str]) -> Iterator[Found]:
-    query = select(Message.id, Message.content, Dialogue).join(Dialogue, Dialogue.id == Message.dialogue_id)
-    query = query.join(SearchRow, SearchRow.message_id == Message.id).where(listed(owner_id), _fits(words))
+def _by_message(tx: Session, owner_id: str, words: Sequence[str], limit: int) -> Iterator[Found]:
+    """The newest message that fits of each dialogue, for at most `limit` dialogues."""
     seen: set[str] = set()
-    for message_id, content, dialogue in tx.execute(query.order_by(Message.id.desc()).limit(SCANNED)):
-        if dialogue.id not in seen:
-            seen.add(dialogue.id)
-            yield Found(dialogue, message_id, excerpt(content, words))
+    ids = _newest(tx, owner_id, words)
+    for first in range(0, len(ids), LOT):
+        lot = ids[first : first + LOT]
+        query = select(Message.id, Message.content, Dialogue).join(
+            Dialogue, Dialogue.id == Message.dialogue_id
+        )
+        rows = {row.id: row for row in tx.execute(query.where(Message.id.in_(lot), listed(owner_id)))}
+        for message_id, content, dialogue in (rows[each] for each in lot if each in rows):
+            if dialogue.id not in seen:
+                seen.add(dialogue.id)
+                yield Found(dialogue, message_id, excerpt(content, words))
+            if len(seen) == limit:
+                return
 
 
-def _fits(words: Sequence[str]) -> ColumnElement[bool]:
-    """Long words by the index, short ones by reading; both whatever the case of letters."""
+def _newest(tx: Session, owner_id: str, words: Sequence[str]) -> Sequence[str]:
+    """Ids of a person's messages with all the words, whatever the case of letters; newest first."""
+    owner = tx.scalar(select(SearchOwner.number).where(SearchOwner.owner_id == owner_id))
+    if owner is None:
+        return []
+    first, last = owner << 32, (owner + 1 << 32) - 1
     long = [word for word in words if len(word) >= 3]
-    short = [word for word in words if len(word) < 3]
-    conditions: list[ColumnElement[bool]] = [
-        Message.content.contains(word, autoescape=True) for word in short
-    ]
+    short = {f"short_{place}": f"%{_escaped(word)}%" for place, word in enumerate(words) if len(word) < 3}
+    fits = [f"search_texts.content LIKE :{name} ESCAPE '/'" for name in short]
     if long:
-        phrases = " ".join('"{}"'.format(word.replace('"', '""')) for word in long)
-        fits = text("search_texts MATCH :phrases").bindparams(phrases=phrases)
-        index = select(column("rowid", Integer)).select_from(table("search_texts")).where(fits)
-        conditions.append(SearchRow.id.in_(index))
-    return and_(*conditions)
+        fits.append("search_texts MATCH :phrases")
+    else:
+        newest = tx.scalar(_LAST, {"first": first, "last": last})
+        first = max(first, (newest or first) - MOST_READ)
+    phrases = " ".join('"{}"'.format(word.replace('"', '""')) for word in long)
+    query = text(_TEXTS.format(fits=" AND ".join(fits)))
+    wanted = {"first": first, "last": last, "most": MOST_HITS, "phrases": phrases, **short}
+    return tx.scalars(query, {name: wanted[name] for name in query.compile().params}).all()
+
+
+_LAST = text("SELECT id FROM search_rows WHERE id BETWEEN :first AND :last ORDER BY id DESC LIMIT 1")
+# CROSS JOIN is SQLite's word for: in this order. The index gives its rows newest first, and nothing is sorted.
+_TEXTS = """
+    SELECT search_rows.message_id FROM search_texts CROSS JOIN search_rows ON search_rows.id = search_texts.rowid
+    WHERE search_texts.rowid BETWEEN :first AND :last AND {fits}
+    ORDER BY search_texts.rowid DESC LIMIT :most
+"""
+
+
+def _escaped(word: str) -> str:
+    """A word in which LIKE sees letters only."""
+    return re.sub(r"[/%_]", r"/\g<0>", word)
 
 
 def excerpt(content: str, words: Sequence[str]) -> str:

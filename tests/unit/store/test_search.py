@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from tutelage.dialogue import Dialogue, Message
-from tutelage.store import Store, bin, dialogues, imports, search
+from tutelage.store import Store, accounts, bin, dialogues, imports, migrations, search
 
 Chat = Callable[..., list]
 
@@ -54,6 +55,68 @@ def test_all_words_stand_in_one_message_or_in_the_title(
 def test_marks_are_only_letters(store: Store, cast: SimpleNamespace, chat: Chat, query: str) -> None:
     chat(cast.reader, "plain words", "nothing more")
     assert titles(store, cast.reader, query) == []
+
+
+@pytest.mark.parametrize("query", ["/", "a/", "%", "5%", "_b"])
+def test_marks_in_short_words_are_found_as_they_stand(
+    store: Store, cast: SimpleNamespace, chat: Chat, query: str
+) -> None:
+    chat(cast.reader, "a/ 5% _b", "no marks here: ab 56")
+    [found] = titles(store, cast.reader, query)
+    assert found == "a/ 5% _b"
+
+
+def test_a_list_holds_the_newest_dialogues_and_each_once(
+    store: Store, cast: SimpleNamespace, chat: Chat
+) -> None:
+    rows = [chat(cast.reader, f"treasure {number}", "treasure too")[0] for number in range(5)]
+    chat(cast.private, "treasure of another", "x")
+    with store.read() as tx:
+        found = search.search(tx, cast.reader, "treasure", limit=3)
+    assert [hit.dialogue.id for hit in found] == [row.dialogue_id for row in reversed(rows[2:])]
+    assert {hit.excerpt for hit in found} == {"treasure too"}
+
+
+def test_of_short_words_alone_only_the_newest_messages_are_read(
+    store: Store, cast: SimpleNamespace, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat(cast.reader, "ab", "old")
+    chat(cast.reader, "a newer question", "an answer")
+    assert titles(store, cast.reader, "ab") == ["ab"]
+    monkeypatch.setattr(search, "MOST_READ", 2)
+    assert titles(store, cast.reader, "ab") == []
+
+
+def test_an_index_of_an_earlier_version_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrations, "HEAD", "0004")
+    store = Store.open(tmp_path / "tutelage.db")
+    owners = []
+    with store.write() as tx:
+        for name in ("first", "second"):
+            owners.append(accounts.create_user(tx, name=name, password_hash="-", role="user").id)
+            dialogue = dialogues.create_dialogue(tx, owners[-1])
+            dialogues.add_message(
+                tx,
+                dialogue.id,
+                parent_id=None,
+                role="user",
+                content=f"treasure of {name}",
+                author_kind="human",
+            )
+    store.close()
+    monkeypatch.undo()
+    store = Store.open(tmp_path / "tutelage.db")
+    assert [titles(store, owner, "treasure") for owner in owners] == [
+        ["treasure of first"],
+        ["treasure of second"],
+    ]
+    with store.write() as tx:
+        dialogue = dialogues.create_dialogue(tx, owners[0])
+        dialogues.add_message(
+            tx, dialogue.id, parent_id=None, role="user", content="more treasure", author_kind="human"
+        )
+    assert titles(store, owners[0], "treasure") == ["more treasure", "treasure of first"]
+    store.close()
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -45,6 +45,7 @@ from tutelage.store.tables.chat import (
     Report,
     ReportKind,
     ReportStatus,
+    SearchOwner,
     SearchRow,
     Share,
 )
@@ -115,6 +116,7 @@ __all__ = [
     "Run",
     "RunRequest",
     "RunStatus",
+    "SearchOwner",
     "SearchRow",
     "Setting",
     "Share",

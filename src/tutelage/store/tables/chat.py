@@ -34,7 +34,7 @@ class Dialogue(Base):
     __tablename__ = "dialogues"
     __table_args__ = (
         UniqueConstraint("source", "content_hash"),
-        Index(None, "owner_id", "id"),
+        Index(None, "owner_id", "updated", "id"),
         Index(None, "origin", "consent", "temporary", "lot"),
     )
 
@@ -163,6 +163,15 @@ class Share(Base):
     title: Mapped[str]
     messages: Mapped[list[dict[str, Any]]]
     created: Mapped[datetime] = mapped_column(default=now)
+
+
+class SearchOwner(Base):
+    """A person's number in the text index: their messages are known under `number` << 32 and up."""
+
+    __tablename__ = "search_owners"
+
+    number: Mapped[int] = mapped_column(primary_key=True)
+    owner_id: Mapped[str] = mapped_column(link_to_user(), unique=True)
 
 
 class SearchRow(Base):

@@ -1,7 +1,7 @@
 """A chat to feel at home in: search, shares, archive and bin, custom instructions, invites, quotas, audit.
 
-`search_texts` is a full-text index kept by triggers: messages of people's own chats, once they are whole. A later
-step that rebuilds `messages` or `search_rows` drops the triggers with the table, and must call `search_triggers`.
+`search_texts` is a full-text index kept by triggers: messages of people's own chats, once they are whole. Step 0005
+numbers its rows anew and puts other triggers in the place of these.
 """
 
 import sqlalchemy as sa
