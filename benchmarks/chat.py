@@ -13,7 +13,8 @@ Every stream is an answer of 64 greedy tokens to a question of its own (about 64
 `engine`, its tokens taken in the same process; and `server`, over HTTP, as `tutelage serve` answers
 /v1/chat/completions, content filter included. llama.cpp serves the very file that the built-in model is read from
 (Q4_1; we compute it in bf16). Programs take turns; the first round is thrown away, then medians. The server's
-overhead is what `server` loses to `engine`. `follow-up` is the time to the first token of the next turn in a dialogue
+overhead is what `server` loses to `engine`; `health` how long GET /health takes while the server has its streams
+(99th percentile): what a page feels of somebody else's answers. `follow-up` is the time to the first token of the next turn in a dialogue
 of about 1,000 tokens, over that of the same turn read from nothing.
 """
 
@@ -100,6 +101,17 @@ def from_url(client: httpx.AsyncClient, url: str, model: str, extra: dict[str, A
     return ask
 
 
+async def beside(client: httpx.AsyncClient, url: str, waits: list[float], turn: Awaitable[float]) -> float:
+    """A turn, and beside it a health check every 20 ms, whose seconds go into `waits`."""
+    running = asyncio.ensure_future(turn)
+    while not running.done():
+        began = time.perf_counter()
+        (await client.get(f"{url}/health")).raise_for_status()
+        waits.append(time.perf_counter() - began)
+        await asyncio.sleep(0.02)
+    return running.result()
+
+
 async def first_token(engine: TorchEngine, prompt: list[int]) -> tuple[float, list[int]]:
     """Seconds to the first token, and the answer."""
     began, first, said = time.perf_counter(), 0.0, []
@@ -176,20 +188,24 @@ async def measure(options: argparse.Namespace, loaded: LoadedModel, scratch: Pat
     if options.vllm_url:
         asks["vLLM"] = from_url(client, options.vllm_url, options.vllm_model, {"ignore_eos": True})
     found: dict[str, Any] = {}
+    health: dict[str, float] = {}
     try:
         await ready(client, asks["server"])
         for streams in STREAMS:
             programs, turns = peers(options, scratch, loaded, asked[:streams], client)
             turns |= {name: partial(together, ask, asked[:streams]) for name, ask in asks.items()}
             rates: dict[str, list[float]] = {name: [] for name in turns}
+            waits: list[float] = []
             for round_ in range(options.rounds + 1):
                 for name, turn in turns.items():
-                    rate = await turn()
+                    rate = await (beside(client, server.url, waits, turn()) if name == "server" else turn())
                     if round_:
                         rates[name].append(rate)
             for program in programs:
                 program.close()
             found[str(streams)] = {name: statistics.median(each) for name, each in rates.items()}
+            health[str(streams)] = statistics.quantiles(waits, n=100)[98]
+        found["health"] = health
         found["first token"] = await follow_up(engine, options.rounds)
     finally:
         server.close()
@@ -265,12 +281,14 @@ def main() -> None:
 
 
 def report(found: dict[str, Any]) -> None:
-    starts = found.pop("first token")
+    starts, health = found.pop("first token"), found.pop("health")
     ratios = {"follow-up over cold": round(starts["follow-up"] / starts["cold"], 2)}
+    ratios |= {f"{streams} streams, health p99 ms": round(1000 * wait) for streams, wait in health.items()}
     names = list(next(iter(found.values())))
-    print(f"{'streams':>8}" + "".join(f"{name:>16}" for name in names) + "   tokens/s")
+    print(f"{'streams':>8}" + "".join(f"{name:>16}" for name in names) + "   tokens/s, health p99")
     for streams, rates in found.items():
-        print(f"{streams:>8}" + "".join(f"{rates[name]:>16.0f}" for name in names))
+        row = "".join(f"{rates[name]:>16.0f}" for name in names)
+        print(f"{streams:>8}{row}{1000 * health[streams]:>8.0f} ms")
         ratios[f"{streams} streams, server over engine"] = round(rates["server"] / rates["engine"], 2)
         for name in names:
             if name not in ("engine", "server"):

@@ -70,6 +70,7 @@ MATRIX: dict[str, Door] = {
     "PUT /api/account": "session",
     "PUT /api/account/password": "session",
     "GET /api/me": "anybody",
+    "GET /health": "anybody",
     "GET /static/{hash}/{name}": "anybody",
     "GET /": "session",
     "GET /c/{dialogue_id}": "owner",

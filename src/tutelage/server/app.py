@@ -16,7 +16,7 @@ from tutelage.engine.pool import Engines
 from tutelage.errors import TutelageError, Unavailable
 from tutelage.moderation.gate import Gate
 from tutelage.registry import Registry
-from tutelage.server import accounts, api, errors, library, middleware, own_data
+from tutelage.server import accounts, api, errors, health, library, middleware, own_data
 from tutelage.server.limits import Limits, RateLimitHeaders, RateLimits
 from tutelage.server.openai import chat, completions, models, moderations, rewards
 from tutelage.server.passwords import SignInLimits
@@ -76,7 +76,7 @@ def create_app(
         limits=RateLimits(limits or Limits()),
     )
     errors.install(app)
-    for part in (chat, completions, models, moderations, rewards, api, library, accounts, own_data):
+    for part in (chat, completions, models, moderations, rewards, api, library, accounts, own_data, health):
         app.include_router(part.router)
     return app
 
