@@ -14,8 +14,8 @@ Every stream is an answer of 64 greedy tokens to a question of its own (about 64
 /v1/chat/completions, content filter included. llama.cpp serves the very file that the built-in model is read from
 (Q4_1; we compute it in bf16). Programs take turns; the first round is thrown away, then medians. The server's
 overhead is what `server` loses to `engine`; `health` how long GET /health takes while the server has its streams
-(99th percentile): what a page feels of somebody else's answers. `follow-up` is the time to the first token of the next turn in a dialogue
-of about 1,000 tokens, over that of the same turn read from nothing.
+(99th percentile): what a page feels of somebody else's answers. `follow-up` is the time to the first token of the
+next turn in a dialogue of about 1,000 tokens, over that of the same turn read from nothing.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Whether this server works, for load balancers and supervisors.
 
-    GET /health  {status: "ok"}, or an error with status 503 when the database does not answer
+GET /health  {status: "ok"}, or an error with status 503 when the database does not answer
 """
 
 from __future__ import annotations
