@@ -42,8 +42,8 @@ loop: $(STAMPS)/package ## The whole circle on the model `tiny`, in a temporary 
 	$(BIN)/tutelage improve recipes/tiny/improve.toml && \
 	$(BIN)/tutelage versions list
 
-experiment-circle: $(STAMPS)/development ## Simulated people with a hidden taste chat, rate and rank; two rounds on `tiny`
-	@OMP_NUM_THREADS=1 $(BIN)/python experiments/circle.py $(ARGS)
+experiment-circle: $(STAMPS)/development ## Does the circle learn a hidden taste? An hour; ARGS="--model tiny" takes minutes
+	@$(BIN)/python experiments/circle.py $(ARGS)
 
 clean: ## Remove .venv and everything that tools have cached here
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
