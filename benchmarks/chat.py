@@ -12,10 +12,11 @@ The peers' environments:
 Every stream is an answer of 64 greedy tokens to a question of its own (about 64 tokens). We are measured twice:
 `engine`, its tokens taken in the same process; and `server`, over HTTP, as `tutelage serve` answers
 /v1/chat/completions, content filter included. llama.cpp serves the very file that the built-in model is read from
-(Q4_1; we compute it in bf16). Programs take turns; the first round is thrown away, then medians. The server's
-overhead is what `server` loses to `engine`; `health` how long GET /health takes while the server has its streams
-(99th percentile): what a page feels of somebody else's answers. `follow-up` is the time to the first token of the
-next turn in a dialogue of about 1,000 tokens, over that of the same turn read from nothing.
+(Q4_1; we compute it in bf16, and up to three rows with its own 4 bits where that is faster). Programs take turns; the
+first round is thrown away, then medians. The server's overhead is what `server` loses to `engine`; `health` how long
+GET /health takes while the server has its streams (99th percentile): what a page feels of somebody else's answers.
+`follow-up` is the time to the first token of the next turn in a dialogue of about 1,000 tokens, over that of the same
+turn read from nothing.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from tutelage.config import home
 from tutelage.dialogue import Message
 from tutelage.engine.interface import Sampling
 from tutelage.engine.torch_engine import TorchEngine
+from tutelage.models.four_bit import hold_in_four_bits
 from tutelage.models.loading import LoadedModel, load_model
 from tutelage.models.locate import locate
 from tutelage.models.saving import save_weights
@@ -271,6 +273,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     loaded = load_model("builtin", options.home)
+    hold_in_four_bits(loaded.model.adapted_layers(), options.home)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         (scratch / "home").mkdir()

@@ -18,10 +18,12 @@ longest of them; vLLM and we keep as many in one batch as `--slots`. Settings:
     varied     from 20 to 200 new tokens at temperature 1: lengths vary tenfold
     samples    8 samples of each of 8 prompts, 64 new tokens
     one        one prompt, 64 new tokens
+    chat       one answer under way: greedy, its prompt already read, weights as a chat holds them (in 4 bits as well,
+               if that is faster)
 
 Programs take turns setting by setting; the first round is thrown away, then medians. `adapter` is `fixed` with a
 LoRA adapter of rank 16 on every linear layer that is not folded in. The last lines set one stream against memory:
-the bytes of its weights a second, over the rate at which the processor reads.
+the bytes of the model in bf16 a second, over the rate at which the processor reads; `chat` reads fewer bytes for them.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ from paced import QUIET, Program
 from tutelage.config import home
 from tutelage.dialogue import Message
 from tutelage.models.adapters import AdapterShape
-from tutelage.models.generation import Request, complete
+from tutelage.models.four_bit import hold_in_four_bits
+from tutelage.models.generation import Batch, Request, complete
+from tutelage.models.interface import CausalModel
 from tutelage.models.loading import LoadedModel, load_model
 from tutelage.models.locate import locate
 from tutelage.models.saving import save_weights
@@ -55,6 +59,7 @@ from tutelage.training.memory import keep_freed_memory
 
 PROMPTS, NEW = 64, 64
 OURS = "tutelage"
+OURS_ALONE = ("adapter", "chat")
 
 
 def prompts(loaded: LoadedModel, count: int) -> list[list[int]]:
@@ -88,6 +93,7 @@ def settings(loaded: LoadedModel) -> dict[str, dict[str, Any]]:
         "varied": setting(all_prompts, varied),
         "samples": setting([p for p in all_prompts[:8] for _ in range(8)], [NEW] * PROMPTS),
         "one": setting(all_prompts[:1], [NEW]),
+        "chat": setting(all_prompts[:1], [NEW], sampled=False),
         "adapter": setting(all_prompts, [NEW] * PROMPTS),
     }
 
@@ -99,6 +105,9 @@ def generate(file: Path) -> None:
     keep_freed_memory()
     model = load_model("builtin", Path(plan["home"])).model
     model.add_adapter("policy", AdapterShape(16, 32), seed=0)
+    layers = list(model.adapted_layers())
+    hold_in_four_bits(layers, Path(plan["home"]))
+    narrow = [layer.few for layer in layers]
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         name = line.strip()
@@ -113,6 +122,11 @@ def generate(file: Path) -> None:
             for each in setting["requests"]
         ]
         stop_ids = frozenset(plan["stop_ids"]) if setting["ends"] else frozenset()
+        for layer, few in zip(layers, narrow, strict=True):
+            layer.few = few if name == "chat" else None
+        if name == "chat":
+            print(json.dumps(under_way(model, requests[0])), flush=True)
+            continue
         began = time.perf_counter()
         with model.using("policy" if name == "adapter" else None):
             made = complete(model, stop_ids, requests, slots=plan["slots"])
@@ -120,6 +134,19 @@ def generate(file: Path) -> None:
         print(
             json.dumps({"seconds": seconds, "tokens": sum(len(each.token_ids) for each in made)}), flush=True
         )
+
+
+def under_way(model: CausalModel, request: Request) -> dict[str, float]:
+    """Seconds and tokens of an answer after its first two, which come with the prompt."""
+    batch = Batch(model, frozenset(), slots=1)
+    batch.add(request)
+    batch.step()
+    tokens, began = 0, time.perf_counter()
+    while batch.busy:
+        tokens += len(batch.step())
+    seconds = time.perf_counter() - began
+    batch.close()
+    return {"seconds": seconds, "tokens": tokens}
 
 
 def reading_rate(threads: int) -> float:
@@ -192,7 +219,7 @@ def measure(
     for round_ in range(options.rounds + 1):
         for name in names:
             for who, program in programs.items():
-                if name == "adapter" and who != OURS:
+                if name in OURS_ALONE and who != OURS:
                     continue
                 said = program.step(name)
                 if round_:
@@ -218,12 +245,13 @@ def report(rates: dict[str, dict[str, float]], names: list[str], weight_bytes: f
         ratios["sampled over greedy"] = round(rates["fixed"][OURS] / rates["greedy"][OURS], 2)
     if {"fixed", "adapter"} <= rates.keys():
         ratios["with an adapter over without"] = round(rates["adapter"][OURS] / rates["fixed"][OURS], 2)
-    if "one" in rates:
-        share = rates["one"][OURS] * weight_bytes / reading
-        ratios["one stream, share of the reading rate"] = round(share, 2)
-        print(
-            f"memory is read at {reading / 1e9:.1f} GB/s; one stream reads its weights at {share:.0%} of that"
-        )
+    for name in ("one", "chat"):
+        if name in rates:
+            share = rates[name][OURS] * weight_bytes / reading
+            ratios[f"{name}, bytes of the weights over the reading rate"] = round(share, 2)
+            print(
+                f"memory is read at {reading / 1e9:.1f} GB/s; `{name}` reads its weights at {share:.0%} of that"
+            )
     print(json.dumps(ratios))
 
 

@@ -27,7 +27,7 @@ def chat(registry: Registry, home: Path, name: str, sampling: Sampling, *, as_js
     console = Console(highlight=False, stderr=as_json)
     version = registry.resolve(name)
     with console.status(f"loading {version.name}"):
-        loaded = load_version(version, home)
+        loaded = load_version(version, home, for_chat=True)
     console.print(
         f"[dim]{version.name} ({version.model}). /new begins anew, /again draws another answer, Ctrl+D leaves.[/]"
     )

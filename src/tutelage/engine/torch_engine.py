@@ -210,4 +210,4 @@ def load(version: ModelVersion, home: Path) -> TorchEngine:
 
     Raises ModelError when the base or the adapter cannot be read.
     """
-    return TorchEngine(version.name, load_version(version, home))
+    return TorchEngine(version.name, load_version(version, home, for_chat=True))

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.models.adapters import AdaptedLinear
+from tutelage.models.four_bit import MOST_ROWS
 from tutelage.models.interface import Piece
 from tutelage.models.kernels import attend_rows, rms_norm_twice
 from tutelage.models.key_value_cache import KeyValueCache
@@ -30,7 +31,7 @@ _FEW_SCORES = 4096  # up to here the one call of torch's fused attention costs l
 class Projection:
     """A linear layer with the active adapter ready to be applied: y = x W' + b + (x A') B', all packed."""
 
-    __slots__ = ("_borrowed", "bias", "down", "up", "weight")
+    __slots__ = ("_borrowed", "bias", "down", "few", "up", "weight")
 
     def __init__(self, layer: AdaptedLinear, dtype: torch.dtype) -> None:
         self._borrowed: AdaptedLinear | None = None
@@ -41,6 +42,7 @@ class Projection:
                 layer.weight, self._borrowed = weight, layer
         self.weight = weight
         self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
+        self.few = layer.few
         self.down: Tensor | None = None
         self.up: Tensor | None = None
         adapter = layer.active_adapter()
@@ -49,7 +51,8 @@ class Projection:
             self.down, self.up = (pack(m) if can_pack(m) else m for m in (down * adapter.scale, up))
 
     def __call__(self, x: Tensor) -> Tensor:
-        y = product(x, self.weight, self.bias)
+        few = self.few if len(x) <= MOST_ROWS else None
+        y = product(x, self.weight, self.bias) if few is None else few(x)
         if self.down is not None and self.up is not None:
             y.add_(product(product(x, self.down, None), self.up, None))
         return y

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_FEWEST = 4  # oneDNN multiplies four rows in less time than one, two or three
+_FEWEST = 4  # oneDNN multiplies four rows with a large matrix in less time than one, two or three
+_LARGE = 1 << 18
 
 
 def can_pack(weight: Tensor) -> bool:
@@ -38,7 +39,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not weight.is_mkldnn:
         return F.linear(x, weight, bias)
     rows = x.shape[0]
-    if rows < _FEWEST:
+    if rows < _FEWEST and weight.numel() > _LARGE:
         x = F.pad(x, (0, 0, 0, _FEWEST - rows))
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return y[:rows]

