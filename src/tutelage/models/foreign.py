@@ -37,8 +37,10 @@ class SlotCaches:
     def copy(self, source: int, target: int, length: int) -> None:
         self.caches[target] = deepcopy(self.caches[source])
 
-    def resized(self, length: int) -> SlotCaches:
-        return self
+    def resized(self, length: int, slots: int) -> SlotCaches:
+        resized = SlotCaches(slots)
+        resized.caches[: len(self.caches)] = self.caches[:slots]
+        return resized
 
     def take(self, slot: int, length: int) -> Span:
         raise NotImplementedError("these caches are only copied whole")

@@ -102,9 +102,9 @@ class Batch:
         self._stop_ids = stop_ids
         self._slots = slots
         self._portion = portion
-        self._room = self._roomy(1)
+        self._room, self._seats = self._roomy(1), self._seated(1)
         # The slot behind the others is for a prompt that is read in several portions.
-        self._cache: Cache = model.new_cache(slots + 1, self._room)
+        self._cache: Cache = model.new_cache(self._seats + 1, self._room)
         self._kept = KeptPrefixes(kept_bytes if self._cache.partial else 0)
         self._rows = Rows(slots, model.device)
         self._waiting: deque[Running] = deque()
@@ -171,6 +171,7 @@ class Batch:
 
     def _admit(self) -> list[Token]:
         """Read as much of the waiting prompts as fits; first tokens come from the states of their ends."""
+        self._fit(self._room, self._wanted_seats())
         admission = Admission(self._portion if self._running else max(self._portion, PREFILL_TOKENS))
         if self._reading is not None:
             self._go_on(self._reading, admission)
@@ -202,9 +203,9 @@ class Batch:
         rest = len(each.ids) - known
         if rest > admission.budget and admission.pieces and rest <= self._portion:
             return False
-        self._fit(max(len(each.ids) + 1, self._room))
+        self._fit(max(len(each.ids) + 1, self._room), self._seats)
         if rest > admission.budget:
-            self._reading, slot = each, self._slots
+            self._reading, slot = each, self._seats
         if isinstance(source, int):
             self._cache.copy(source, slot, known)
         elif source is not None:
@@ -215,7 +216,7 @@ class Batch:
 
     def _go_on(self, each: Running, admission: Admission) -> None:
         """Read the next portion of a long prompt."""
-        admission.read(each, self._slots, min(admission.budget, len(each.ids) - each.length))
+        admission.read(each, self._seats, min(admission.budget, len(each.ids) - each.length))
         if each.length == len(each.ids):
             self._reading = None
 
@@ -234,7 +235,7 @@ class Batch:
 
     def _decode(self) -> list[Token]:
         count = len(self._running)
-        self._fit(1 + max(each.length for each in self._running))
+        self._fit(1 + max(each.length for each in self._running), self._wanted_seats())
         places = self._rows.places[:count]
         logits = self._model.step(self._rows.last[:count], self._cache, places)
         places += 1
@@ -295,13 +296,31 @@ class Batch:
             return max(_GPU_ROOM, 1 << (longest - 1).bit_length())
         return -(-longest // _STRIDE) * _STRIDE
 
-    def _fit(self, longest: int) -> None:
-        """Make the cache as long as its longest sequence, or a little longer: products read it whole."""
+    def _seated(self, sequences: int) -> int:
+        """How many slots a cache should have for so many sequences."""
+        if self._model.device.type == "cuda":
+            return self._slots
+        return min(self._slots, 1 << max(0, sequences - 1).bit_length())
+
+    def _wanted_seats(self) -> int:
+        """Slots for what runs, is read and waits; they never become fewer under a prompt that is being read."""
+        if self._reading is None:
+            return self._seated(len(self._running) + len(self._waiting))
+        return max(self._seats, self._seated(len(self._running) + len(self._waiting) + 1))
+
+    def _fit(self, longest: int, seats: int) -> None:
+        """Make the cache as long as its longest sequence, or a little longer: products read it whole. Slots that nobody
+        uses are none of it: they would be resized with the others.
+        """
         if self._reading is not None:
             longest = max(longest, len(self._reading.ids))
-        wanted = self._roomy(longest)
-        if wanted > self._room or 2 * wanted < self._room:
-            self._cache, self._room = self._cache.resized(wanted), wanted
+        room = self._roomy(longest)
+        if self._room / 2 <= room <= self._room and self._seats / 2 <= seats <= self._seats:
+            return
+        self._cache = self._cache.resized(room, seats + 1)
+        if self._reading is not None:
+            self._move(self._seats, seats, self._reading.length)
+        self._room, self._seats = room, seats
 
 
 def complete(

@@ -48,8 +48,8 @@ class Cache(Protocol):
     def copy(self, source: int, target: int, length: int) -> None:
         """Make a slot begin with the first `length` tokens of another one."""
 
-    def resized(self, length: int) -> Cache:
-        """The same contents, with room for `length` tokens in every slot; what stood behind them is lost."""
+    def resized(self, length: int, slots: int) -> Cache:
+        """The same contents in so many slots, with room for `length` tokens in each; what stood behind them is lost."""
 
     def take(self, slot: int, length: int) -> Span:
         """A copy of the first `length` tokens of a slot."""

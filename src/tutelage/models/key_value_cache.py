@@ -52,8 +52,9 @@ class KeyValueCache:
     def copy(self, source: int, target: int, length: int) -> None:
         self.table[:, :, target, :, :length] = self.table[:, :, source, :, :length]
 
-    def resized(self, length: int) -> KeyValueCache:
-        return KeyValueCache(F.pad(self.table, (0, 0, 0, length - self.length)), self.weights)
+    def resized(self, length: int, slots: int) -> KeyValueCache:
+        more = (0, 0, 0, length - self.length, 0, 0, 0, slots - self.slots)
+        return KeyValueCache(F.pad(self.table, more), self.weights)
 
     def take(self, slot: int, length: int) -> Span:
         return Span(self.table[:, :, slot, :, :length].clone())

@@ -64,7 +64,7 @@ def test_a_captured_step_is_the_plain_one(pair: Callable[[str], Any], adapter: s
     gpu.read([Piece(prompt, slot) for slot, prompt in enumerate(PROMPTS)], cache)
     lengths = torch.tensor([len(prompt) for prompt in PROMPTS], device="cuda")
     for room in (32, 64):
-        cache = cache.resized(room)
+        cache = cache.resized(room, cache.slots)
         for rows in (1, 2, 3, 4, 5, 3, 5):
             last = torch.arange(10, 10 + rows, device="cuda")
             captured = gpu.step(last, cache, lengths[:rows]).clone()

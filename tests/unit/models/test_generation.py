@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from tutelage.errors import ContextTooLong, InvalidRequest
 from tutelage.models import generation
 from tutelage.models.generation import Batch, Completion, Request, Token, complete
+from tutelage.models.key_value_cache import KeyValueCache
 from tutelage.models.layout import sequences
 from tutelage.models.loading import LoadedModel, load_model
 from tutelage.models.transformer import Transformer
@@ -413,6 +414,37 @@ def test_a_cache_that_grows_and_shrinks_loses_nothing(
     assert [each.token_ids for each in complete(exact, frozenset(), requests, slots=2)] == [
         each.token_ids for each in expected
     ]
+
+
+def test_slots_are_made_for_those_who_come_and_taken_back(
+    monkeypatch: pytest.MonkeyPatch, exact: Transformer
+) -> None:
+    slots: list[int] = []
+    resized = KeyValueCache.resized
+
+    def noted(cache: KeyValueCache, length: int, count: int) -> KeyValueCache:
+        slots.append(count)
+        return resized(cache, length, count)
+
+    monkeypatch.setattr(KeyValueCache, "resized", noted)
+    batch = Batch(exact, frozenset(), slots=8, portion=8)
+    first, long = request(max_tokens=40), request(60, seed=1, max_tokens=50)
+    keys = {batch.add(first): first}
+    found: dict[int, list[Token]] = {}
+    later = {2: [long], 4: [request(seed=seed) for seed in range(2, 6)]}  # while the long one is being read
+    for step in range(12):
+        for each in later.get(step, []):
+            keys[batch.add(each)] = each
+        for token in batch.step():
+            found.setdefault(token.key, []).append(token)
+        assert step >= 2 or not slots
+    assert max(slots) == 8 + 1
+    for key, tokens in run(batch).items():
+        found.setdefault(key, []).extend(tokens)
+    for key, each in keys.items():
+        expected = torch.tensor(alone(exact, each).logprobs)
+        assert_close(torch.tensor([token.logprob for token in found[key]]), expected, atol=1e-6, rtol=0)
+    assert slots[-1] <= 2 + 1
 
 
 def test_completions_stand_in_the_order_of_the_requests(exact: Transformer) -> None:

@@ -82,7 +82,7 @@ def test_a_sequence_goes_on_in_another_slot_and_from_a_span(pair: Callable[[str]
     span = cache.take(1, 9)
     assert span.size == 9 * 2 * 2 * 16 * 2 * 4
     cache.copy(1, 0, 7)
-    cache = cache.resized(40)
+    cache = cache.resized(40, cache.slots)
     cache.put(2, span, 8)
     rest = [Piece(token_ids[start:].tolist(), slot, start) for slot, start in ((0, 7), (2, 8))]
     close(model.read(rest, cache), model.logits(whole(model, token_ids)[-1].expand(2, -1)))
