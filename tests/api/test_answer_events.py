@@ -67,7 +67,7 @@ def test_an_answer_is_written_to_its_end_without_a_reader(site: Any) -> None:
 def test_the_row_is_there_from_the_beginning_and_follows_the_text(
     site: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tutelage.server.turn.FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr("tutelage.server.writing.FLUSH_SECONDS", 0.05)
     site.answers, site.delay = [STORY], 0.004
     with site.client() as client:
         turn = client.post("/api/dialogues", json={"text": "Tell"}).json()
@@ -125,7 +125,7 @@ def test_after_a_crash_the_answer_is_interrupted_and_nothing_is_lost(site: Any) 
 def test_an_answer_that_another_process_writes_is_followed_by_its_row(
     site: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tutelage.server.turn.FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr("tutelage.server.writing.FLUSH_SECONDS", 0.05)
     with site.listening() as address:
         headers = site.session("guest")
         with httpx.Client(base_url=address, headers=headers) as client:
@@ -193,7 +193,7 @@ def test_answers_whose_writer_has_died_are_reaped_while_the_server_runs(
 def test_a_process_that_has_slept_does_not_take_its_own_answers_for_dead(
     site: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tutelage.server.turn.FLUSH_SECONDS", 1000)
+    monkeypatch.setattr("tutelage.server.writing.FLUSH_SECONDS", 1000)
     monkeypatch.setattr("tutelage.server.app.DEAD_AFTER", timedelta(seconds=0.6))
     monkeypatch.setattr(
         "tutelage.server.turn.Turns.reap.__kwdefaults__", {"older_than": timedelta(seconds=0.5)}

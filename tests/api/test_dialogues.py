@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from starlette.testclient import TestClient
 
@@ -86,4 +87,13 @@ def test_a_message_that_never_fits_is_refused_with_a_way_out(client: TestClient)
     error = refused.json()["error"]
     assert (refused.status_code, error["code"]) == (400, "context_length_exceeded")
     assert "Shorten it" in error["message"]
+    assert client.get("/api/dialogues").json() == {"dialogues": []}
+
+
+def test_a_full_line_refuses_says_when_to_come_back_and_keeps_nothing(site: Any, client: TestClient) -> None:
+    services: Any = client.app.state.services  # type: ignore[attr-defined]
+    services.turns.line.longest = 0
+    refused = client.post("/api/dialogues", json={"text": "Hi"})
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
+    assert refused.json()["error"]["code"] == "at_capacity"
     assert client.get("/api/dialogues").json() == {"dialogues": []}

@@ -10,7 +10,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.testclient import TestClient
 
 from tutelage.server.services import Access
-from tutelage.store import accounts, dialogues
+from tutelage.store import accounts, dialogues, pairs
 from tutelage.web.app import create_app
 
 Door = Literal[
@@ -75,6 +75,7 @@ MATRIX: dict[str, Door] = {
     "GET /": "session",
     "GET /c/{dialogue_id}": "owner",
     "GET /fragments/messages/{message_id}": "owner",
+    "GET /fragments/pairs/{answer_id}": "owner",
     "GET /fragments/threads/{dialogue_id}": "owner",
     "GET /fragments/dialogues": "session",
     "GET /s/{token}": "anybody",
@@ -182,6 +183,7 @@ def ids(strict_site: Any, cast: dict[str, dict[str, str]]) -> dict[str, str]:
             )
             for text in ("Hello", "Hi there")
         )
+        pairs.put_side_by_side(answer, other)
     answers = {"message_id": answer.id, "answer_id": answer.id, "first_id": answer.id, "second_id": other.id}
     return {"dialogue_id": dialogue_id, **answers}
 

@@ -116,6 +116,19 @@ def test_who_has_to_wait_sees_their_place(visit: Visit, site: Any) -> None:
             operator.put("/operate/access", json=form | {"answers_at_once": "16"})
 
 
+def test_a_full_server_is_asked_again_without_a_click(visit: Visit) -> None:
+    page = visit()
+    full = {"error": {"message": "full", "type": "server_error", "param": None, "code": "at_capacity"}}
+    headers = {"retry-after": "2"}
+    page.route("/api/dialogues", lambda route: route.fulfill(status=503, json=full, headers=headers), times=1)
+    ask(page, "Is anybody there?")
+    expect(page.get_by_role("alert")).to_contain_text("at capacity")
+    expect(page.get_by_role("alert")).to_contain_text("sent again every 2 s")
+    expect(page.locator("[data-status='complete'] .body")).to_have_text("Hello there.")
+    expect(page.locator(".message.user")).to_have_count(1)
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_chats_come_along_from_a_zipped_export(visit: Visit, tmp_path: Path) -> None:
     said = [("q", "root", "user", "What is a quokka?"), ("a", "q", "assistant", "A **small** marsupial.")]
     mapping: dict[str, Any] = {"root": {"id": "root", "parent": None, "message": None, "children": ["q"]}}

@@ -194,6 +194,24 @@ def test_an_edit_is_left_with_escape_and_an_input_method_does_not_send_it(visit:
     expect(page.get_by_role("button", name="Edit and ask again")).to_be_focused()
 
 
+def test_the_keyboard_reaches_the_words_the_last_question_and_the_end_of_an_answer(
+    visit: Visit, site: Any
+) -> None:
+    page = visit()
+    ask(page, "First words")
+    expect(answers(page)).to_have_count(1)
+    page.get_by_role("searchbox").focus()
+    page.keyboard.press("Control+/")
+    expect(page.get_by_role("textbox", name="Your message")).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    expect(page.locator(".edit textarea")).to_have_value("First words")
+    site.say("word " * 2000, delay=0.01)
+    page.keyboard.press("Enter")
+    expect(page.locator(".streaming")).to_contain_text("word")
+    page.keyboard.press("Escape")
+    expect(page.locator("[data-status='interrupted']")).to_be_visible()
+
+
 def test_answers_are_counted_down_and_the_last_word_is_kept(visit: Visit, site: Any) -> None:
     with site.store.write() as tx:
         change_chat_settings(tx, ChatSettings(guest_limit=2))
@@ -206,8 +224,11 @@ def test_answers_are_counted_down_and_the_last_word_is_kept(visit: Visit, site: 
         ask(page, "Two")
         expect(answers(page)).to_have_count(2)
         ask(page, "Three")
-        expect(page.get_by_role("alert")).to_contain_text("all your answers of today (2)")
+        expect(page.get_by_role("alert")).to_contain_text("all your answers of today")
         expect(page.locator(".message.user").last).to_contain_text("Three")
+        expect(page.get_by_role("alert").get_by_role("link", name="Sign in")).to_be_visible()
+        page.reload()
+        expect(page.get_by_role("textbox", name="Your message")).to_have_value("Three")
     finally:
         with site.store.write() as tx:
             change_chat_settings(tx, ChatSettings())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tutelage.engine.interface import Sampling
@@ -12,15 +13,16 @@ from tutelage.errors import Conflict, InvalidRequest
 from tutelage.moderation.gate import Verdict
 from tutelage.server.prompting import Prompt
 from tutelage.server.titles import title_of
-from tutelage.store import dialogues, tables, usage
+from tutelage.store import dialogues, pairs, tables, usage
 from tutelage.store.tables import User
 
 
 @dataclass(frozen=True, slots=True)
 class StartedTurn:
-    """A turn that was accepted: both rows are on disk. A blocked question has an answer that is blocked, too.
+    """A turn that was accepted: its rows are on disk. A blocked question has one answer that is blocked, too.
 
-    `remaining` is how many answers the user has left for today; None when nobody counts.
+    `remaining` is how many answers the user has left for today; None when nobody counts. `second_answer_id` is there
+    when two were asked for.
     """
 
     dialogue_id: str
@@ -28,13 +30,19 @@ class StartedTurn:
     answer_id: str
     input_verdict: Verdict
     remaining: int | None = None
+    second_answer_id: str | None = None
+
+    @property
+    def answer_ids(self) -> tuple[str, ...]:
+        """One or two."""
+        return tuple(filter(None, (self.answer_id, self.second_answer_id)))
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """What a user wants answered: new words, or (in a regeneration) words that are there already.
 
-    `instructions` and `temporary` are for the dialogue that begins with it.
+    `instructions` and `temporary` are for the dialogue that begins with it; two `answers` stand side by side.
     """
 
     text: str
@@ -44,6 +52,15 @@ class Question:
     message: tables.Message | None = None
     instructions: str = ""
     temporary: bool = False
+    answers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An answer to come: the version that gives it, and what that version reads."""
+
+    version: str
+    prompt: Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +69,8 @@ class Plan:
 
     question: Question
     verdict: Verdict
-    version: str
     sampling: Sampling
-    prompt: Prompt
+    drafts: Sequence[Draft]
 
 
 def history(
@@ -92,10 +108,13 @@ def accept(tx: Session, user: User, plan: Plan) -> tuple[StartedTurn, bool]:
         return known, False
     message = plan.question.message or _add_question(tx, user, plan)
     if plan.verdict.state == "blocked":
-        answer, left = _refusal(tx, message), usage.remaining(tx, user)
+        answers, left = [_refusal(tx, message)], usage.remaining(tx, user)
     else:
-        answer, left = _add_answer(tx, message, plan), usage.count_answer(tx, user)
-    return StartedTurn(message.dialogue_id, message.id, answer.id, plan.verdict, left), True
+        answers = [_add_answer(tx, message, draft, plan.sampling) for draft in plan.drafts]
+        left = usage.count_answers(tx, user, len(answers))
+    if len(answers) == 2:
+        pairs.put_side_by_side(*answers)
+    return _started(message, answers, plan.verdict, left), True
 
 
 def _add_question(tx: Session, user: User, plan: Plan) -> tables.Message:
@@ -135,16 +154,16 @@ def _begin_dialogue(tx: Session, user: User, question: Question) -> tuple[str, s
     return dialogue.id, system.id
 
 
-def _add_answer(tx: Session, question: tables.Message, plan: Plan) -> tables.Message:
+def _add_answer(tx: Session, question: tables.Message, draft: Draft, sampling: Sampling) -> tables.Message:
     answer = dialogues.start_answer(
         tx,
         question.dialogue_id,
         parent_id=question.id,
-        model_version=plan.version,
-        sampling=plan.sampling.as_dict(),
+        model_version=draft.version,
+        sampling=sampling.as_dict(),
     )
-    if plan.prompt.dropped:
-        answer.provenance = {"dropped_messages": plan.prompt.dropped}
+    if draft.prompt.dropped:
+        answer.provenance = {"dropped_messages": draft.prompt.dropped}
     return answer
 
 
@@ -168,11 +187,18 @@ def started_before(tx: Session, user_id: str, key: str) -> StartedTurn | None:
     message = dialogues.sent_message(tx, user_id, key)
     if message is None:
         return None
-    first = select(func.min(tables.Message.id)).where(tables.Message.parent_id == message.id)
-    answer_id = tx.scalar(first)
-    if answer_id is None:
+    query = select(tables.Message).where(tables.Message.parent_id == message.id)
+    first = tx.scalar(query.order_by(tables.Message.id).limit(1))
+    if first is None:
         return None
-    return StartedTurn(message.dialogue_id, message.id, answer_id, _stored_verdict(message))
+    return _started(message, pairs.pair_of(tx, first) or [first], _stored_verdict(message))
+
+
+def _started(
+    question: tables.Message, answers: Sequence[tables.Message], verdict: Verdict, left: int | None = None
+) -> StartedTurn:
+    first, *second = (answer.id for answer in answers)
+    return StartedTurn(question.dialogue_id, question.id, first, verdict, left, *second)
 
 
 def _stored_verdict(message: tables.Message) -> Verdict:

@@ -1,11 +1,11 @@
 """The chat over JSON, for the pages and for scripts. Cookie session; the owner is in every query.
 
-    POST   /api/dialogues                    {text, idempotency_key?, temporary?}          201 started turn
+    POST   /api/dialogues                    {text, answers?, idempotency_key?, temporary?} 201 started turn
     GET    /api/dialogues                    ?limit=50&before=ID&archived=false            {dialogues: [...]}
     GET    /api/dialogues/{id}               ?leaf_id=ID                                   {dialogue, messages: [...]}
     PATCH  /api/dialogues/{id}               {title?, archived?}                           {dialogue}
     DELETE /api/dialogues/{id}               can be taken back for an hour                 204
-    POST   /api/dialogues/{id}/messages      {text, parent_id?, idempotency_key?}          201 started turn
+    POST   /api/dialogues/{id}/messages      {text, answers?, parent_id?, idempotency_key?} 201 started turn
     POST   /api/messages/{id}/regenerate                                                   201 started turn
     GET    /api/answers/{id}/events          ?after=N or Last-Event-ID                     text/event-stream
     POST   /api/answers/{id}/stop                                                          204
@@ -25,8 +25,9 @@ server/own_data.py):
     PUT    /api/account                      {name, password}                              {user}  names a guest
     PUT    /api/account/password             {old, new}                                    {user}
 
-A started turn is {dialogue_id, user_message_id, answer_id, input_verdict, remaining}; `remaining` is how many answers
-are left for today, null where nobody counts.
+A started turn is {dialogue_id, user_message_id, answer_id, second_answer_id, input_verdict, remaining}; `answers: 2` in
+a sent message asks for two side by side, otherwise the second is null. `remaining` is how many answers are left for
+today, null where nobody counts.
 
 A message is {id, dialogue_id, parent_id, role, content, author_kind, status, finish_reason, model_version,
 verdict, siblings: [ids], rating: {verdict, reasons, note, ideal} | null, created}. The content of a blocked answer
@@ -67,12 +68,14 @@ class _Body(BaseModel):
 
 class FirstMessage(_Body):
     text: str
+    answers: int = Field(1, ge=1, le=2)
     idempotency_key: str | None = Field(None, min_length=1, max_length=100)
     temporary: bool = False
 
 
 class NextMessage(_Body):
     text: str
+    answers: int = Field(1, ge=1, le=2)
     idempotency_key: str | None = Field(None, min_length=1, max_length=100)
     parent_id: str | None = None
 
@@ -100,7 +103,11 @@ async def start_dialogue(request: Request, body: FirstMessage, me: Me) -> dict[s
     """Begin a dialogue with its first message."""
     turns = services(request).turns
     turn = await turns.send(
-        me, text=body.text, idempotency_key=body.idempotency_key, temporary=body.temporary
+        me,
+        text=body.text,
+        idempotency_key=body.idempotency_key,
+        temporary=body.temporary,
+        answers=body.answers,
     )
     return _started(turn)
 
@@ -158,7 +165,12 @@ async def send_message(request: Request, me: Me, dialogue_id: str, body: NextMes
     if "parent_id" not in body.model_fields_set:
         parent_id = await read(services(request).store, lambda tx: _newest_leaf(tx, me, dialogue_id))
     turn = await services(request).turns.send(
-        me, text=body.text, dialogue_id=dialogue_id, parent_id=parent_id, idempotency_key=body.idempotency_key
+        me,
+        text=body.text,
+        dialogue_id=dialogue_id,
+        parent_id=parent_id,
+        idempotency_key=body.idempotency_key,
+        answers=body.answers,
     )
     return _started(turn)
 
@@ -286,6 +298,7 @@ def _started(turn: StartedTurn) -> dict[str, Any]:
         "dialogue_id": turn.dialogue_id,
         "user_message_id": turn.user_message_id,
         "answer_id": turn.answer_id,
+        "second_answer_id": turn.second_answer_id,
         "input_verdict": turn.input_verdict.as_dict(),
         "remaining": turn.remaining,
     }

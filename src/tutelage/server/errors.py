@@ -147,11 +147,9 @@ def _of_routing(failure: Failure, asked: str) -> Failure:
 
 
 def _headers(error: errors.TutelageError, status: int) -> dict[str, str]:
-    if isinstance(error, errors.RateLimited):
-        return {"retry-after": str(max(1, math.ceil(error.retry_after)))}
-    if isinstance(error, InvalidKey):
-        return {"www-authenticate": "Bearer"}
-    return {"retry-after": "5"} if status == 503 else {}
+    if status in (429, 503):
+        return {"retry-after": str(max(1, math.ceil(getattr(error, "retry_after", 5))))}
+    return {"www-authenticate": "Bearer"} if isinstance(error, InvalidKey) else {}
 
 
 def _of_validation(problems: Sequence[Mapping[str, Any]]) -> Failure:

@@ -7,7 +7,7 @@
     DELETE /api/dialogues/{id}/share                                                       204
     GET    /api/dialogues/{id}/export        ?format=markdown|json&leaf_id=ID              a file
     POST   /api/import                       {conversations: [...]} of a ChatGPT export    {imported, known, empty}
-    PUT    /api/picks/{first_id}/{second_id} {verdict: first|second|tie|both_bad, kind?}   {pick}
+    PUT    /api/picks/{first_id}/{second_id} {verdict: first|second|tie|both_bad}          {pick}
     DELETE /api/picks/{first_id}/{second_id}                                               204
 
 `found` holds {dialogue, message_id | null, excerpt}; a share is {path, created}. Errors as in `server.api`.
@@ -57,7 +57,6 @@ class Conversations(_Body):
 
 class PickBody(_Body):
     verdict: Literal["first", "second", "tie", "both_bad"]
-    kind: Literal["regeneration", "side_by_side"] = "regeneration"
 
 
 @router.get("/search")
@@ -146,12 +145,7 @@ async def pick(request: Request, me: Me, first_id: str, second_id: str, body: Pi
     row = await write(
         services(request).store,
         lambda tx: picks.pick(
-            tx,
-            first_id=first_id,
-            second_id=second_id,
-            rater_id=me.id,
-            verdict=body.verdict,
-            kind=body.kind,
+            tx, first_id=first_id, second_id=second_id, rater_id=me.id, verdict=body.verdict
         ),
     )
     return {"pick": {"first_id": row.first_id, "second_id": row.second_id, "verdict": row.verdict}}

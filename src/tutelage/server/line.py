@@ -18,6 +18,7 @@ class AtCapacity(Unavailable):
     """So many people are waiting that one more would wait too long."""
 
     code = "at_capacity"
+    retry_after = 30.0
 
 
 @dataclass(eq=False, slots=True)

@@ -26,19 +26,29 @@ TRIAL_TOKENS = 16
 TRIAL_SECONDS = 300.0
 
 
-async def lease_for(store: Store, engines: Engines, before: Sequence[tables.Message]) -> Lease:
-    """The engine that answers a conversation: the stable version's, or in its share that of the version compared.
+async def versions_for(store: Store, before: Sequence[tables.Message], count: int) -> list[str | None]:
+    """Which version gives each of `count` answers to a conversation; None is the stable one.
+
+    While two versions are compared, one answer comes from the version of this conversation, and of two each
+    version gives one, in random order.
+    """
+    experiment = await read(store, experiments.running_experiment)
+    if experiment is None or count == 1:
+        return [experiments.version_for(experiment, before, _random)] * count
+    return _random.sample([None, experiment.treatment], count)
+
+
+async def lease_of(engines: Engines, version: str | None) -> Lease:
+    """The engine of a version, or the stable one's when that version cannot answer.
 
     Raises what the stable version's engine raises.
     """
-    experiment = await read(store, experiments.running_experiment)
-    name = experiments.version_for(experiment, before, _random)
-    if name is None:
+    if version is None:
         return await engines.lease()
     try:
-        return await engines.lease(name)
+        return await engines.lease(version)
     except (NotFound, ModelError):
-        log.warning("version %s cannot answer: the stable one does", name)
+        log.warning("version %s cannot answer: the stable one does", version)
         return await engines.lease()
 
 

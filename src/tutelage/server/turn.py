@@ -18,25 +18,26 @@ A verdict may come twice to a reader who comes back. When `done` says `blocked`,
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import ExitStack, aclosing, suppress
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Literal
+from functools import partial
 
 import anyio
 from anyio.to_thread import run_sync
 from sqlalchemy.orm import Session
 
 from tutelage import dialogue
-from tutelage.engine.interface import Sampling
+from tutelage.engine.interface import Engine, Sampling
 from tutelage.engine.pool import Engines
-from tutelage.errors import Conflict, InvalidRequest, NotFound, RateLimited, TutelageError, Unavailable
+from tutelage.errors import Conflict, InvalidRequest, NotFound, RateLimited, Unavailable
 from tutelage.moderation.gate import Gate
+from tutelage.server import writing
 from tutelage.server.acceptance import (
+    Draft,
     Plan,
     Question,
     StartedTurn,
@@ -45,15 +46,15 @@ from tutelage.server.acceptance import (
     question_of,
     started_before,
 )
-from tutelage.server.answer import LiveAnswer, TurnEvent, done_data, replay
+from tutelage.server.answer import LiveAnswer, TurnEvent, replay
 from tutelage.server.completion import Completion
 from tutelage.server.drafting import Candidate, Drafts
-from tutelage.server.errors import failure_of, log_failure
 from tutelage.server.line import Line
 from tutelage.server.permissions import demand
-from tutelage.server.prompting import Prompt, fit, readable
-from tutelage.server.serving import lease_for
+from tutelage.server.prompting import fit, readable
+from tutelage.server.serving import lease_of, versions_for
 from tutelage.server.transactions import read, write
+from tutelage.server.writing import Writing
 from tutelage.store import Store, dialogues, tables
 from tutelage.store.columns import clean
 from tutelage.store.tables import User
@@ -62,11 +63,8 @@ __all__ = ["Candidate", "StartedTurn", "TurnEvent", "Turns"]
 
 log = logging.getLogger(__name__)
 
-FLUSH_SECONDS = 1.0
 DEAD_AFTER = timedelta(seconds=30)
 ANSWERS_AT_ONCE = 4
-
-EndStatus = Literal["complete", "interrupted", "blocked"]
 
 
 class Turns:
@@ -78,8 +76,7 @@ class Turns:
         self._gate = gate
         self._drafts = Drafts(engines, gate)
         self.line = line or Line()
-        self._live: dict[str, LiveAnswer] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._writing = Writing(store, self.line)
         self._places: Counter[str] = Counter()
         self._closed = False
 
@@ -93,10 +90,12 @@ class Turns:
         idempotency_key: str | None = None,
         sampling: Sampling | None = None,
         temporary: bool = False,
+        answers: int = 1,
     ) -> StartedTurn:
         """Take a user's message and start the answer. Without `dialogue_id`, a new dialogue begins.
 
         A new dialogue begins with the user's instructions; a `temporary` one is in no list and trains no model.
+        Of two `answers` their reader chooses one; while versions are being compared, each gives one of them.
 
         `parent_id` is the answer that the message follows; None makes it a first message (so an edit of a message
         is sent with that message's parent). The same `idempotency_key` again gives the first turn again.
@@ -110,7 +109,9 @@ class Turns:
             if known is not None:
                 return known
         before = await read(self._store, lambda tx: history(tx, user.id, dialogue_id, parent_id))
-        question = Question(text, dialogue_id, parent_id, idempotency_key, temporary=temporary)
+        question = Question(
+            text, dialogue_id, parent_id, idempotency_key, temporary=temporary, answers=answers
+        )
         if dialogue_id is None:
             question = replace(question, instructions=user.instructions)
         return await self._begin(user, question, before, sampling or Sampling())
@@ -134,7 +135,7 @@ class Turns:
     async def events(self, user: User, answer_id: str, *, after: int = 0) -> AsyncIterator[TurnEvent]:
         """Follow an answer of the user's from position `after` to its end. Raises NotFound."""
         row = await self.answer(user, answer_id)
-        live = self._live.get(answer_id)
+        live = self._writing.get(answer_id)
         async with aclosing(live.read(after) if live else self._follow(row, user, after)) as found:
             async for event in found:
                 yield event
@@ -149,7 +150,7 @@ class Turns:
     async def stop(self, user: User, answer_id: str) -> None:
         """End an answer of the user's early; what was written stays. An answer that has ended is left as it is."""
         await self.answer(user, answer_id)
-        live = self._live.get(answer_id)
+        live = self._writing.get(answer_id)
         if live is not None:
             live.scope.cancel()
 
@@ -176,7 +177,7 @@ class Turns:
 
         The answers of this process show first that they live: it may have slept, with all its beats, for hours.
         """
-        mine = [(live.message_id, live.text) for live in self._live.values()]
+        mine = [(live.message_id, live.text) for live in self._writing]
 
         def reap(tx: Session) -> int:
             for message_id, text in mine:
@@ -191,144 +192,56 @@ class Turns:
     async def close(self, *, grace: float = 10.0) -> None:
         """Let the answers under way end for `grace` seconds, then interrupt them. New turns are refused."""
         self._closed = True
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace)
-        for live in self._live.values():
-            live.scope.cancel()
-        await asyncio.gather(*self._tasks)
+        await self._writing.close(grace=grace)
 
     # Starting
 
     async def _begin(
         self, user: User, question: Question, before: list[tables.Message], sampling: Sampling
     ) -> StartedTurn:
-        """Fit, moderate, persist, and start the writing of the answer."""
-        place = self._take_place(user)
-        try:
-            lease = place.enter_context(await lease_for(self._store, self._engines, before))
+        """Fit, moderate, persist, and start the writing of the answers."""
+        with ExitStack() as held:
+            places = [held.enter_context(place) for place in self._take_places(user, question.answers)]
+            versions = await versions_for(self._store, before, question.answers)
+            leases = [
+                place.enter_context(await lease_of(self._engines, version))
+                for place, version in zip(places, versions, strict=True)
+            ]
             messages = [*_system(question), *readable(before), dialogue.Message("user", question.text)]
-            prompt = await run_sync(lambda: fit(lease.engine, messages, answer_tokens=sampling.max_tokens))
+            tokens = sampling.max_tokens
+            drafts = [await run_sync(partial(_draft, lease.engine, messages, tokens)) for lease in leases]
             context = before[-1].content if before else ""
             verdict = await run_sync(lambda: self._gate.check(question.text, side="input", context=context))
-            plan = Plan(question, verdict, lease.engine.version, sampling, prompt)
+            plan = Plan(question, verdict, sampling, drafts)
             started, is_new = await write(self._store, lambda tx: accept(tx, user, plan))
             if is_new and verdict.state != "blocked":
-                live = LiveAnswer(started.answer_id, user.id)
-                completion = Completion(lease.engine, self._gate, context=question.text)
-                self._launch(self._run(live, completion, plan, place.pop_all()), live)
+                for name, place, lease, draft in zip(started.answer_ids, places, leases, drafts, strict=True):
+                    completion = Completion(lease.engine, self._gate, context=question.text)
+                    live = LiveAnswer(name, user.id)
+                    self._writing.begin(live, completion, draft.prompt, sampling, place.pop_all())
             return started
-        finally:
-            place.close()
 
-    def _take_place(self, user: User) -> ExitStack:
-        """What an answer holds while it is being written: one of its user's places, later a lease too."""
+    def _take_places(self, user: User, count: int) -> list[ExitStack]:
+        """What answers hold while they are being written: each one of its user's places, later a lease too."""
         if self._closed:
             raise Unavailable("the server is shutting down", hint="try again in a moment")
         self.line.check()
-        if self._places[user.id] >= ANSWERS_AT_ONCE:
+        if self._places[user.id] + count > ANSWERS_AT_ONCE:
             raise RateLimited(
-                f"{ANSWERS_AT_ONCE} of your answers are still being written",
+                f"{ANSWERS_AT_ONCE} of your answers may be written at a time",
                 retry_after=5,
                 hint="wait for one to end, or stop it",
             )
-        self._places[user.id] += 1
-        place = ExitStack()
-        place.callback(self._give_place_back, user.id)
-        return place
+        self._places[user.id] += count
+        places = [ExitStack() for _ in range(count)]
+        for place in places:
+            place.callback(self._give_place_back, user.id)
+        return places
 
     def _give_place_back(self, user_id: str) -> None:
         self._places[user_id] -= 1
         if not self._places[user_id]:
             del self._places[user_id]
-
-    def _launch(self, writing: Coroutine[Any, Any, None], live: LiveAnswer) -> None:
-        self._live[live.message_id] = live
-        task = asyncio.create_task(writing)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    # Answering
-
-    async def _run(self, live: LiveAnswer, completion: Completion, plan: Plan, place: ExitStack) -> None:
-        """Write one answer to its end. Whatever happens, readers learn of the end and the place is given back."""
-        try:
-            with place:
-                async with anyio.create_task_group() as beside:
-                    beside.start_soon(self._beat, live)
-                    await self._speak(live, completion, plan)
-                    beside.cancel_scope.cancel()
-            await self._finish(live, completion, plan.prompt)
-        except Exception as error:
-            await self._break_off(live, completion, _innermost(error))
-        finally:
-            del self._live[live.message_id]
-
-    async def _speak(self, live: LiveAnswer, completion: Completion, plan: Plan) -> None:
-        with live.scope:
-            async with (
-                self.line.place(live.owner_id, live.wait),
-                aclosing(completion.pieces(plan.prompt.token_ids, plan.sampling)) as pieces,
-            ):
-                async for piece in pieces:
-                    live.add(piece)
-        live.add(await completion.finish())
-
-    async def _beat(self, live: LiveAnswer) -> None:
-        """Keep the row up to date, and show that its writer is alive. A row that has gone ends the writing."""
-        while True:
-            await anyio.sleep(FLUSH_SECONDS)
-            try:
-                await write(
-                    self._store, lambda tx: dialogues.flush_answer(tx, live.message_id, content=live.text)
-                )
-            except Unavailable:
-                log.warning("an answer could not be flushed; the next try is in %s s", FLUSH_SECONDS)
-            except (NotFound, Conflict):
-                live.scope.cancel()
-                return
-
-    async def _finish(self, live: LiveAnswer, completion: Completion, prompt: Prompt) -> None:
-        verdict = completion.verdict
-        assert verdict is not None
-        blocked = verdict.state == "blocked"
-        status: EndStatus = (
-            "blocked" if blocked else "complete" if completion.finish_reason else "interrupted"
-        )
-        row = await write(
-            self._store,
-            lambda tx: dialogues.finish_answer(
-                tx,
-                live.message_id,
-                content=completion.text if blocked else live.text,
-                status=status,
-                finish_reason=completion.finish_reason,
-                prompt_tokens=len(prompt.token_ids),
-                completion_tokens=len(completion.tokens),
-                filter_verdict=verdict.as_dict(),
-            ),
-        )
-        live.judge(verdict.as_dict())
-        live.end("done", done_data(row, dropped=prompt.dropped))
-
-    async def _break_off(self, live: LiveAnswer, completion: Completion, error: Exception) -> None:
-        """The model, the disk or the program has failed: keep what was shown, and tell the readers."""
-        failure = failure_of(error)
-        log_failure(error, request_id=live.message_id)
-        try:
-            await write(
-                self._store,
-                lambda tx: dialogues.finish_answer(
-                    tx,
-                    live.message_id,
-                    content=live.text,
-                    status="interrupted",
-                    finish_reason=None,
-                    completion_tokens=len(completion.tokens),
-                ),
-            )
-        except TutelageError as second:
-            log_failure(second, request_id=live.message_id)  # without beats the row will be reaped
-        live.end("error", {"message": failure.message, "code": failure.code})
 
     async def _follow(self, row: tables.Message, user: User, after: int) -> AsyncGenerator[TurnEvent, None]:
         """An answer that has ended, or that another process is writing, from its row."""
@@ -338,7 +251,7 @@ class Turns:
                 yield event
                 if event.kind == "done":
                     return
-            await anyio.sleep(FLUSH_SECONDS)
+            await anyio.sleep(writing.FLUSH_SECONDS)
             row = await self.answer(user, row.id)
 
 
@@ -350,13 +263,10 @@ def _checked_text(text: str) -> str:
     return text
 
 
+def _draft(engine: Engine, messages: Sequence[dialogue.Message], answer_tokens: int | None) -> Draft:
+    return Draft(engine.version, fit(engine, messages, answer_tokens=answer_tokens))
+
+
 def _system(question: Question) -> list[dialogue.Message]:
     """The instructions with which a new dialogue begins."""
     return [dialogue.Message("system", question.instructions)] if question.instructions else []
-
-
-def _innermost(error: Exception) -> Exception:
-    """The error inside the groups that a task group wraps around it."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, aliased
 
 from tutelage.dialogue import ROLES, Role
 from tutelage.errors import Conflict, InvalidRequest, NotFound
-from tutelage.store import privacy
+from tutelage.store import pairs, privacy
 from tutelage.store.ids import now
 from tutelage.store.tables import AuthorKind, Dialogue, Message, User
 from tutelage.store.trees import children_of, ids_below, upwards
@@ -223,8 +223,9 @@ def path(tx: Session, message_id: str) -> list[Message]:
 def thread(tx: Session, dialogue_id: str, *, leaf_id: str | None = None) -> list[tuple[Message, list[str]]]:
     """One branch of a dialogue, root first, each message with the ids of its siblings (itself included).
 
-    The branch ends in the newest message of the dialogue, or in the newest below `leaf_id`. Siblings are in
-    the order they were written. Raises NotFound for a message that is not in this dialogue.
+    The branch ends in the newest message of the dialogue, or in the newest below `leaf_id`; of two newest answers
+    side by side in the one that goes on. Siblings are in the order they were written. Raises NotFound for a message
+    that is not in this dialogue.
     """
     rows = tx.scalars(select(Message).where(Message.dialogue_id == dialogue_id).order_by(Message.id)).all()
     by_id = {row.id: row for row in rows}
@@ -234,6 +235,8 @@ def thread(tx: Session, dialogue_id: str, *, leaf_id: str | None = None) -> list
         return []
     children = children_of(rows)
     leaf = rows[-1].id if leaf_id is None else max(ids_below(children, leaf_id))
+    if leaf != leaf_id:
+        leaf = pairs.going_on(tx, by_id[leaf]).id
     return [(row, [child.id for child in children[row.parent_id]]) for row in upwards(by_id, leaf)]
 
 

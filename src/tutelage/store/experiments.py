@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
 from tutelage.errors import Conflict, InvalidRequest, NotFound
@@ -64,11 +64,17 @@ def version_for(experiment: Experiment | None, before: Sequence[Message], rng: r
 
 
 def observations(tx: Session, experiment: Experiment) -> Iterator[tuple[Arm, bool]]:
-    """(arm, content?) in the order in which people judged; the first rating of each conversation counts."""
+    """(arm, content?) in the order in which people judged; the first rating of each conversation counts.
+
+    Conversations in which both versions have answered are left out: there the reader chose who goes on.
+    """
     query = select(Message.dialogue_id, Message.model_version, Rating.verdict)
     query = query.join(Message, Message.id == Rating.message_id)
     versions = (experiment.control, experiment.treatment)
-    query = query.where(Message.model_version.in_(versions), Message.created >= experiment.created)
+    spoken = Message.model_version.in_(versions) & (Message.created >= experiment.created)
+    both = select(Message.dialogue_id).where(spoken).group_by(Message.dialogue_id)
+    both = both.having(func.count(Message.model_version.distinct()) > 1)
+    query = query.where(spoken, Message.dialogue_id.not_in(both))
     if experiment.ended is not None:
         query = query.where(Rating.created <= experiment.ended)
     seen: set[str] = set()

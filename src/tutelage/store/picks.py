@@ -9,15 +9,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tutelage.errors import InvalidRequest
-from tutelage.store import privacy
+from tutelage.store import pairs, privacy
 from tutelage.store.dialogues import get_dialogue, get_message
 from tutelage.store.ids import now
 from tutelage.store.tables import Message, Pick, PickKind, PickVerdict, User
 
 
-def pick(
-    tx: Session, *, first_id: str, second_id: str, rater_id: str, verdict: PickVerdict, kind: PickKind
-) -> Pick:
+def pick(tx: Session, *, first_id: str, second_id: str, rater_id: str, verdict: PickVerdict) -> Pick:
     """A reader's choice between two answers in one of their dialogues; sent again, it replaces the first.
 
     `first_id` and `second_id` are in the order in which they were shown. Raises NotFound for messages that are not
@@ -26,14 +24,14 @@ def pick(
     if verdict not in get_args(PickVerdict):
         raise InvalidRequest(f"A verdict is one of {', '.join(get_args(PickVerdict))}.", param="verdict")
     first, second = own_answers(tx, first_id, second_id, rater_id)
-    if not _comparable(first, second):
+    if not comparable(first, second):
         raise InvalidRequest("Two finished answers to one question can be compared.", param="other_id")
     dialogue = get_dialogue(tx, first.dialogue_id, owner_id=rater_id)
     rater = tx.get_one(User, rater_id)
     row = _pick(tx, first_id, second_id, rater_id) or Pick(
         first_id=first_id, second_id=second_id, rater_id=rater_id
     )
-    row.kind, row.verdict, row.updated = kind, verdict, now()
+    row.kind, row.verdict, row.updated = _kind(first, second), verdict, now()
     row.consent = rater.consent and not dialogue.temporary
     tx.add(row)
     tx.flush()
@@ -63,7 +61,15 @@ def own_answers(tx: Session, first_id: str, second_id: str, owner_id: str) -> tu
     return first, get_message(tx, second_id, owner_id=owner_id)
 
 
-def _comparable(first: Message, second: Message) -> bool:
+def _kind(first: Message, second: Message) -> PickKind:
+    """How the two came to be: one after the other, side by side, or side by side by two versions."""
+    if pairs.beside(first) != second.id:
+        return "regeneration"
+    return "side_by_side" if first.model_version == second.model_version else "experiment"
+
+
+def comparable(first: Message, second: Message) -> bool:
+    """Whether these are two finished answers to one question."""
     same_question = first.parent_id is not None and first.parent_id == second.parent_id
     ended = {first.status, second.status} <= {"complete", "interrupted"}
     return same_question and ended and first.id != second.id and first.role == "assistant"

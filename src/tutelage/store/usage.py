@@ -54,19 +54,30 @@ def remaining(tx: Session, user: User) -> int | None:
     return None if limit is None else max(0, limit - _row(tx, user.id).answers)
 
 
-def count_answer(tx: Session, user: User) -> int | None:
-    """Count one answer more; returns what is left. Raises RateLimited when nothing is."""
+def count_answers(tx: Session, user: User, count: int = 1) -> int | None:
+    """Count answers; returns how many are left. Raises RateLimited when there are not so many."""
     limit, row = chat_settings(tx).limit(user), _row(tx, user.id)
-    if limit is not None and row.answers >= limit:
-        raise RateLimited(
-            f"You have had all your answers of today ({limit}).",
-            retry_after=(midnight() - now()).total_seconds(),
-            hint="More come after midnight (UTC).",
-        )
-    row.answers += 1
+    if limit is not None and row.answers + count > limit:
+        raise _used_up(limit, left=max(0, limit - row.answers))
+    row.answers += count
     tx.add(row)
     tx.flush()
     return None if limit is None else limit - row.answers
+
+
+class UsedUp(RateLimited):
+    """A person has had all their answers of today."""
+
+    code = "daily_limit"
+
+
+def _used_up(limit: int, *, left: int) -> RateLimited:
+    wait = (midnight() - now()).total_seconds()
+    if left:
+        said = f"You have {left} answer left today, not two."
+        return RateLimited(said, retry_after=wait, hint="Ask for one answer.")
+    said = f"You have had all your answers of today ({limit})."
+    return UsedUp(said, retry_after=wait, hint="More come after midnight (UTC).")
 
 
 def midnight() -> datetime:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from tutelage.errors import NotFound
-from tutelage.store import dialogues, feedback, picks
+from tutelage.store import dialogues, feedback, pairs, picks
 from tutelage.store.tables import Message, Pick, Rating, User
-from tutelage.web.views import MessageView, message_views
+from tutelage.web.views import MessageView, as_pair, compared, message_views
 
 SHOWN = 60
 CONTEXT = 6
@@ -31,12 +31,16 @@ EMPTY = Part([])
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """One branch, root first, with what its reader thinks of it. Only the parts that are asked for are rendered."""
+    """One branch, root first, with what its reader thinks of it. Only the parts that are asked for are rendered.
+
+    `pair` holds the two answers side by side with which it ends, while their reader has not chosen one.
+    """
 
     rows: Sequence[tuple[Message, Sequence[str]]]
     instructions: str
     ratings: dict[str, Rating]
     picks: dict[str, Pick]
+    pair: tuple[Message, Message] | None = None
 
     def end(self, *, including: str | None = None) -> Part:
         """The last messages, as many as one page shows, or more when another one is looked for."""
@@ -67,6 +71,8 @@ class Thread:
 
     def _part(self, first: int, last: int, *, top: bool = True) -> Part:
         views = message_views(self.rows[first:last], self.ratings, self.picks)
+        if self.pair is not None and last == len(self.rows):
+            views[-1] = as_pair(views[-1], self.pair)
         instructions = self.instructions if top and not first else ""
         return Part(views, more=top and first > 0, instructions=instructions)
 
@@ -75,9 +81,23 @@ def read_thread(tx: Session, user: User, dialogue_id: str, *, leaf_id: str | Non
     """The branch through a message, or the newest. Raises NotFound for a message that is not in the dialogue."""
     rows = dialogues.thread(tx, dialogue_id, leaf_id=leaf_id)
     ids = [row.id for row, _ in rows]
+    chosen = picks.picks_for(tx, [compared(row) for row, _ in rows], user.id)
+    end = rows[-1][0] if rows and rows[-1][0].id != leaf_id else None
+    pair = None if end is None or compared(end) in chosen else pairs.pair_of(tx, end)
     return Thread(
         rows=[pair for pair in rows if pair[0].role != "system"],
         instructions=next((row.content for row, _ in rows if row.role == "system"), ""),
         ratings=feedback.ratings_for(tx, ids, user.id),
-        picks=picks.picks_for(tx, ids, user.id),
+        picks=chosen,
+        pair=pair if pair and all(answer.status != "blocked" for answer in pair) else None,
     )
+
+
+def read_pair(tx: Session, user: User, answer_id: str) -> MessageView:
+    """An answer and the one beside it, chosen or not. Raises NotFound."""
+    answer = dialogues.get_message(tx, answer_id, owner_id=user.id)
+    pair = pairs.pair_of(tx, answer)
+    if pair is None:
+        raise NotFound("There is no answer beside this one.")
+    thread = read_thread(tx, user, answer.dialogue_id, leaf_id=answer_id)
+    return as_pair(thread.only(answer_id), pair)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
 
+from tutelage.store import pairs
 from tutelage.store.tables import Message, Pick, Rating
 from tutelage.web import markdown
 
@@ -17,7 +18,8 @@ class MessageView:
     """One message of a thread.
 
     `branches` are the ids of its siblings and itself, oldest first; `dropped` is how many old messages
-    the model could not read any more when it answered. `pick` is what the reader thinks of it beside the branch before.
+    the model could not read any more when it answered. `pick` is what the reader thinks of it beside the branch before,
+    or of the two answers of which `beside` names the other; `pair` holds both when they are to be shown together.
     """
 
     id: str
@@ -33,6 +35,8 @@ class MessageView:
     dropped: int
     rating: dict[str, Any] | None
     pick: str | None
+    beside: str | None
+    pair: tuple[MessageView, MessageView] | None = None
 
     @property
     def hidden(self) -> bool:
@@ -59,6 +63,13 @@ class MessageView:
         return self.rating["verdict"] if self.rating else None
 
     @property
+    def standing(self) -> str | None:
+        """What the reader found, of two answers side by side: this one `best`, the `other`, or neither."""
+        if self.pick not in ("first", "second") or self.beside is None:
+            return self.pick
+        return "best" if (self.pick == "first") == (self.id < self.beside) else "other"
+
+    @property
     def place(self) -> int:
         """Which of the branches this is, from 1."""
         return self.branches.index(self.id) + 1
@@ -79,7 +90,7 @@ def message_views(
 ) -> list[MessageView]:
     """A thread for the page; system messages are not part of it."""
     return [
-        message_view(message, branches, ratings.get(message.id), (picks or {}).get(message.id))
+        message_view(message, branches, ratings.get(message.id), (picks or {}).get(compared(message)))
         for message, branches in thread
         if message.role != "system"
     ]
@@ -104,7 +115,19 @@ def message_view(
         dropped=(message.provenance or {}).get("dropped_messages", 0),
         rating=None if rating is None else rating_dict(rating),
         pick=None if pick is None else pick.verdict,
+        beside=pairs.beside(message),
     )
+
+
+def compared(message: Message) -> str:
+    """The second answer of the comparison that a message is part of."""
+    return max(message.id, pairs.beside(message) or "")
+
+
+def as_pair(view: MessageView, answers: tuple[Message, Message]) -> MessageView:
+    """An answer together with the one beside it."""
+    first, second = (message_view(answer, [answer.id], None) for answer in answers)
+    return replace(view, pair=(first, second))
 
 
 def rating_dict(rating: Rating) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tutelage.errors import ModelError, NotFound
 from tutelage.models import tiny
 from tutelage.registry import ModelVersion, Registry
 from tutelage.rendering import load_renderer
-from tutelage.server.serving import lease_for, try_version
+from tutelage.server.serving import lease_of, try_version, versions_for
 from tutelage.store import Store, accounts, experiments
 
 
@@ -94,7 +94,8 @@ def test_a_share_goes_to_the_other_version_and_back_when_it_breaks(
     async def answered_by(engines: EnginePool) -> set[str]:
         found = set()
         for _ in range(60):
-            with await lease_for(store, engines, []) as lease:
+            [version] = await versions_for(store, [], 1)
+            with await lease_of(engines, version) as lease:
                 found.add(lease.engine.version)
         return found
 
@@ -103,6 +104,8 @@ def test_a_share_goes_to_the_other_version_and_back_when_it_breaks(
         by = accounts.create_guest(tx).id
         experiments.start_experiment(tx, control="v1", treatment="v2", share=0.5, by=by)
     assert run(lambda: answered_by(pool(load))) == {"v1", "v2"}
+    pairs = {tuple(run(lambda: versions_for(store, [], 2))) for _ in range(40)}
+    assert pairs == {(None, "v2"), ("v2", None)}
     broken = True
     assert run(lambda: answered_by(pool(load))) == {"v1"}
     store.close()

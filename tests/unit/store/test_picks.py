@@ -34,9 +34,7 @@ def two(store: Store, cast: SimpleNamespace, chat: Chat) -> tuple[str, str]:
 
 def choose(store: Store, rater_id: str, two: tuple[str, str], verdict: str) -> None:
     with store.write() as tx:
-        picks.pick(
-            tx, first_id=two[0], second_id=two[1], rater_id=rater_id, verdict=verdict, kind="regeneration"
-        )
+        picks.pick(tx, first_id=two[0], second_id=two[1], rater_id=rater_id, verdict=verdict)
 
 
 @pytest.mark.parametrize(

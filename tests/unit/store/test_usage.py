@@ -16,7 +16,7 @@ def test_without_a_limit_nobody_counts(store: Store, cast: SimpleNamespace) -> N
     with store.write() as tx:
         reader = accounts.get_user(tx, cast.reader)
         assert usage.chat_settings(tx) == ChatSettings()
-        assert usage.count_answer(tx, reader) is None
+        assert usage.count_answers(tx, reader) is None
         assert usage.remaining(tx, reader) is None
 
 
@@ -28,16 +28,16 @@ def test_a_limit_is_counted_down_and_the_next_day_begins_anew(
         usage.change_chat_settings(tx, ChatSettings(user_limit=2, guest_limit=0))
         reader, guest = accounts.get_user(tx, cast.reader), accounts.create_guest(tx)
         assert usage.remaining(tx, reader) == 2
-        assert [usage.count_answer(tx, reader) for _ in range(2)] == [1, 0]
+        assert [usage.count_answers(tx, reader) for _ in range(2)] == [1, 0]
         with pytest.raises(RateLimited) as refused:
-            usage.count_answer(tx, reader)
+            usage.count_answers(tx, reader)
         assert refused.value.retry_after == 3600
         with pytest.raises(RateLimited):
-            usage.count_answer(tx, guest)
+            usage.count_answers(tx, guest)
         for name in (cast.trainer, cast.operator):
-            assert usage.count_answer(tx, accounts.get_user(tx, name)) is None
+            assert usage.count_answers(tx, accounts.get_user(tx, name)) is None
         monkeypatch.setattr(usage, "now", lambda: datetime(2026, 3, 2, 0, 0, tzinfo=UTC))
-        assert usage.count_answer(tx, reader) == 1
+        assert usage.count_answers(tx, reader) == 1
 
 
 @pytest.mark.parametrize("wrong", [{"guest_limit": -1}, {"user_limit": -1}, {"answers_at_once": 0}])

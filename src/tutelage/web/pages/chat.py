@@ -3,6 +3,7 @@
 GET  /                           ?temporary=true a new chat
 GET  /c/{dialogue_id}            ?message=ID shows the branch through that message
 GET  /fragments/messages/{id}    one message as the thread shows it
+GET  /fragments/pairs/{id}       an answer and the one that was given beside it
 GET  /fragments/threads/{id}     ?message=ID of a branch; the part of it that comes before=ID, after=ID or since=ID
 GET  /fragments/dialogues        ?current=ID&before=ID&q=WORDS the list of chats, or those with these words
 POST /fragments/markdown         {text}
@@ -22,7 +23,7 @@ from tutelage.store import dialogues, search, usage
 from tutelage.store.tables import User
 from tutelage.web import markdown
 from tutelage.web.pages.parts import Anybody, Parts, Templates
-from tutelage.web.threads import EMPTY, read_thread
+from tutelage.web.threads import EMPTY, read_pair, read_thread
 from tutelage.web.welcome import current_model, welcome
 
 router = APIRouter(include_in_schema=False)
@@ -93,6 +94,16 @@ def message_fragment(
         row = dialogues.get_message(tx, message_id, owner_id=user.id)
         thread = read_thread(tx, user, row.dialogue_id, leaf_id=message_id)
     return pages.bare(request, "_message.html", user=user, message=thread.only(message_id), model_ready=True)
+
+
+@router.get("/fragments/pairs/{answer_id}")
+def pair_fragment(
+    request: Request, answer_id: str, user: Anybody, parts: Parts, pages: Templates
+) -> Response:
+    """Two answers side by side, to choose again."""
+    with parts.store.read() as tx:
+        message = read_pair(tx, user, answer_id)
+    return pages.bare(request, "_pair.html", user=user, message=message, model_ready=True)
 
 
 @router.get("/fragments/threads/{dialogue_id}")

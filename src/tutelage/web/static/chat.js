@@ -9,16 +9,20 @@ import { announce, attempt, byId, onActions } from "./dialogs.js";
 import { rate, report } from "./feedback.js";
 import { Problem, call } from "./http.js";
 import { refreshDialogues } from "./library.js";
-import { offerPick, pick } from "./pick.js";
+import { choose, offerPick, pick, showPair } from "./pick.js";
+import { showProblem } from "./problem.js";
 import { stick } from "./stick.js";
-import { catchUp, lastMessage, make, messageOf, removeFrom, settle, showEarlier, switchBranch, thread, watchEarlier } from "./thread.js";
+import { catchUp, lastMessage, make, messageOf, removeFrom, settle, settleAfter, showEarlier, switchBranch, thread, watchEarlier } from "./thread.js";
 
 const main = byId("main");
 const text = byId("text");
+const two = byId("two");
 const scroller = byId("scroller");
 const { toEnd, leave } = stick(scroller, thread, byId("to-end"));
-/** The answer under way: its id once the server has named it. @type {{id: string} | null} */
+/** What is being answered: the ids once the server has named them. @type {string[] | null} */
 let running = null;
+/** A question that did not reach the server. */
+let unsent = "";
 
 function update() {
   byId("send").hidden = running !== null;
@@ -26,24 +30,13 @@ function update() {
   byId("send").disabled = text.value.trim() === "";
 }
 
-/** @param {Problem} problem @param {() => void} retry */
-function showProblem(problem, retry) {
-  const element = make("problem");
-  element.querySelector("[data-text]").textContent = problem.message;
-  element.querySelector("[data-hint]").textContent = problem.hint;
-  element.querySelector("[data-action='retry']").addEventListener("click", () => {
-    element.remove();
-    retry();
-  });
-  thread.append(element);
-}
-
 /** Run `work` and show what goes wrong in the thread. @param {() => Promise<void>} work @param {() => void} retry */
 async function guarded(work, retry) {
   try {
     await work();
   } catch (error) {
-    thread.querySelector("[data-status='running']:not([data-message])")?.remove();
+    const unknown = thread.querySelector("[data-status='running']:not([data-message])");
+    if (unknown) removeFrom(unknown);
     showProblem(error instanceof Problem ? error : new Problem(t("Something went wrong on this page.")), retry);
   } finally {
     running = null;
@@ -53,7 +46,7 @@ async function guarded(work, retry) {
 
 /** Follow an answer to its end, then show it as the server renders it. @param {HTMLElement} element @param {string} id */
 async function finish(element, id) {
-  running = { id };
+  running = [id];
   element.dataset.message = id;
   update();
   try {
@@ -64,38 +57,63 @@ async function finish(element, id) {
   }
 }
 
-/** Show an answer that the server has not begun yet. @returns {HTMLElement} */
-function waitForAnswer() {
-  const answer = make("pending-answer");
+/** Follow two answers side by side to their ends. @param {HTMLElement} pair @param {string} question @param {string[]} ids */
+async function finishBoth(pair, question, ids) {
+  running = ids;
+  update();
+  try {
+    const answers = [...pair.querySelectorAll(".message")].map((element) => /** @type {HTMLElement} */ (element));
+    const open = answers.map((element, index) => {
+      element.dataset.message = ids[index];
+      return element.dataset.status === "running" ? follow(element, ids[index]) : null;
+    });
+    const failed = (await Promise.allSettled(open)).find((end) => end.status === "rejected");
+    if (failed) throw failed.reason;
+  } finally {
+    await settleAfter(pair, question);
+    announce(t("Both answers are there. Which one is better?"));
+  }
+}
+
+/** Show an answer (or two) that the server has not begun yet. @param {number} answers @returns {HTMLElement} */
+function waitForAnswer(answers = 1) {
+  const answer = make(answers === 2 ? "pending-pair" : "pending-answer");
   thread.append(answer);
-  running = { id: "" };
+  running = [];
   update();
   return answer;
 }
 
-/** @param {string} content @param {string | null} parent @param {string} key the same for every try of one message */
-async function ask(content, parent, key = crypto.randomUUID()) {
+/**
+ * @param {string} content @param {string | null} parent @param {number} answers one, or two side by side
+ * @param {string} key the same for every try of one message
+ */
+async function ask(content, parent, answers = 1, key = crypto.randomUUID()) {
+  unsent = "";
   byId("welcome")?.remove();
   const question = make("pending-question");
   question.querySelector(".body").textContent = content;
   thread.append(question);
-  const answer = waitForAnswer();
+  const answer = waitForAnswer(answers);
   toEnd();
   let started = /** @type {any} */ (null);
   const retry = () => {
-    if (started) return regenerate(byId(`m-${started.answer_id}`));
+    if (started) return regenerate(byId(`m-${started.answer_id}`) ?? lastMessage());
     question.remove();
-    return ask(content, parent, key);
+    return ask(content, parent, answers, key);
   };
   await guarded(async () => {
     const dialogue = main.dataset.dialogue;
     const path = dialogue ? `/api/dialogues/${dialogue}/messages` : "/api/dialogues";
     const place = dialogue ? { parent_id: parent } : { temporary: "temporary" in main.dataset };
-    started = await call("POST", path, { text: content, idempotency_key: key, ...place });
+    unsent = content;
+    started = await call("POST", path, { text: content, answers, idempotency_key: key, ...place });
+    unsent = "";
     enter(started.dialogue_id);
     count(started.remaining);
     await settle(question, started.user_message_id);
-    await finish(answer, started.answer_id);
+    const { answer_id: first, second_answer_id: second } = started;
+    await (second ? finishBoth(answer, started.user_message_id, [first, second]) : finish(answer, first));
   }, retry);
   refreshTitle();
 }
@@ -167,7 +185,10 @@ function edit(message) {
     submit();
   });
   area.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-    if (event.key === "Escape" && !event.isComposing) cancel();
+    if (event.key === "Escape" && !event.isComposing) {
+      event.preventDefault();
+      cancel();
+    }
     if (!sends(event)) return;
     event.preventDefault();
     submit();
@@ -175,22 +196,35 @@ function edit(message) {
   form.querySelector("[data-action='cancel-edit']").addEventListener("click", cancel);
 }
 
+/** Edit the question that was asked last. @returns {boolean} whether there is one that can be */
+function editLast() {
+  const last = [...thread.querySelectorAll(".message.user:has([data-action='edit'])")].at(-1);
+  if (!last || running) return false;
+  if (!last.querySelector(".edit")) edit(/** @type {HTMLElement} */ (last));
+  return true;
+}
+
 function submit() {
   const content = text.value.trim();
   if (!content || running) return;
   text.value = "";
   grow(text);
-  ask(content, lastMessage()?.dataset.message ?? null);
+  const answers = two.ariaPressed === "true" ? 2 : 1;
+  two.ariaPressed = "false";
+  ask(content, lastMessage()?.dataset.message ?? null, answers);
 }
 
 async function stop() {
-  if (running?.id) await attempt(() => call("POST", `/api/answers/${running?.id}/stop`));
+  await attempt(() => Promise.all((running ?? []).map((id) => call("POST", `/api/answers/${id}/stop`))));
 }
 
 /** Go on with an answer that is being written. */
 function attach() {
   const open = thread.querySelector(".message[data-status='running'][data-message]");
-  if (open) guarded(() => finish(open, open.dataset.message), () => location.reload());
+  if (!open) return;
+  const pair = open.closest(".pair");
+  const { question, first, second } = pair?.dataset ?? {};
+  guarded(() => (pair ? finishBoth(pair, question, [first, second]) : finish(open, open.dataset.message)), () => location.reload());
 }
 
 /** This tab is looked at again: another one may have gone on with the chat. */
@@ -207,14 +241,24 @@ text.addEventListener("input", () => {
   update();
 });
 text.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+  if (event.key === "ArrowUp" && !text.value && !event.isComposing && editLast()) event.preventDefault();
   if (!sends(event)) return;
   event.preventDefault();
   submit();
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "/" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    text.focus();
+  }
+  const elsewhere = event.defaultPrevented || event.isComposing || document.querySelector("dialog[open], :popover-open, body.drawer");
+  if (event.key === "Escape" && running && !elsewhere) stop();
 });
 byId("composer").addEventListener("submit", (/** @type {Event} */ event) => {
   event.preventDefault();
   submit();
 });
+two.addEventListener("click", () => (two.ariaPressed = String(two.ariaPressed !== "true")));
 byId("stop").addEventListener("click", stop);
 document.addEventListener("visibilitychange", awake);
 addEventListener("focus", awake);
@@ -235,12 +279,14 @@ onActions({
   },
   earlier: (button) => showEarlier(button, scroller),
   pick: (button) => pick(button),
+  choose: (button) => !running && choose(button),
+  "show-pair": (button) => showPair(button),
   rate: (button) => rate(messageOf(button), button.dataset.verdict),
   report: (button) => report(messageOf(button), button.dataset.kind),
 });
 
 dressCode(thread);
-draft(text, () => main.dataset.dialogue ?? "");
+draft(text, () => main.dataset.dialogue ?? "", () => unsent);
 const wanted = location.hash && byId(location.hash.slice(1));
 if (wanted) {
   leave();

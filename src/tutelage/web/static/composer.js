@@ -17,10 +17,17 @@ export function grow(area) {
   area.style.height = `${area.scrollHeight}px`;
 }
 
-/** Keep what is not sent yet through a reload of this tab. @param {HTMLTextAreaElement} area @param {() => string} place names the chat */
-export function draft(area, place) {
+/**
+ * Keep what is not sent yet through a reload of this tab.
+ * @param {HTMLTextAreaElement} area @param {() => string} place names the chat @param {() => string} unsent what the server has not taken
+ */
+export function draft(area, place, unsent) {
   const key = () => `draft:${place()}`;
-  const keep = () => (area.value ? sessionStorage.setItem(key(), area.value) : sessionStorage.removeItem(key()));
+  const keep = () => {
+    const words = area.value || unsent();
+    if (words) sessionStorage.setItem(key(), words);
+    else sessionStorage.removeItem(key());
+  };
   if (!area.value) area.value = sessionStorage.getItem(key()) ?? "";
   sessionStorage.removeItem(key());
   addEventListener("pagehide", keep);

@@ -5,11 +5,12 @@ import { t } from "./catalogue.js";
 
 /** An error with a way out. */
 export class Problem extends Error {
-  /** @param {string} message @param {string} hint @param {number} status */
-  constructor(message, hint = "", status = 0) {
+  /** @param {string} message @param {string} hint @param {string} code @param {number} wait seconds until another try has a chance */
+  constructor(message, hint = "", code = "", wait = 0) {
     super(message);
     this.hint = hint;
-    this.status = status;
+    this.code = code;
+    this.wait = wait;
   }
 }
 
@@ -52,7 +53,8 @@ async function reach(path, options) {
   });
   if (response.ok) return response;
   const error = (await response.json().catch(() => null))?.error ?? {};
-  throw new Problem(error.message ?? response.statusText, "", response.status);
+  const wait = Number(response.headers.get("retry-after") ?? 0);
+  throw new Problem(error.message ?? response.statusText, "", error.code ?? "", wait);
 }
 
 /** An answer's text as it comes. @param {string} method @param {string} path @param {unknown} [body] @param {AbortSignal} [signal] */

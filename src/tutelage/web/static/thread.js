@@ -14,8 +14,11 @@ export const make = (template) => byId(template).content.firstElementChild.clone
 /** @param {Element} target @returns {any} the message that something stands in */
 export const messageOf = (target) => target.closest(".message");
 
-/** @returns {any} the last message that the server knows */
-export const lastMessage = () => [...thread.querySelectorAll("[data-message]")].at(-1);
+/** @returns {any} the last message that the server knows; of two side by side the one that goes on */
+export function lastMessage() {
+  const last = /** @type {HTMLElement | undefined} */ ([...thread.querySelectorAll(":scope > :is([data-message], .pair)")].at(-1));
+  return last?.matches(".pair") ? last.querySelector(`[data-message="${last.dataset.goesOn}"]`) : last;
+}
 
 /** Fetch a message as the server renders it, in place of what stands there. @param {Element} element @param {string} id */
 export async function settle(element, id) {
@@ -26,10 +29,27 @@ export async function settle(element, id) {
   return fresh;
 }
 
-/** Take a message away, and all that follow it. @param {Element} message */
+/** Take a message (with the one beside it) away, and all that follow it. @param {Element} message */
 export function removeFrom(message) {
-  while (message.nextElementSibling) message.nextElementSibling.remove();
-  message.remove();
+  const row = message.closest(".pair") ?? message;
+  while (row.nextElementSibling) row.nextElementSibling.remove();
+  row.remove();
+}
+
+/** Show what follows a question as it stands now. @param {Element} element what stands there @param {string} question */
+export async function settleAfter(element, question) {
+  const html = await part({ message: question, after: question });
+  removeFrom(element);
+  thread.append(html);
+}
+
+/** Show the branch through a message in place of what stands there. @param {Element} element @param {string} id */
+export async function showBranch(element, id) {
+  const html = await part({ message: id, since: id });
+  removeFrom(element);
+  thread.append(html);
+  history.replaceState(null, "", `/c/${main.dataset.dialogue}?message=${id}`);
+  return byId(`m-${id}`);
 }
 
 /** @param {Record<string, string>} query which part of which branch */
@@ -43,11 +63,7 @@ async function part(query) {
 export function switchBranch(link) {
   const { branch = "", direction = "" } = link.dataset;
   return attempt(async () => {
-    const html = await part({ message: branch, since: branch });
-    removeFrom(messageOf(link));
-    thread.append(html);
-    history.replaceState(null, "", `/c/${main.dataset.dialogue}?message=${branch}`);
-    const arrows = byId(`m-${branch}`).querySelectorAll("[data-direction]");
+    const arrows = (await showBranch(messageOf(link), branch)).querySelectorAll("[data-direction]");
     const same = [...arrows].find((arrow) => arrow.dataset.direction === direction);
     (same ?? arrows[0])?.focus({ preventScroll: true });
   });
@@ -82,8 +98,12 @@ export function watchEarlier(scroller) {
 export async function catchUp() {
   const last = lastMessage()?.dataset.message;
   if (!main.dataset.dialogue || !last) return false;
-  const html = await part({ message: last, after: last }).catch(() => null);
+  const open = /** @type {HTMLElement | null} */ (thread.querySelector(":scope > .pair[data-undecided]:last-child"));
+  const from = open?.dataset.question ?? last;
+  const html = await part({ message: from, after: from }).catch(() => null);
   if (!html?.firstElementChild || lastMessage()?.dataset.message !== last) return false;
+  if (open && html.firstElementChild.matches(".pair")) return false;
+  open?.remove();
   thread.append(html);
   return true;
 }

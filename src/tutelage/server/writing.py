@@ -1,0 +1,153 @@
+"""Answers under way: each is written to its end, flushed and ended in its row, whoever reads it or goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, aclosing
+from typing import Literal
+
+import anyio
+
+from tutelage.engine.interface import Sampling
+from tutelage.errors import Conflict, NotFound, TutelageError, Unavailable
+from tutelage.server.answer import LiveAnswer, done_data
+from tutelage.server.completion import Completion
+from tutelage.server.errors import failure_of, log_failure
+from tutelage.server.line import Line
+from tutelage.server.prompting import Prompt
+from tutelage.server.transactions import write
+from tutelage.store import Store, dialogues
+
+log = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 1.0
+
+EndStatus = Literal["complete", "interrupted", "blocked"]
+
+
+class Writing:
+    """All the answers that this process is writing."""
+
+    def __init__(self, store: Store, line: Line) -> None:
+        self._store = store
+        self._line = line
+        self._live: dict[str, LiveAnswer] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(
+        self, live: LiveAnswer, completion: Completion, prompt: Prompt, sampling: Sampling, place: ExitStack
+    ) -> None:
+        """Write an answer whose row is there. `place` is closed at its end."""
+        self._live[live.message_id] = live
+        task = asyncio.create_task(self._run(live, completion, prompt, sampling, place))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def get(self, answer_id: str) -> LiveAnswer | None:
+        """An answer under way here."""
+        return self._live.get(answer_id)
+
+    def __iter__(self) -> Iterator[LiveAnswer]:
+        return iter(list(self._live.values()))
+
+    async def close(self, *, grace: float) -> None:
+        """Let the answers end for `grace` seconds, then interrupt them."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace)
+        for live in self:
+            live.scope.cancel()
+        await asyncio.gather(*self._tasks)
+
+    async def _run(
+        self, live: LiveAnswer, completion: Completion, prompt: Prompt, sampling: Sampling, place: ExitStack
+    ) -> None:
+        """Write one answer to its end. Whatever happens, readers learn of the end and the place is given back."""
+        try:
+            with place:
+                async with anyio.create_task_group() as beside:
+                    beside.start_soon(self._beat, live)
+                    await self._speak(live, completion, prompt, sampling)
+                    beside.cancel_scope.cancel()
+            await self._finish(live, completion, prompt)
+        except Exception as error:
+            await self._break_off(live, completion, _innermost(error))
+        finally:
+            del self._live[live.message_id]
+
+    async def _speak(
+        self, live: LiveAnswer, completion: Completion, prompt: Prompt, sampling: Sampling
+    ) -> None:
+        with live.scope:
+            async with (
+                self._line.place(live.owner_id, live.wait),
+                aclosing(completion.pieces(prompt.token_ids, sampling)) as pieces,
+            ):
+                async for piece in pieces:
+                    live.add(piece)
+        live.add(await completion.finish())
+
+    async def _beat(self, live: LiveAnswer) -> None:
+        """Keep the row up to date, and show that its writer is alive. A row that has gone ends the writing."""
+        while True:
+            await anyio.sleep(FLUSH_SECONDS)
+            try:
+                await write(
+                    self._store, lambda tx: dialogues.flush_answer(tx, live.message_id, content=live.text)
+                )
+            except Unavailable:
+                log.warning("an answer could not be flushed; the next try is in %s s", FLUSH_SECONDS)
+            except (NotFound, Conflict):
+                live.scope.cancel()
+                return
+
+    async def _finish(self, live: LiveAnswer, completion: Completion, prompt: Prompt) -> None:
+        verdict = completion.verdict
+        assert verdict is not None
+        blocked = verdict.state == "blocked"
+        status: EndStatus = (
+            "blocked" if blocked else "complete" if completion.finish_reason else "interrupted"
+        )
+        row = await write(
+            self._store,
+            lambda tx: dialogues.finish_answer(
+                tx,
+                live.message_id,
+                content=completion.text if blocked else live.text,
+                status=status,
+                finish_reason=completion.finish_reason,
+                prompt_tokens=len(prompt.token_ids),
+                completion_tokens=len(completion.tokens),
+                filter_verdict=verdict.as_dict(),
+            ),
+        )
+        live.judge(verdict.as_dict())
+        live.end("done", done_data(row, dropped=prompt.dropped))
+
+    async def _break_off(self, live: LiveAnswer, completion: Completion, error: Exception) -> None:
+        """The model, the disk or the program has failed: keep what was shown, and tell the readers."""
+        failure = failure_of(error)
+        log_failure(error, request_id=live.message_id)
+        try:
+            await write(
+                self._store,
+                lambda tx: dialogues.finish_answer(
+                    tx,
+                    live.message_id,
+                    content=live.text,
+                    status="interrupted",
+                    finish_reason=None,
+                    completion_tokens=len(completion.tokens),
+                ),
+            )
+        except TutelageError as second:
+            log_failure(second, request_id=live.message_id)  # without beats the row will be reaped
+        live.end("error", {"message": failure.message, "code": failure.code})
+
+
+def _innermost(error: Exception) -> Exception:
+    """The error inside the groups that a task group wraps around it."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
