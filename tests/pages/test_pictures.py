@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
+from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from tutelage.store import accounts, dialogues, feedback, pairs, runs
 from tutelage.store.ids import now
-from tutelage.store.tables import Message
+from tutelage.store.tables import Dialogue, Message
 
 FOLDER = os.environ.get("TUTELAGE_PICTURES", "")
 LARGEST = 150_000
@@ -143,6 +144,8 @@ def test_the_chat_in_chinese(studio: Studio) -> None:
 
 
 def test_the_rooms_of_trainers(studio: Studio) -> None:
+    with studio.site.store.write() as tx:
+        tx.execute(delete(Dialogue))
     owner, _ = studio.person("guest")
     studio.chat(owner, "What is a leap year?", "What is a leap year?", "A year with 366 days.")
     studio.site.say(

@@ -55,7 +55,8 @@ def draw(versions: Sequence[ModelVersion], *, stable: str | None) -> Graph:
         if parent in nodes
     ]
     width = 2 * MARGIN + STEP * max(0, len(columns) - 1)
-    return Graph(tuple(nodes.values()), tuple(lines), width, 2 * MARGIN + ROW)
+    height = max((node.y for node in nodes.values()), default=0) + MARGIN
+    return Graph(tuple(nodes.values()), tuple(lines), width, height)
 
 
 def _last(nodes: dict[str, Node], columns: list[set[str]]) -> set[str]:
