@@ -124,7 +124,7 @@ def test_a_full_server_is_asked_again_without_a_click(visit: Visit) -> None:
     ask(page, "Is anybody there?")
     expect(page.get_by_role("alert")).to_contain_text("at capacity")
     expect(page.get_by_role("alert")).to_contain_text("sent again every 2 s")
-    expect(page.locator("[data-status='complete'] .body")).to_have_text("Hello there.")
+    expect(page.locator(".assistant[data-status='complete'] .body")).to_have_text("Hello there.")
     expect(page.locator(".message.user")).to_have_count(1)
     expect(page.get_by_role("alert")).to_have_count(0)
 

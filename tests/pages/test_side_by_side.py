@@ -48,8 +48,8 @@ def test_both_stream_and_the_chosen_one_goes_on(visit: Visit, site: Any) -> None
     second = pair.locator(".message").nth(1).get_attribute("data-message")
     pair.get_by_role("button", name="Answer 2 is better").focus()
     page.keyboard.press("Enter")
-    expect(page.locator(".message.assistant")).to_have_attribute("data-message", str(second))
     expect(page.get_by_role("button", name="Show both")).to_be_focused()
+    expect(page.locator(".message.assistant")).to_have_attribute("data-message", str(second))
     with site.store.read() as tx:
         row = tx.scalars(select(Pick).where(Pick.second_id == second)).one()
         assert (row.verdict, row.kind, row.consent) == ("second", "side_by_side", True)
@@ -124,5 +124,6 @@ def test_a_blocked_answer_leaves_the_other(visit: Visit, site: Any) -> None:
     site.say("Something forbidden.", "Something fine.")
     page = visit()
     ask_for_two(page)
+    expect(page.locator(".message.assistant[data-status='complete']")).to_have_count(1)
     expect(page.locator(".message.assistant .body")).to_have_text("Something fine.")
     expect(page.locator(".pair")).to_have_count(0)
