@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from tutelage.rendering import Renderer, load_renderer
 from tutelage.server.app import create_app
 from tutelage.server.connections import PatientProtocol
 from tutelage.server.limits import Limits
+from tutelage.server.oidc.provider import Provider
 from tutelage.server.services import Access
 from tutelage.store import Store, accounts
 from tutelage.store.tables import UserRole
@@ -58,6 +59,7 @@ class Site:
     delay: float = 0.0
     context_length: int = 1024
     create: Callable[..., FastAPI] = create_app
+    providers: Mapping[str, Provider] = field(default_factory=dict)
     engines: dict[str, ScriptedEngine] = field(default_factory=dict)
     scorers: dict[str, ScriptedScorer] = field(default_factory=dict)
 
@@ -99,6 +101,7 @@ class Site:
             home=self.home,
             access=self.access,
             limits=self.limits,
+            providers=self.providers,
         )
 
     @contextmanager

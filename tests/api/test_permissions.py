@@ -131,9 +131,12 @@ MATRIX: dict[str, Door] = {
     "POST /operate/labelling/guidelines": "operator",
     "POST /operate/labelling/prompts": "operator",
     "GET /sign-in": "anybody",
+    "GET /sign-in/{provider}": "anybody",
+    "GET /sign-in/{provider}/callback": "anybody",
     "GET /operator-link/{token}": "anybody",
     "GET /account": "session",
     "PUT /account/preferences": "session",
+    "DELETE /account/identities/{identity_id}": "session",
 }
 
 # Bodies of the routes where the owner's success is to be seen.

@@ -9,7 +9,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from tutelage.config import check
 from tutelage.engine.interface import Sampling, TokenChunk
 from tutelage.engine.pool import EnginePool
 from tutelage.engine.scripted_engine import ScriptedEngine
@@ -28,6 +29,8 @@ from tutelage.moderation.gate import Gate
 from tutelage.moderation.policy import Policy
 from tutelage.registry import ModelVersion, Registry
 from tutelage.rendering import Renderer, load_renderer
+from tutelage.server.oidc.provider import Provider
+from tutelage.server.oidc.settings import ProviderSettings
 from tutelage.store import Store, accounts, dialogues
 from tutelage.web.app import create_app
 
@@ -160,7 +163,12 @@ def site(tmp_path_factory: pytest.TempPathFactory, renderer: Renderer) -> Iterat
 
 @contextlib.contextmanager
 def running_site(
-    home: Path, renderer: Renderer, *, port: int = 0, loaded: threading.Event | None = None
+    home: Path,
+    renderer: Renderer,
+    *,
+    port: int = 0,
+    loaded: threading.Event | None = None,
+    providers: Mapping[str, Provider] | None = None,
 ) -> Iterator[Site]:
     """The whole application in a thread. With `loaded`, the model is not there before that is set."""
     store, registry = Store.open(home / "tutelage.db"), Registry(home)
@@ -182,6 +190,7 @@ def running_site(
         gate=Gate(Policy.load(None), KeywordClassifier()),
         registry=registry,
         home=home,
+        providers=providers,
     )
     listening = socket.create_server(("127.0.0.1", port))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
@@ -203,6 +212,15 @@ def loading_site(tmp_path: Path, renderer: Renderer) -> Iterator[tuple[Site, thr
     with running_site(tmp_path, renderer, loaded=loaded) as running:
         yield running, loaded
         loaded.set()
+
+
+@pytest.fixture
+def site_with_provider(tmp_path: Path, renderer: Renderer, fake_provider: Any) -> Iterator[Site]:
+    """A server whose people may sign in by a provider."""
+    settings = check(fake_provider.settings(), ProviderSettings)
+    providers = {"example": Provider("example", settings)}
+    with running_site(tmp_path, renderer, providers=providers) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import json
 import logging
+import os
 import socket
 from dataclasses import fields
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tutelage.engine.interface import Engine, Scorer
     from tutelage.registry import ModelVersion
     from tutelage.server.limits import Limits
+    from tutelage.server.oidc.provider import Provider
     from tutelage.server.services import Access
     from tutelage.store import Store
 
@@ -87,9 +88,9 @@ def _access(host: str, allow_guests: bool | None, public_names: list[str]) -> Ac
 
     Raises ConfigError when others can reach it and nobody has said whether guests may come in.
     """
-    from tutelage.server.services import LOOPBACK, Access
+    from tutelage.server.services import LOOPBACK, Access, is_loopback
 
-    if _is_loopback(host) and not public_names:
+    if is_loopback(host) and not public_names:
         return Access(guests=allow_guests is not False)
     if allow_guests is None:
         raise ConfigError(
@@ -113,13 +114,6 @@ def _limits(options: list[str]) -> Limits:
             raise ConfigError(f"--limit {option} is no limit", hint=hint)
         found[name] = int(number)
     return Limits(**found)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -156,7 +150,7 @@ def _run(
     home = config.home()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("tutelage").setLevel(logging.INFO)
-    registry, gate = Registry(home), default_gate(home)
+    registry, gate, providers = Registry(home), default_gate(home), _providers(home)
     registry.begin(model)
     store = Store.open(home / "tutelage.db")
     try:
@@ -173,6 +167,7 @@ def _run(
             home=home,
             access=access,
             limits=limits,
+            providers=providers,
         )
         _greet(store, listener, as_json=as_json)
         settings = uvicorn.Config(
@@ -188,6 +183,18 @@ def _run(
         uvicorn.Server(settings).run(sockets=[listener])
     finally:
         store.close()
+
+
+def _providers(home: Path) -> dict[str, Provider]:
+    """Where people may sign in elsewhere: what `oidc.toml` says."""
+    from tutelage.server.oidc.settings import load_settings
+
+    found = load_settings(home, os.environ)
+    if not found:
+        return {}
+    from tutelage.server.oidc.provider import Provider
+
+    return {key: Provider(key, settings) for key, settings in found.items()}
 
 
 def _load(version: ModelVersion, home: Path, url: str) -> Engine:

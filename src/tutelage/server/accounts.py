@@ -141,13 +141,13 @@ def user_view(user: User) -> dict[str, Any]:
     }
 
 
-async def open_session(request: Request, user: User) -> None:
+async def open_session(request: Request, user: User, *, days: float = SESSION_DAYS) -> None:
     """Sign this browser in: a fresh session, because a token from before must not carry new rights."""
     old = getattr(request.state, "session", None) or session_token(request)
 
     def rotate(tx: Session) -> str:
         if old is not None:
             accounts.close_session(tx, old)
-        return accounts.open_session(tx, user.id, days=SESSION_DAYS, agent=agent_of(request))
+        return accounts.open_session(tx, user.id, days=days, agent=agent_of(request))
 
     set_session(request, await write(services(request).store, rotate))

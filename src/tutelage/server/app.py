@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -26,6 +27,9 @@ from tutelage.server.turn import DEAD_AFTER, Turns
 from tutelage.store import Store, bin
 from tutelage.store.usage import chat_settings
 
+if TYPE_CHECKING:
+    from tutelage.server.oidc.provider import Provider
+
 log = logging.getLogger(__name__)
 
 FOLLOW_SECONDS = 2.0
@@ -40,6 +44,7 @@ def create_app(
     home: Path,
     access: Access | None = None,
     limits: Limits | None = None,
+    providers: Mapping[str, Provider] | None = None,
 ) -> FastAPI:
     """The server without pages. Its parts are in `app.state.services`; see `server.services`.
 
@@ -74,6 +79,7 @@ def create_app(
         turns=Turns(store, engines, gate),
         sign_in_limits=SignInLimits(),
         limits=RateLimits(limits or Limits()),
+        providers=providers or {},
     )
     errors.install(app)
     for part in (chat, completions, models, moderations, rewards, api, library, accounts, own_data, health):
@@ -97,6 +103,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             task.cancel()
         await parts.turns.close()
         await parts.engines.close()
+        for provider in parts.providers.values():
+            await provider.close()
 
 
 async def _reap(turns: Turns, store: Store) -> None:

@@ -31,8 +31,8 @@ from tutelage.server.library import download
 from tutelage.server.permissions import current_user, optional_user, session_token, set_session
 from tutelage.server.services import services
 from tutelage.server.transactions import read, write
-from tutelage.store import accounts, dialogues, invites, transfer
-from tutelage.store.tables import User, UserSession
+from tutelage.store import accounts, dialogues, identities, invites, transfer
+from tutelage.store.tables import Identity, User, UserSession
 
 router = APIRouter(prefix="/api")
 
@@ -158,6 +158,11 @@ def session_view(row: UserSession, here: str | None) -> dict[str, Any]:
     return {"id": row.id, "agent": row.agent, "created": row.created.isoformat(), "here": row.id == here}
 
 
+def identity_view(row: Identity) -> dict[str, Any]:
+    """What another place calls a user, as JSON for themselves."""
+    return {"issuer": row.issuer, "subject": row.subject, "created": row.created.isoformat()}
+
+
 def _whole(tx: Session, *, dialogue_id: str, owner_id: str) -> dict[str, Any]:
     return transfer.whole_dialogue(tx, dialogue_id, owner_id=owner_id)
 
@@ -165,5 +170,6 @@ def _whole(tx: Session, *, dialogue_id: str, owner_id: str) -> dict[str, Any]:
 def _judged_and_written(tx: Session, me: User) -> dict[str, Any]:
     return {
         **transfer.judgements(tx, me.id),
+        "identities": [identity_view(row) for row in identities.list_identities(tx, me.id)],
         "sessions": [session_view(row, None) for row in accounts.list_sessions(tx, me.id)],
     }

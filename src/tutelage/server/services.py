@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +17,19 @@ from tutelage.store import Store
 
 if TYPE_CHECKING:
     from tutelage.server.limits import RateLimits
+    from tutelage.server.oidc.provider import Provider
     from tutelage.server.passwords import SignInLimits
     from tutelage.server.turn import Turns
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine answers to a host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +42,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts of a running server."""
+    """The parts of a running server. `providers` are those that people may sign in by, under their keys."""
 
     store: Store
     engines: Engines
@@ -42,6 +53,7 @@ class Services:
     turns: Turns
     sign_in_limits: SignInLimits
     limits: RateLimits
+    providers: Mapping[str, Provider]
 
 
 def services(connection: HTTPConnection) -> Services:

@@ -46,9 +46,18 @@ def create_guest(tx: Session, *, locale: str = "", consent: bool = False) -> Use
 
 
 def create_user(
-    tx: Session, *, name: str, password_hash: str, role: UserRole, locale: str = "", consent: bool = False
+    tx: Session,
+    *,
+    name: str,
+    password_hash: str | None,
+    role: UserRole,
+    locale: str = "",
+    consent: bool = False,
 ) -> User:
-    """A person with a name. Raises Conflict when the name is taken, whatever its case."""
+    """A person with a name; without a password they sign in elsewhere.
+
+    Raises Conflict when the name is taken, whatever its case.
+    """
     name = _free_name(tx, name)
     user = User(name=name, name_key=name.casefold(), password_hash=password_hash, role=role)
     user.locale, user.consent = locale, consent
@@ -56,9 +65,12 @@ def create_user(
 
 
 def promote_guest(
-    tx: Session, user_id: str, *, name: str, password_hash: str, role: UserRole = "user"
+    tx: Session, user_id: str, *, name: str, password_hash: str | None, role: UserRole = "user"
 ) -> User:
-    """Give a guest a name and a password; their chats stay theirs. Raises Conflict as `create_user`."""
+    """Give a guest a name and, unless they sign in elsewhere, a password; their chats stay theirs.
+
+    Raises Conflict as `create_user`.
+    """
     user = get_user(tx, user_id)
     if user.name is not None:
         raise Conflict("This account has a name already.")

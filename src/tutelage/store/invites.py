@@ -34,7 +34,9 @@ def open_invite(tx: Session, token: str) -> Invite:
     return invite
 
 
-def accept_invite(tx: Session, token: str, *, name: str, password_hash: str, guest_id: str | None) -> User:
+def accept_invite(
+    tx: Session, token: str, *, name: str, password_hash: str | None, guest_id: str | None
+) -> User:
     """Make a new person of the invited role; a guest's chats stay theirs. Raises Denied, Conflict for a taken name."""
     invite = open_invite(tx, token)
     if guest_id is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.requests import Request
@@ -27,14 +29,18 @@ from tutelage.web.pages import (
     public,
     rank,
     review,
+    sign_in,
     training,
     versions,
     write,
 )
 from tutelage.web.templating import Pages
 
+if TYPE_CHECKING:
+    from tutelage.server.oidc.provider import Provider
+
 ROOMS = (
-    *(chat, public, account),
+    *(chat, public, sign_in, account),
     *(write, rank),
     *(versions, operate, admission, review, labelling, training, data, feedback),
 )
@@ -50,6 +56,7 @@ def create_app(
     home: Path,
     access: Access | None = None,
     limits: Limits | None = None,
+    providers: Mapping[str, Provider] | None = None,
 ) -> FastAPI:
     """The whole application: `/v1`, `/api`, the pages and what they load."""
     app = server.create_app(
@@ -60,6 +67,7 @@ def create_app(
         home=home,
         access=access,
         limits=limits,
+        providers=providers,
     )
     pages = Pages(store)
     app.state.pages = pages
@@ -75,6 +83,9 @@ def error_page(request: Request, failure: Failure) -> Response:
     if failure.status == 401:
         return RedirectResponse(f"/sign-in?next={request.url.path}", status_code=303)
     pages: Pages = request.app.state.pages
-    response = pages.bare(request, "error.html", status_code=failure.status, failure=failure)
+    signing_in = request.url.path.startswith("/sign-in/")
+    response = pages.bare(
+        request, "error.html", status_code=failure.status, failure=failure, signing_in=signing_in
+    )
     response.headers.update(failure.headers)
     return response

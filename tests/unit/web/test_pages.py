@@ -13,7 +13,7 @@ from starlette.requests import Request
 from tutelage.store.labelling import provenance
 from tutelage.web import icons
 from tutelage.web.catalogue import translator
-from tutelage.web.pages.account import local_path
+from tutelage.web.pages.sign_in import local_path
 from tutelage.web.pages.versions import figures
 from tutelage.web.templating import by_day, when, zone
 from tutelage.web.views import message_view

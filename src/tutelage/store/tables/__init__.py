@@ -1,6 +1,6 @@
 """Every table, one class each: the data model.
 
-    users ─┬─ sessions, operator_links, api_keys            who may come in
+    users ─┬─ sessions, identities, operator_links, api_keys  who may come in
            ├─ dialogues ── messages (a tree by parent_id)   what was said, by whom, by which version
            │                 ├─ ratings                     thumbs and corrections, with the path they judged
            │                 ├─ picks                       which of two answers was better
@@ -75,6 +75,7 @@ from tutelage.store.tables.operations import (
 )
 from tutelage.store.tables.people import (
     ApiKey,
+    Identity,
     Invite,
     OperatorLink,
     Usage,
@@ -96,6 +97,7 @@ __all__ = [
     "Experiment",
     "ExperimentStatus",
     "Guidelines",
+    "Identity",
     "Invite",
     "LabellingTask",
     "Lease",

@@ -15,9 +15,9 @@ UserRole = Literal["guest", "user", "trainer", "operator"]
 
 
 class User(Base):
-    """A person. A guest has no name and no password; `consent` is "my chats may improve the model".
+    """A person. A guest has no name, and who signs in elsewhere no password.
 
-    `instructions` are what every new chat of theirs begins with.
+    `consent` is "my chats may improve the model", `instructions` are what every new chat of theirs begins with.
     """
 
     __tablename__ = "users"
@@ -44,6 +44,18 @@ class UserSession(Base):
     agent: Mapped[str] = mapped_column(default="")
     created: Mapped[datetime] = mapped_column(default=now)
     expires: Mapped[datetime]
+
+
+class Identity(Base):
+    """Somebody as a sign-in provider knows them: the issuer's address and what it calls them. See `identities`."""
+
+    __tablename__ = "identities"
+
+    issuer: Mapped[str] = mapped_column(primary_key=True)
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True, default=new_id)
+    user_id: Mapped[str] = mapped_column(link_to_user(), index=True)
+    created: Mapped[datetime] = mapped_column(default=now)
 
 
 class OperatorLink(Base):

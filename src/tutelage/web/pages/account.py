@@ -1,9 +1,8 @@
-"""Signing in, becoming the operator, and one's own account.
+"""One's own account.
 
-GET  /sign-in                ?next=/path
-GET  /operator-link/{token}  shows a form; only sending it uses the link up (a link preview must not)
-GET  /account
-PUT  /account/preferences    {consent, locale}
+GET    /account
+PUT    /account/preferences      {consent, locale}
+DELETE /account/identities/{id}  another way to sign in that is not wanted any more
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from pydantic import BaseModel
 
 from tutelage.errors import InvalidRequest
 from tutelage.server.passwords import SHORTEST
-from tutelage.server.permissions import optional_user, session_token
-from tutelage.store import accounts, dialogues, reports, shares
+from tutelage.server.permissions import session_token
+from tutelage.store import accounts, dialogues, identities, reports, shares
 from tutelage.web.agents import device
 from tutelage.web.catalogue import locales
 from tutelage.web.pages.parts import Anybody, Parts, Templates
@@ -31,25 +30,13 @@ class Preferences(BaseModel):
     locale: str = ""
 
 
-@router.get("/sign-in")
-def sign_in(request: Request, pages: Templates, next: str = "/") -> Response:
-    """The sign-in form. Works for everybody, so it makes no guest."""
-    return pages.bare(request, "sign_in.html", next=local_path(next))
-
-
-@router.get("/operator-link/{token}")
-async def operator_link(request: Request, token: str, pages: Templates) -> Response:
-    """Where the link printed by `tutelage serve` leads. Looking at it changes nothing."""
-    user = await optional_user(request)
-    return pages.bare(request, "operator_link.html", user=user, token=token, shortest_password=SHORTEST)
-
-
 @router.get("/account")
 def account(request: Request, user: Anybody, parts: Parts, pages: Templates) -> Response:
     """Everything people can set for themselves, take along or delete, and what became of their reports."""
     with parts.store.read() as tx:
         context = {
             "reports": reports.my_reports(tx, user.id),
+            "identities": identities.list_identities(tx, user.id),
             "sessions": accounts.list_sessions(tx, user.id),
             "here": accounts.session_id(tx, session_token(request) or ""),
             "archived": dialogues.list_dialogues(tx, user.id, limit=SHOWN, archived=True),
@@ -62,6 +49,8 @@ def account(request: Request, user: Anybody, parts: Parts, pages: Templates) -> 
         place="account",
         locales=locales(),
         device=device,
+        providers=parts.providers,
+        provider_names={each.settings.issuer: each.settings.name for each in parts.providers.values()},
         shortest_password=SHORTEST,
         longest_instructions=accounts.LONGEST_INSTRUCTIONS,
         **context,
@@ -78,7 +67,8 @@ def save_preferences(body: Preferences, user: Anybody, parts: Parts) -> None:
         accounts.set_locale(tx, user.id, body.locale)
 
 
-def local_path(path: str) -> str:
-    """The path when it stays on this server, else the home page."""
-    safe = path.startswith("/") and not path.startswith(("//", "/\\"))
-    return path if safe and path.isprintable() else "/"
+@router.delete("/account/identities/{identity_id}", status_code=204)
+def disconnect(identity_id: str, user: Anybody, parts: Parts) -> None:
+    """Sign in by it no more. The last way to sign in stays."""
+    with parts.store.write() as tx:
+        identities.disconnect(tx, identity_id, user.id)

@@ -61,7 +61,9 @@ def invitation(request: Request, token: str, parts: Parts, pages: Templates) -> 
     """Where an invitation leads. Looking at it changes nothing; one that is closed says so when it is sent."""
     with parts.store.read() as tx:
         invites.open_invite(tx, token)
-    return pages.bare(request, "invite.html", token=token, shortest_password=SHORTEST)
+    return pages.bare(
+        request, "invite.html", token=token, shortest_password=SHORTEST, providers=parts.providers
+    )
 
 
 def _html(row: dict[str, str]) -> Markup:
