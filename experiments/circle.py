@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
+import sys
 import tempfile
 import time
 import tomllib
@@ -196,6 +198,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Run the experiment; the last line says whether the taste was learnt."""
     options = options_of()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))  # so that the server ends, too
     with tempfile.TemporaryDirectory(prefix="circle-") as temporary:
         home = options.home or Path(temporary)
         home.mkdir(parents=True, exist_ok=True)
