@@ -44,6 +44,7 @@ from tutelage.training.actors import POLICY, REFERENCE, REWARD, VALUE, Learners,
 from tutelage.training.ppo import Task, take_step
 from tutelage.training.ppo_recipe import AverageConfig, PPOConfig, ValueConfig, seeds_of_step
 from tutelage.training.reward_model import RewardModel, ValueModel
+from tutelage.training.weights import adapter_weights
 
 PROMPT, COMPLETION = 64, 48
 QUIET = {
@@ -76,7 +77,8 @@ def ours(batch: int, steps: int) -> dict[str, Any]:
     )
     prompts = prompts_of(batch, loaded.renderer.tokenizer)
     loaded.renderer.stop_ids = frozenset()  # every completion has its whole length
-    models = Models(loaded, value, RewardModel((reward,)))
+    policy, reference = (adapter_weights(model, name) for name in (POLICY, REFERENCE))
+    models = Models(loaded, policy, reference, value, RewardModel((reward,)))
     config = PPOConfig(
         steps=steps,
         prompts_per_step=batch,

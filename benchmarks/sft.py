@@ -42,6 +42,7 @@ from tutelage.tokenizer import load_tokenizer
 from tutelage.training.memory import keep_freed_memory
 from tutelage.training.optimizer import adamw, update
 from tutelage.training.sft import ADAPTER, accumulate_gradients
+from tutelage.training.weights import new_adapter
 
 # Every twentieth of the lengths, in tokens, of 96 dialogues of the Open Assistant trees with at most 512 tokens.
 LENGTHS = (66, 130, 146, 164, 194, 226, 243, 254, 269, 295, 306, 318, 337, 346, 361, 374, 420, 455, 471, 489)
@@ -88,14 +89,14 @@ def train(file: Path) -> None:
     torch.set_num_threads(wanted["threads"])
     keep_freed_memory()
     model = load_model("builtin", Path(wanted["home"])).model
-    model.add_adapter(ADAPTER, AdapterShape(16, 32), seed=0)
-    optimizer = adamw([(model.adapter_parameters(ADAPTER), 1e-4)])
+    weights = new_adapter(model, ADAPTER, AdapterShape(16, 32), seed=0)
+    optimizer = adamw([(weights.parameters, 1e-4)])
     steps = iter(wanted["steps"])
 
     def step() -> dict[str, Any]:
         examples = [Rendered(ids, [True] * len(ids)) for ids in next(steps)]
         began = time.perf_counter()
-        loss, _ = accumulate_gradients(model, examples, 2048)
+        loss, _ = accumulate_gradients(weights, examples, 2048)
         update(optimizer, loss, max_norm=1.0, where="benchmark")
         seconds = time.perf_counter() - began
         return {

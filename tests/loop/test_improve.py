@@ -203,6 +203,7 @@ def test_a_terminal_chat_answers_each_line(straight: tuple[Path, dict]) -> None:
             "ppo.held_out may not",
         ),
         (["improve", str(RECIPES / "tiny" / "improve.toml"), "--set", "sft.full=true"], "trains adapters"),
+        (["improve", str(RECIPES / "tiny" / "improve.toml"), "--set", "ppo.full=true"], "trains adapters"),
         (["improve", str(RECIPES / "tiny" / "improve.toml")], "nothing to learn from"),
         (["train", "ppo", str(RECIPES / "tiny" / "ppo.toml")], "nothing to learn from"),
         (["train", "sft", str(RECIPES / "tiny" / "sft.toml"), "--resume"], "no unfinished sft run"),

@@ -18,7 +18,9 @@ import torch
 
 from tutelage.cli import main
 from tutelage.config import load
+from tutelage.errors import InvalidRequest, NotFound
 from tutelage.improvement import ImproveConfig, Installation
+from tutelage.improvement.stages import find_adapter, find_start
 from tutelage.models.loading import load_model, load_version
 from tutelage.registry import Registry
 from tutelage.store import Store, runs
@@ -116,6 +118,44 @@ def test_a_model_that_was_fine_tuned_whole_is_the_base_of_what_follows(
     assert torch.equal(served.head, written.head)
     assert not torch.equal(served.head, load_model("tiny", tmp_path, dtype="float32").model.head)
     assert registry.get("v1").weights is not None
+
+
+def test_reward_model_ppo_and_dpo_go_on_from_a_model_that_was_fine_tuned_whole(
+    command: Command, tmp_path: Path
+) -> None:
+    """That model is the reference: there is no SFT adapter to name, and another base's is never taken."""
+    command("train", "sft", str(TINY / "sft.toml"), "--set", "epochs=1", "--set", "max_steps=2")
+    whole = command("train", "sft", str(TINY / "sft.toml"), "--set", "max_steps=2", "--set", "full=true")
+    on_it = ("--set", f"model={command('versions', 'publish', whole['folder'])['name']}")
+    quick = (*on_it, "--set", "members=1", "--set", "max_steps=2")
+    command("train", "reward", str(TINY / "reward.toml"), *quick)
+    keys = [*QUICK[:3], "value.warmup_steps=0"]
+    small = [part for key in keys for part in ("--set", key.removeprefix("ppo."))]
+    ppo = command("train", "ppo", str(TINY / "ppo.toml"), *on_it, *small, "--set", "full=true")
+    assert (ppo["run"], ppo["kl"]["before"]) == ("ppo-0001", 0)
+    light = command("train", "ppo", str(TINY / "ppo.toml"), *on_it, *small)
+    assert light["kl"]["before"] == 0
+    command("train", "dpo", str(TINY / "dpo.toml"), *on_it, "--set", "max_steps=2", "--set", "full=true")
+    sides = ["--policy", "ppo-0001", "--policy", "ppo-0002", "--policy", "dpo-0001"]
+    rows = command("compare", str(TINY / "ppo.toml"), *on_it, *small, *sides)["policies"]
+    assert rows["sft"]["kl"] == 0
+    assert all(rows[name]["kl"] != 0 for name in ("ppo-0001", "ppo-0002", "dpo-0001"))
+    version = command("versions", "publish", ppo["folder"])
+    assert (version["model"], version["parents"], version["adapter"]) == ("v1", ["v1"], None)
+
+    place = place_of(tmp_path)
+    assert find_start(place, "tiny", "tiny") is None
+    assert find_start(place, "sft-0001", "tiny") == tmp_path / "runs" / "sft-0001" / "adapter"
+    for name, stage, model, error, says in (
+        ("reward-0001", "reward", "tiny", InvalidRequest, "reward-0001 belongs to the base v1"),
+        ("", "reward", "tiny", NotFound, "no finished reward run on tiny"),
+        ("", "sft", "tiny", NotFound, "sft-0002 trained all weights"),
+        ("v1", "sft", "tiny", NotFound, "v1 trained all weights"),
+    ):
+        with pytest.raises(error, match=says) as raised:
+            find_adapter(place, name, stage, model)
+        assert raised.value.hint
+    place.store.close()
 
 
 def place_of(home: Path) -> Installation:

@@ -11,7 +11,7 @@ import torch
 
 from tutelage.dialogue import Comparison, Dialogue, Message
 from tutelage.models.loading import load_model
-from tutelage.training.actors import POLICY, Models
+from tutelage.training.actors import Models
 from tutelage.training.metrics import Run
 from tutelage.training.reward import RewardConfig, train_reward
 from tutelage.training.rollouts import Rollout, as_examples, micro_batches, sample, score, whole_distribution
@@ -105,12 +105,12 @@ class Scene:
 
     def __post_init__(self) -> None:
         requests = whole_distribution(self.prompts, range(len(self.prompts)), 6)
-        self.completions = sample(self.models, POLICY, requests)
+        self.completions = sample(self.models, self.models.policy, requests)
         self.examples = as_examples(self.prompts, self.completions)
 
     def roll(self, micro_tokens: int = 10_000) -> Rollout:
         groups = micro_batches(self.examples, range(len(self.examples)), micro_tokens)
-        return score(self.models, self.completions, self.examples, groups)
+        return score(self.models, self.models.policy, self.completions, self.examples, groups)
 
 
 @pytest.fixture

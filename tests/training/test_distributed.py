@@ -40,6 +40,8 @@ RECIPES: dict[Stage, dict[str, Any]] = {
     },
 }
 
+both = pytest.mark.parametrize("full", [False, True], ids=["adapter", "full"])
+
 
 @pytest.fixture(scope="module")
 def snapshot(
@@ -117,7 +119,7 @@ def test_two_processes_fine_tune_what_one_does(
     assert before == pytest.approx(after, abs=1e-5)
 
 
-@pytest.mark.parametrize("full", [False, True], ids=["adapter", "full"])
+@both
 def test_split_layers_train_as_whole_ones(
     home: Path, snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
 ) -> None:
@@ -154,19 +156,29 @@ def test_two_processes_train_the_reward_model_that_one_does(
     assert_equal(judge, tmp_path)
 
 
+@both
 def test_two_processes_take_the_dpo_steps_that_one_does(
-    home: Path, snapshot: Path, alone: Path, tmp_path: Path
+    home: Path, snapshot: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
 ) -> None:
+    monkeypatch.setitem(RECIPES, "dpo", RECIPES["dpo"] | {"full": full})
     train(job("dpo", home, snapshot, tmp_path / "one", start=alone / "adapter"), no_progress)
     work = job("dpo", home, snapshot, tmp_path / "two", start=alone / "adapter")
     train_in_processes(work, no_progress, processes=2)
     assert_equal(tmp_path / "one", tmp_path / "two")
 
 
+@both
 def test_two_processes_take_the_ppo_steps_that_one_does(
-    home: Path, snapshot: Path, alone: Path, judge: Path, tmp_path: Path
+    home: Path,
+    snapshot: Path,
+    alone: Path,
+    judge: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    full: bool,
 ) -> None:
     """They draw the same completions, whiten over the whole batch and steer by the same KL."""
+    monkeypatch.setitem(RECIPES, "ppo", RECIPES["ppo"] | {"full": full})
     inputs = {"start": alone / "adapter", "reward": judge / "adapter"}
     train(job("ppo", home, snapshot, tmp_path / "one", **inputs), no_progress)
     train_in_processes(job("ppo", home, snapshot, tmp_path / "two", **inputs), no_progress, processes=2)

@@ -14,8 +14,10 @@ from tutelage.dialogue import Comparison
 from tutelage.models.adapters import AdapterShape
 from tutelage.models.layout import sequences
 from tutelage.models.loading import load_model
-from tutelage.training.actors import POLICY, REFERENCE
+from tutelage.models.locate import locate
+from tutelage.rendering import load_renderer
 from tutelage.training.dpo import (
+    POLICY,
     DPOConfig,
     accumulate_gradients,
     completion_places,
@@ -23,6 +25,7 @@ from tutelage.training.dpo import (
     train_dpo,
 )
 from tutelage.training.metrics import Run
+from tutelage.training.weights import Weights, adapter_weights
 
 CONFIG = DPOConfig(
     model="tiny", batch_tokens=300, learning_rate=2e-3, held_out=0.25, checkpoint_every=2, beta=0.3
@@ -30,19 +33,25 @@ CONFIG = DPOConfig(
 
 
 @pytest.fixture
-def model(home: Path):
-    loaded = load_model("tiny", home)
-    loaded.model.add_adapter(REFERENCE, AdapterShape(4, 8), seed=0)
-    loaded.model.add_adapter(POLICY, AdapterShape(4, 8), seed=1)
+def policy(home: Path) -> Weights:
+    model = load_model("tiny", home).model
+    model.add_adapter(POLICY, AdapterShape(4, 8), seed=1)
     with torch.no_grad():
-        for parameter in loaded.model.adapter_parameters(POLICY):
+        for parameter in model.adapter_parameters(POLICY):
             parameter.add_(0.02)
-    return loaded
+    return adapter_weights(model, POLICY)
 
 
 @pytest.fixture
-def examples(model, comparisons: list[Comparison]) -> list[PreferenceExample]:
-    return render_comparisons(comparisons[:5], model.renderer, max_tokens=200).rendered
+def reference(policy: Weights) -> Weights:
+    policy.model.add_adapter("sft", AdapterShape(4, 8), seed=0)
+    return adapter_weights(policy.model, "sft")
+
+
+@pytest.fixture
+def examples(home: Path, comparisons: list[Comparison]) -> list[PreferenceExample]:
+    renderer = load_renderer(locate("tiny", home))
+    return render_comparisons(comparisons[:5], renderer, max_tokens=200).rendered
 
 
 def test_places_of_a_tree() -> None:
@@ -54,24 +63,30 @@ def test_places_of_a_tree() -> None:
     )
 
 
-def test_a_completion_is_as_likely_in_a_tree_as_alone(model, examples: list[PreferenceExample]) -> None:
-    found = likelihoods(model.model, POLICY, examples, 10_000)
+def test_a_completion_is_as_likely_in_a_tree_as_alone(
+    policy: Weights, examples: list[PreferenceExample]
+) -> None:
+    found = likelihoods(policy, examples, 10_000)
     one = examples[2]
     for index, completion in enumerate(one.completions):
         ids = torch.tensor([*one.prompt_ids, *completion])
-        with torch.no_grad(), model.model.using(POLICY):
-            logs = model.model.logits(model.model.hidden(ids, sequences([len(ids)]))).float().log_softmax(-1)
+        with torch.no_grad(), policy.active():
+            logs = (
+                policy.model.logits(policy.model.hidden(ids, sequences([len(ids)]))).float().log_softmax(-1)
+            )
         alone = sum(float(logs[place - 1, ids[place]]) for place in range(len(one.prompt_ids), len(ids)))
         assert float(found[2][index]) == pytest.approx(alone, abs=1e-3)
-    singly = likelihoods(model.model, POLICY, examples, 1)
+    singly = likelihoods(policy, examples, 1)
     assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(found, singly, strict=True))
 
 
-def test_the_loss_is_that_of_the_paper(model, examples: list[PreferenceExample]) -> None:
-    chosen = list(zip(examples, likelihoods(model.model, REFERENCE, examples, 10_000), strict=True))
-    policy = likelihoods(model.model, POLICY, examples, 10_000)
+def test_the_loss_is_that_of_the_paper(
+    policy: Weights, reference: Weights, examples: list[PreferenceExample]
+) -> None:
+    chosen = list(zip(examples, likelihoods(reference, examples, 10_000), strict=True))
+    found = likelihoods(policy, examples, 10_000)
     expected = 0.0
-    for (example, old), new in zip(chosen, policy, strict=True):
+    for (example, old), new in zip(chosen, found, strict=True):
         rewards = (0.3 * (new - old)).tolist()
         losses = []
         for pair in example.preferences:
@@ -81,21 +96,22 @@ def test_the_loss_is_that_of_the_paper(model, examples: list[PreferenceExample])
         expected += sum(losses) / len(losses) / len(examples)
     gradients = []
     for micro_tokens in (10_000, 1):
-        loss, _ = accumulate_gradients(model.model, chosen, beta=0.3, micro_tokens=micro_tokens)
+        loss, _ = accumulate_gradients(policy, chosen, beta=0.3, micro_tokens=micro_tokens)
         assert loss == pytest.approx(expected, abs=1e-4)
-        parameters = model.model.adapter_parameters(POLICY)
-        gradients.append([parameter.grad for parameter in parameters])
-        for parameter in parameters:
+        gradients.append([parameter.grad for parameter in policy.parameters])
+        for parameter in policy.parameters:
             parameter.grad = None
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*gradients, strict=True))
-    assert all(parameter.grad is None for parameter in model.model.adapter_parameters(REFERENCE))
+    assert all(parameter.grad is None for parameter in reference.parameters)
 
 
+@pytest.mark.parametrize("full", [False, True], ids=["adapter", "full"])
 def test_it_learns_the_taste_and_goes_on_where_it_stopped(
-    home: Path, comparisons: list[Comparison], stages: tuple[Path, Path], tmp_path: Path
+    home: Path, comparisons: list[Comparison], stages: tuple[Path, Path], tmp_path: Path, full: bool
 ) -> None:
-    straight = Run.open(tmp_path / "straight", "dpo", CONFIG.model_dump(), resume=False)
-    evaluation = train_dpo(CONFIG, comparisons * 3, straight, home, start=stages[0])["evaluation"]
+    config = CONFIG.model_copy(update={"full": True, "learning_rate": 5e-4} if full else {})
+    straight = Run.open(tmp_path / "straight", "dpo", config.model_dump(), resume=False)
+    evaluation = train_dpo(config, comparisons * 3, straight, home, start=stages[0])["evaluation"]
     assert evaluation["held_out_accuracy"]["value"] > 0.9
     assert evaluation["steps"] > 4
 
@@ -103,13 +119,12 @@ def test_it_learns_the_taste_and_goes_on_where_it_stopped(
         if done == 4:
             raise KeyboardInterrupt
 
-    run = Run.open(tmp_path / "broken", "dpo", CONFIG.model_dump(), resume=False)
+    run = Run.open(tmp_path / "broken", "dpo", config.model_dump(), resume=False)
     run.progress = stop
     with pytest.raises(KeyboardInterrupt):
-        train_dpo(CONFIG, comparisons * 3, run, home, start=stages[0])
+        train_dpo(config, comparisons * 3, run, home, start=stages[0])
     run.progress = lambda *news: None
-    train_dpo(CONFIG, comparisons * 3, run, home, start=stages[0])
-    first, second = (
-        load_file(each.folder / "adapter" / "adapter_model.safetensors") for each in (straight, run)
-    )
+    train_dpo(config, comparisons * 3, run, home, start=stages[0])
+    made = "weights/model.safetensors" if full else "adapter/adapter_model.safetensors"
+    first, second = (load_file(each.folder / made) for each in (straight, run))
     assert all(torch.equal(first[name], second[name]) for name in first)

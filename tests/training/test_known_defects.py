@@ -93,7 +93,10 @@ def test_defect_03_every_rollout_has_its_own_draws(scene) -> None:
     seeds = [seed for number in range(50) for seed in seeds_of_step(CONFIG, number)]
     assert len(set(seeds)) == len(seeds)
     said = [
-        [each.token_ids for each in sample(scene.models, POLICY, whole_distribution([prompt], [seed], 6))]
+        [
+            each.token_ids
+            for each in sample(scene.models, scene.models.policy, whole_distribution([prompt], [seed], 6))
+        ]
         for prompt, seed in zip([scene.prompts[0]] * 8, seeds[:: CONFIG.prompts_per_step], strict=False)
     ]
     assert len({str(each) for each in said}) > 1
@@ -119,7 +122,9 @@ def test_defect_04_advantages_are_whitened_over_the_tokens(scene, monkeypatch: p
 
 def test_defect_05_rollouts_are_drawn_not_argued(scene) -> None:
     """Many draws of one prompt differ, and entropy is above zero; greedy ones would be alike."""
-    draws = sample(scene.models, POLICY, whole_distribution([scene.prompts[0]] * 16, range(16), 6))
+    draws = sample(
+        scene.models, scene.models.policy, whole_distribution([scene.prompts[0]] * 16, range(16), 6)
+    )
     assert len({each.token_ids for each in draws}) > 2
     assert scene.roll().entropy > 0
     assert step(scene)["entropy"] > 0
@@ -191,7 +196,7 @@ def test_defect_09_rollouts_from_a_part_of_the_distribution_are_refused(scene) -
     for narrow in ({"top_p": 0.7}, {"temperature": 0.7}, {"logit_bias": {5: 1.0}}, {"presence_penalty": 0.5}):
         request = Request(prompt_ids=scene.prompts[0], max_tokens=4, seed=0, **narrow)
         with pytest.raises(InvariantViolated, match="rollout was asked for"):
-            sample(scene.models, POLICY, [request])
+            sample(scene.models, scene.models.policy, [request])
 
 
 @pytest.mark.parametrize(
@@ -215,7 +220,7 @@ def test_defect_09_a_sampler_that_narrows_in_secret_is_found_out(
             made = complete(scene.models.model, scene.models.loaded.renderer.stop_ids, requests)
         examples = as_examples(prompts, made)
         groups = micro_batches(examples, range(len(examples)), 4096)
-        rollouts.append(score(scene.models, made, examples, groups))
+        rollouts.append(score(scene.models, scene.models.policy, made, examples, groups))
     check_sampler(rollouts[0], "here")
     with pytest.raises(InvariantViolated, match="than the policy's own draws"):
         check_sampler(rollouts[1], "here")
@@ -395,7 +400,7 @@ def test_defect_18_every_end_token_ends(home: Path, tmp_path: Path, scene) -> No
     loaded = load_model(str(folder), home)
     assert loaded.renderer.stop_ids == {2, often}
     models = replace(scene.models, loaded=replace(scene.models.loaded, renderer=loaded.renderer))
-    made = sample(models, POLICY, whole_distribution(scene.prompts, range(len(scene.prompts)), 6))
+    made = sample(models, models.policy, whole_distribution(scene.prompts, range(len(scene.prompts)), 6))
     assert {each.token_ids[-1] for each in made if each.finish_reason == "stop"} & {often}
     assert not any({2, often} & set(each.token_ids[:-1]) for each in made)
 
@@ -403,7 +408,7 @@ def test_defect_18_every_end_token_ends(home: Path, tmp_path: Path, scene) -> No
 def test_defect_19_log_probabilities_are_the_training_forwards(scene) -> None:
     lies = [replace(each, logprobs=tuple(-9.0 for _ in each.logprobs)) for each in scene.completions]
     groups = micro_batches(scene.examples, range(len(scene.examples)), 10_000)
-    rollout = score(scene.models, lies, scene.examples, groups)
+    rollout = score(scene.models, scene.models.policy, lies, scene.examples, groups)
     assert torch.equal(rollout.logprobs, scene.roll().logprobs)
     assert float((rollout.logprobs - rollout.sampler_logprobs)[rollout.mask].abs().mean()) > 1
     assert step(scene)["sampler_gap"] < 1e-4

@@ -5,8 +5,10 @@ The reward is a hidden function of the tokens, in the reward model's place; ever
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -16,10 +18,11 @@ from tutelage.models.heads import ScalarHead
 from tutelage.models.interface import CausalModel
 from tutelage.models.layout import Layout, sequences
 from tutelage.models.loading import load_model
-from tutelage.training.actors import AVERAGE, POLICY, REFERENCE, VALUE, Learners, Models
+from tutelage.training.actors import AVERAGE, VALUE, Learners, Models, adapter_policy, whole_policy
 from tutelage.training.ppo import Task, take_step
 from tutelage.training.ppo_recipe import AverageConfig, KLConfig, PPOConfig, ValueConfig, seeds_of_step
 from tutelage.training.reward_model import RewardModel, ValueModel
+from tutelage.training.weights import Weights
 
 
 class Hidden:
@@ -39,17 +42,18 @@ class Hidden:
         return sums[places] - before
 
 
-def start(home: Path) -> tuple[Models, list[int]]:
-    """`tiny` with fresh adapters; the reward is still to be given."""
+def start(home: Path, *, full: bool = False) -> tuple[Models, list[int]]:
+    """`tiny` as it is, with fresh adapters or all weights to train; the reward is still to be given."""
     loaded = load_model("tiny", home)
-    shape = AdapterShape(16, 32)
-    for name in (REFERENCE, POLICY, AVERAGE, VALUE):
-        loaded.model.add_adapter(name, shape, seed=0)
+    policy, reference = (whole_policy if full else adapter_policy)(loaded.model, None)
+    average = policy.copy(AVERAGE)
+    loaded.model.add_adapter(VALUE, AdapterShape(16, 32), seed=0)
     head = ScalarHead(loaded.model.width, seed=0)
     with torch.no_grad():
         head.weight.zero_()
     prompt = loaded.renderer.prompt([Message("user", "?")])
-    return Models(loaded, ValueModel(VALUE, head), RewardModel(())), prompt
+    value = ValueModel(VALUE, head)
+    return Models(loaded, policy, reference, value, RewardModel(()), average=average), prompt
 
 
 def train(models: Models, prompt: list[int], config: PPOConfig) -> list[dict[str, float]]:
@@ -61,17 +65,18 @@ def train(models: Models, prompt: list[int], config: PPOConfig) -> list[dict[str
     return history
 
 
-def next_token(models: Models, adapter: str, prompt: list[int]) -> Tensor:
+def next_token(weights: Weights, prompt: list[int]) -> Tensor:
     """Log-probabilities of the token after the prompt: (vocabulary,)."""
-    with torch.no_grad(), models.model.using(adapter):
-        hidden = models.model.hidden(torch.tensor(prompt), sequences([len(prompt)]))
-        return models.model.logits(hidden[-1]).log_softmax(0)
+    with torch.no_grad(), weights.active():
+        hidden = weights.model.hidden(torch.tensor(prompt), sequences([len(prompt)]))
+        return weights.model.logits(hidden[-1]).log_softmax(0)
 
 
-def test_a_bandit_is_played_as_its_closed_form_says(home: Path) -> None:
+@pytest.mark.parametrize("full", [False, True], ids=["adapter", "full"])
+def test_a_bandit_is_played_as_its_closed_form_says(home: Path, full: bool) -> None:
     """One token a completion. The best policy is p* = p_ref exp(r / beta) / Z, and its objective beta log Z."""
-    models, prompt = start(home)
-    reference = next_token(models, REFERENCE, prompt)
+    models, prompt = start(home, full=full)
+    reference = next_token(models.reference, prompt)
     generator = torch.Generator().manual_seed(1)
     worth = (models.model.head @ torch.randn(models.model.width, generator=generator)).detach()
     worth -= (reference.exp() * worth).sum()
@@ -79,21 +84,22 @@ def test_a_bandit_is_played_as_its_closed_form_says(home: Path) -> None:
     beta = 1.0
     best = beta * float((reference + worth / beta).logsumexp(0))
 
-    models = Models(models.loaded, models.value, RewardModel((Hidden(worth, len(prompt)),)))
+    models = replace(models, reward=RewardModel((Hidden(worth, len(prompt)),)))
     config = PPOConfig(
         model="tiny",
         max_new_tokens=1,
         steps=32,
         prompts_per_step=64,
         minibatches=2,
-        learning_rate=3e-4,
+        learning_rate=1e-4 if full else 3e-4,
         unended_penalty=0.0,
         kl=KLConfig(coefficient=beta, target=0.0),
         value=ValueConfig(learning_rate=1e-2, warmup_steps=2),
         average=AverageConfig(decay=0.95),
     )
     train(models, prompt, config)
-    policy = next_token(models, AVERAGE, prompt)
+    assert models.average is not None
+    policy = next_token(models.average, prompt)
     reached = float((policy.exp() * (worth - beta * (policy - reference))).sum())
     assert best > 0.3
     assert reached <= best + 1e-5
@@ -107,7 +113,7 @@ def test_a_hidden_reward_of_sequences_is_found(home: Path) -> None:
     values = torch.tensor([-1.0, -0.5, 0.0, 0.25, 0.5, -0.25, 1.0, -2.0])
     worth = values[torch.arange(264) % 8] / 3
     worth[list(models.loaded.renderer.stop_ids)] = -0.5
-    models = Models(models.loaded, models.value, RewardModel((Hidden(worth, len(prompt)),)))
+    models = replace(models, reward=RewardModel((Hidden(worth, len(prompt)),)))
     config = PPOConfig(
         model="tiny",
         max_new_tokens=3,

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from tutelage.dialogue import Dialogue
 from tutelage.training import ppo
+from tutelage.training.checkpoints import copied
 from tutelage.training.metrics import Run
 from tutelage.training.overoptimisation import Standing, Watch, fit, past_knee, plot
 from tutelage.training.ppo import train_ppo
@@ -89,14 +90,14 @@ def test_a_run_ends_at_the_knee_and_gives_its_best_moment(
     kept: list[dict[str, torch.Tensor]] = []
     look = ppo.sample_scores
 
-    def scripted(models, prompts, adapter, **settings) -> Standing:
-        found = look(models, prompts, adapter, **settings)
+    def scripted(models, policy, prompts, **settings) -> Standing:
+        found = look(models, policy, prompts, **settings)
         if settings["seed"] == CONFIG.seed + 3:
             golds = [0.0, 0.5, 1.0, 0.3, 0.1, 0.0, 0.0]
             found["gold"] = [golds[len(kept)]] * len(prompts)
             found["gold"][0] += 0.01
             found["reward"] = [float(len(kept))] * len(prompts)
-            kept.append(models.copy_of(adapter))
+            kept.append(copied(policy.tensors()))
         return found
 
     monkeypatch.setattr(ppo, "sample_scores", scripted)

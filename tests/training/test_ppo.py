@@ -209,7 +209,9 @@ def test_a_published_average_wants_an_average() -> None:
 def test_a_completion_of_one_token_is_scored(scene) -> None:
     prompt = scene.models.loaded.renderer.prompt([Message("user", "hi")])
     completions = [Completion((2,), (-0.5,), "stop"), Completion((5, 6), (-0.1, -0.2), "length")]
-    rollout = score(scene.models, completions, as_examples([prompt, prompt], completions), [[0, 1]])
+    rollout = score(
+        scene.models, scene.models.policy, completions, as_examples([prompt, prompt], completions), [[0, 1]]
+    )
     assert rollout.mask.tolist() == [[True, False], [True, True]]
 
 

@@ -17,11 +17,11 @@ import pytest
 
 from tutelage.dialogue import Dialogue
 from tutelage.training import ppo
-from tutelage.training.actors import Models
 from tutelage.training.checkpoints import load_newest
 from tutelage.training.metrics import Run
 from tutelage.training.ppo import train_ppo
 from tutelage.training.ppo_recipe import GoldConfig, KLConfig, MixConfig, PPOConfig, ValueConfig
+from tutelage.training.weights import Weights
 
 CONFIG = PPOConfig(
     model="tiny",
@@ -42,14 +42,20 @@ CONFIG = PPOConfig(
 Train = Callable[[Path], dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[False, True], ids=["adapter", "full"])
 def train(
-    home: Path, prompts: list[Dialogue], demonstrations: list[Dialogue], stages: tuple[Path, Path]
+    request: pytest.FixtureRequest,
+    home: Path,
+    prompts: list[Dialogue],
+    demonstrations: list[Dialogue],
+    stages: tuple[Path, Path],
 ) -> Train:
+    config = CONFIG.model_copy(update={"full": True, "learning_rate": 5e-4} if request.param else {})
+
     def run(folder: Path) -> dict[str, Any]:
-        opened = Run.open(folder, "ppo", CONFIG.model_dump(), resume=True)
+        opened = Run.open(folder, "ppo", config.model_dump(), resume=True)
         inputs = {"start": stages[0], "reward": stages[1], "gold": stages[1]}
-        return train_ppo(CONFIG, prompts, opened, home, **inputs, demonstrations=demonstrations)
+        return train_ppo(config, prompts, opened, home, **inputs, demonstrations=demonstrations)
 
     return run
 
@@ -67,8 +73,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["evaluation"]["time"]
     return {
-        "adapter": (folder / "adapter" / "adapter_model.safetensors").read_bytes(),
-        "average": (folder / "average" / "adapter_model.safetensors").read_bytes(),
+        "weights": {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*.safetensors")},
         "metrics": [{k: v for k, v in line.items() if not k.startswith("seconds")} for line in lines],
         "manifest": manifest,
     }
@@ -97,7 +102,7 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, call: i
         (ppo, "score", 4),
         (ppo, "value_gradients", 4 * 3 + 2),  # between two minibatches
         (ppo, "policy_gradients", 4 * 3 + 3),  # in the second inner epoch
-        (Models, "follow", 4 * 4),  # after the last update of a step
+        (Weights, "follow", 4 * 4),  # after the last update of a step
         (Run, "log", 4),
         (ppo, "sample_scores", 5),  # while the gold reward model looks
         (ppo, "compare", 1),  # when all steps are done

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
@@ -30,6 +30,7 @@ from tutelage.training.ppo_recipe import PPOConfig
 from tutelage.training.remote_rollouts import RolloutServers
 from tutelage.training.reward_model import RewardModel, ValueModel
 from tutelage.training.rollouts import sample, whole_distribution
+from tutelage.training.weights import adapter_weights
 
 PROMPTS = [[5, 6, 7], [8, 9], [5, 6, 7]]
 REQUESTS = whole_distribution(PROMPTS, [1, 2, 3], 12)
@@ -114,7 +115,8 @@ def models(home: Path) -> Models:
         for parameter in loaded.model.adapter_parameters(POLICY):
             parameter.add_(0.05)
     value = ValueModel(POLICY, ScalarHead(loaded.model.width, seed=0))
-    return Models(loaded, value, RewardModel((value,)))
+    policy = adapter_weights(loaded.model, POLICY)
+    return Models(loaded, policy, policy, value, RewardModel((value,)))
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +125,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_servers(models: Models, folder: Path, *urls: str) -> Models:
-    return Models(models.loaded, models.value, models.reward, servers=RolloutServers(urls, folder))
+    return replace(models, servers=RolloutServers(urls, folder))
 
 
 def same(one: list[Completion], other: list[Completion]) -> bool:
@@ -135,13 +137,13 @@ def same(one: list[Completion], other: list[Completion]) -> bool:
 def test_a_server_draws_what_this_process_draws(server: Server, models: Models, tmp_path: Path) -> None:
     """Of the policy as it is at each call: the adapter goes there anew, and nothing of it stays behind."""
     remote = with_servers(models, tmp_path / "rollouts", server.url)
-    first = sample(remote, POLICY, REQUESTS)
-    assert same(first, sample(models, POLICY, REQUESTS))
+    first = sample(remote, models.policy, REQUESTS)
+    assert same(first, sample(models, models.policy, REQUESTS))
     with torch.no_grad():
         for parameter in models.model.adapter_parameters(POLICY):
             parameter.mul_(-1.5)
-    second = sample(remote, POLICY, REQUESTS)
-    assert same(second, sample(models, POLICY, REQUESTS))
+    second = sample(remote, models.policy, REQUESTS)
+    assert same(second, sample(models, models.policy, REQUESTS))
     assert not same(first, second)
     assert server.seen == ["load", "complete", "complete", "complete", "unload"] * 2
     assert list((tmp_path / "rollouts").iterdir()) == []
@@ -150,15 +152,15 @@ def test_a_server_draws_what_this_process_draws(server: Server, models: Models, 
 
 def test_several_servers_share_the_work(home: Path, server: Server, models: Models, tmp_path: Path) -> None:
     with serving(home) as other:
-        made = sample(with_servers(models, tmp_path, server.url, other.url), POLICY, REQUESTS)
-    assert same(made, sample(models, POLICY, REQUESTS))
+        made = sample(with_servers(models, tmp_path, server.url, other.url), models.policy, REQUESTS)
+    assert same(made, sample(models, models.policy, REQUESTS))
     assert (server.seen.count("complete"), other.seen.count("complete")) == (2, 1)
 
 
 def test_a_server_that_stumbles_is_asked_again(server: Server, models: Models, tmp_path: Path) -> None:
     server.fails = [PlainTextResponse("busy", 503), PlainTextResponse("busy", 500)]
-    made = sample(with_servers(models, tmp_path, server.url), POLICY, REQUESTS)
-    assert same(made, sample(models, POLICY, REQUESTS))
+    made = sample(with_servers(models, tmp_path, server.url), models.policy, REQUESTS)
+    assert same(made, sample(models, models.policy, REQUESTS))
     assert server.seen[:3] == ["load"] * 3
 
 
@@ -166,7 +168,7 @@ def test_a_server_that_is_away_stops_the_run_with_a_sentence(models: Models, tmp
     with socket.create_server(("127.0.0.1", 0)) as unused:
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
     with pytest.raises(TrainingError, match="cannot be reached") as raised:
-        sample(with_servers(models, tmp_path, url), POLICY, REQUESTS)
+        sample(with_servers(models, tmp_path, url), models.policy, REQUESTS)
     assert raised.value.where == f"{url}/v1/load_lora_adapter"
     assert "--resume" in raised.value.hint
     assert list(tmp_path.iterdir()) == []
@@ -175,7 +177,7 @@ def test_a_server_that_is_away_stops_the_run_with_a_sentence(models: Models, tmp
 def test_a_refusal_is_not_repeated(server: Server, models: Models, tmp_path: Path) -> None:
     server.fails = [PlainTextResponse("max_lora_rank is 2", 400)]
     with pytest.raises(TrainingError, match="400: max_lora_rank is 2"):
-        sample(with_servers(models, tmp_path, server.url), POLICY, REQUESTS)
+        sample(with_servers(models, tmp_path, server.url), models.policy, REQUESTS)
     assert server.seen == ["load"]
 
 
@@ -195,7 +197,7 @@ def test_answers_that_cannot_be_trained_on_are_refused(
 ) -> None:
     server.spoil = spoil
     with pytest.raises(TrainingError, match="rollout server"):
-        sample(with_servers(models, tmp_path, server.url), POLICY, REQUESTS)
+        sample(with_servers(models, tmp_path, server.url), models.policy, REQUESTS)
 
 
 def test_an_address_has_a_form() -> None:

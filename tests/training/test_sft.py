@@ -24,19 +24,16 @@ from tutelage.training.sft import (
     prepare_sft,
     train_sft,
 )
-from tutelage.training.weights import new_adapter, whole_model
+from tutelage.training.weights import Weights, new_adapter, whole_model
 
 
 def gradients(home: Path, examples: list[Rendered], micro_tokens: int) -> tuple[float, list[torch.Tensor]]:
-    model = load_model("tiny", home).model
-    model.add_adapter(ADAPTER, AdapterShape(4, 8), seed=0)
+    weights = new_adapter(load_model("tiny", home).model, ADAPTER, AdapterShape(4, 8), seed=0)
     with torch.no_grad():  # B is zero in a new adapter, and then A has no gradient
-        for index, parameter in enumerate(model.adapter_parameters(ADAPTER)):
+        for index, parameter in enumerate(weights.parameters):
             parameter.add_(0.01 * (1 + index % 3))
-    loss, _ = accumulate_gradients(model, examples, micro_tokens)
-    return loss, [
-        parameter.grad for parameter in model.adapter_parameters(ADAPTER) if parameter.grad is not None
-    ]
+    loss, _ = accumulate_gradients(weights, examples, micro_tokens)
+    return loss, [parameter.grad for parameter in weights.parameters if parameter.grad is not None]
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +51,9 @@ def test_accumulated_equals_whole(home: Path, examples: list[Rendered]) -> None:
 
 
 def test_a_packed_neighbour_changes_nothing(home: Path, examples: list[Rendered]) -> None:
-    model = load_model("tiny", home).model
-    model.add_adapter(ADAPTER, AdapterShape(), seed=0)
-    together = held_out_loss(model, examples, 10_000)
-    apart = held_out_loss(model, examples, 1)
+    weights = new_adapter(load_model("tiny", home).model, ADAPTER, AdapterShape(), seed=0)
+    together = held_out_loss(weights, examples, 10_000)
+    apart = held_out_loss(weights, examples, 1)
     assert together is not None
     assert apart is not None
     assert abs(together - apart) < 1e-5
@@ -100,7 +96,7 @@ def test_recomputed_layers_give_the_same_gradients(home: Path, examples: list[Re
         model = load_model("tiny", home).model
         model.recompute = recompute
         weights = whole_model(model) if full else new_adapter(model, ADAPTER, AdapterShape(), seed=0)
-        accumulate_gradients(model, examples, 10_000, adapter=weights.adapter)
+        accumulate_gradients(weights, examples, 10_000)
         found.append([parameter.grad for parameter in weights.parameters])
     for kept, again in zip(*found, strict=True):
         assert kept is not None
@@ -110,9 +106,9 @@ def test_recomputed_layers_give_the_same_gradients(home: Path, examples: list[Re
 
 def test_all_weights_get_the_gradients_that_autograd_gives(home: Path, examples: list[Rendered]) -> None:
     """Against logits in one piece, and the embedding that is the head too."""
-    model = load_model("tiny", home).model
-    parameters = model.unfreeze()
-    accumulate_gradients(model, examples[:2], 10_000, adapter=None)
+    weights = whole_model(load_model("tiny", home).model)
+    model, parameters = weights.model, weights.parameters
+    accumulate_gradients(weights, examples[:2], 10_000)
     ours = [parameter.grad for parameter in parameters]
     for parameter in parameters:
         parameter.grad = None
@@ -136,7 +132,7 @@ def test_a_whole_model_is_trained_saved_and_loaded(
     assert not (run.folder / "adapter").exists()
     saved = load_model(str(run.folder / "weights"), home)
     data = prepare_sft(config, demonstrations, saved.renderer)
-    again = held_out_loss(saved.model, data.held_out.rendered, config.micro_tokens, adapter=None)
+    again = held_out_loss(Weights(saved.model, None, []), data.held_out.rendered, config.micro_tokens)
     assert again == pytest.approx(
         evaluation["held_out_loss"], abs=0.02 if saved.model.dtype == torch.bfloat16 else 1e-5
     )

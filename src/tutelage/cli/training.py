@@ -28,7 +28,10 @@ NameOption = Annotated[str, typer.Option("--name", help="The run's name; by defa
 SnapshotOption = Annotated[
     str, typer.Option("--snapshot", help="Train on this snapshot instead of a new one.")
 ]
-StartOption = Annotated[str, typer.Option("--start", help="Run or version whose adapter to start from.")]
+StartOption = Annotated[
+    str,
+    typer.Option("--start", help="Run or version whose adapter to start from; or the recipe's model itself."),
+]
 RewardOption = Annotated[str, typer.Option("--reward", help="Run or version of the reward model.")]
 GoldOption = Annotated[
     str, typer.Option("--gold", help="A reward model of other data: the run ends where it stops agreeing.")

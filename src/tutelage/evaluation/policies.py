@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ import torch
 
 from tutelage.datasets.prompts import Prompt
 from tutelage.models.adapters import load_adapter
-from tutelage.models.loading import LoadedModel
-from tutelage.training.actors import REFERENCE, Models
+from tutelage.models.loading import LoadedModel, load_model
+from tutelage.registry.version import WEIGHTS
+from tutelage.training.actors import Models
 from tutelage.training.overoptimisation import Standing
 from tutelage.training.rollouts import as_examples, judge, micro_batches, sample, whole_distribution
 from tutelage.training.standing import mean_interval, sample_scores, wins
+from tutelage.training.weights import Weights
 
-SFT = "sft"
+SFT, CANDIDATE = "sft", "candidate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,35 +46,49 @@ def compare_policies(
     exam: Exam,
     policies: Mapping[str, Path],
     *,
-    start: Path,
+    start: Path | None,
     reward: Path,
     gold: Path | None,
     best_of: Sequence[int],
 ) -> dict[str, Any]:
-    """A row for the SFT model (`start`), for each policy's adapter, and for each size of best-of-n.
+    """A row for the SFT model, for each policy's folder, and for each size of best-of-n.
 
+    The SFT model is the adapter `start`, or the base itself. A policy is an adapter, or a model of its own.
     Raises ModelError when a folder cannot be read or does not fit.
     """
     models = Models.assemble(loaded, start=start, reward=reward, gold=gold, average=False)
-    before = _look(models, exam, REFERENCE)
+    before = _look(models, exam, models.reference)
     models.calibrate(before["reward"], before.get("gold", []))
-    before = _look(models, exam, REFERENCE)
+    before = _look(models, exam, models.reference)
     rows = {SFT: summarise(before, before, seed=exam.seed)}
-    for name, adapter in policies.items():
-        load_adapter(loaded.model, f"candidate {name}", adapter)
-        rows[name] = summarise(_look(models, exam, f"candidate {name}"), before, seed=exam.seed)
-        loaded.model.drop_adapter(f"candidate {name}")
+    for name, folder in policies.items():
+        with _read(loaded, folder) as policy:
+            rows[name] = summarise(_look(models, exam, policy), before, seed=exam.seed)
     if best_of:
         for size, standing in best_of_n(models, exam, sorted(best_of)).items():
             rows[f"best-of-{size}"] = summarise(standing, before, seed=exam.seed)
     return {"prompts": len(exam.prompts), "policies": rows}
 
 
-def _look(models: Models, exam: Exam, adapter: str) -> Standing:
+@contextmanager
+def _read(loaded: LoadedModel, folder: Path) -> Iterator[Weights]:
+    """A policy's weights inside the block, computed in the base's dtype."""
+    if folder.name == WEIGHTS:
+        dtype = str(loaded.model.dtype).removeprefix("torch.")
+        yield Weights(load_model(str(folder), folder.parent, dtype=dtype).model, None, [])
+        return
+    load_adapter(loaded.model, CANDIDATE, folder)
+    try:
+        yield Weights(loaded.model, CANDIDATE, [])
+    finally:
+        loaded.model.drop_adapter(CANDIDATE)
+
+
+def _look(models: Models, exam: Exam, policy: Weights) -> Standing:
     return sample_scores(
         models,
+        policy,
         exam.prompts,
-        adapter,
         max_new_tokens=exam.max_new_tokens,
         micro_tokens=exam.micro_tokens,
         seed=exam.seed,
@@ -86,7 +103,7 @@ def best_of_n(models: Models, exam: Exam, sizes: Sequence[int]) -> dict[int, Sta
     count = max(sizes)
     prompt_ids = [prompt.token_ids for prompt in exam.prompts for _ in range(count)]
     seeds = [(exam.seed + 1) * 1_000_003 + index for index in range(len(prompt_ids))]
-    completions = sample(models, REFERENCE, whole_distribution(prompt_ids, seeds, exam.max_new_tokens))
+    completions = sample(models, models.reference, whole_distribution(prompt_ids, seeds, exam.max_new_tokens))
     examples = as_examples(prompt_ids, completions)
     groups = micro_batches(examples, range(len(examples)), exam.micro_tokens)
     rewards = judge(models, models.reward, examples, groups).view(-1, count)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tutelage.evaluation.policies import Exam, compare_policies
-from tutelage.improvement.stages import Installation, find_adapter
+from tutelage.improvement.stages import Installation, find_adapter, find_made, find_start
 from tutelage.models.loading import load_model
 from tutelage.store import export
 from tutelage.training.ppo_recipe import PPOConfig, prepare_ppo
@@ -32,12 +32,13 @@ def compare_runs(request: ComparisonRequest, place: Installation) -> dict[str, A
     Raises NotFound for unknown names, DataError without prompts, ModelError for what does not fit.
     """
     snapshot = request.snapshot or export.snapshot(place.store, place.home).hash
-    start = find_adapter(place, request.start, "sft")
-    reward = find_adapter(place, request.reward, "reward")
-    gold = find_adapter(place, request.gold, "reward") if request.gold else None
-    policies = {name: find_adapter(place, name, "ppo") for name in request.policies}
+    model = request.config.model
+    start = find_start(place, request.start, model)
+    reward = find_adapter(place, request.reward, "reward", model)
+    gold = find_adapter(place, request.gold, "reward", model) if request.gold else None
+    policies = {name: find_made(place, name, "ppo", model) for name in request.policies}
     config = request.config.model_copy(update={"mix": type(request.config.mix)()})
-    loaded = load_model(config.model, place.home)
+    loaded = load_model(model, place.home)
     prompts = list(export.read_prompts(place.home / "snapshots" / snapshot))
     data = prepare_ppo(config, prompts, loaded.renderer, gold=gold is not None)
     exam = Exam(

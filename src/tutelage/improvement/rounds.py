@@ -77,9 +77,9 @@ class ImproveConfig(Settings):
 
         A round's stages share one frozen base, so none of them may train it.
         """
-        if self.sft.full:
+        if self.sft.full or self.ppo.full or (self.dpo is not None and self.dpo.full):
             raise ValueError(
-                "a round trains adapters: publish a run of `tutelage train sft` that trained all weights, "
+                "a round trains adapters: publish a run of `tutelage train` that trained all weights, "
                 "and name that version as the round's model"
             )
         if self.ppo.held_out > min(self.sft.held_out, self.reward.held_out):

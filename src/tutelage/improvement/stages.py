@@ -13,7 +13,7 @@ from tutelage.errors import InvalidRequest, NotFound
 from tutelage.improvement.recording import recorded
 from tutelage.models.locate import locate
 from tutelage.registry import Registry
-from tutelage.registry.version import write_json
+from tutelage.registry.version import ADAPTER, MANIFEST, NAME, WEIGHTS, write_json
 from tutelage.rendering import load_renderer
 from tutelage.store import Store, export
 from tutelage.training.comparisons import ComparisonData
@@ -138,51 +138,96 @@ def prepare(
 def _plan(request: StageRequest, place: Installation) -> dict[str, Any]:
     """The inputs of a stage, fixed when its run begins: snapshot, adapters to start from, parent versions."""
     snapshot = request.snapshot or export.snapshot(place.store, place.home).hash
+    model = request.config.model
     needs_start = request.stage in ("ppo", "dpo")
-    start = find_adapter(place, request.start, "sft") if request.start or needs_start else None
-    reward = find_adapter(place, request.reward, "reward") if request.stage == "ppo" else None
-    gold = find_adapter(place, request.gold, "reward") if request.gold else None
+    start = find_start(place, request.start, model) if request.start or needs_start else None
+    reward = find_adapter(place, request.reward, "reward", model) if request.stage == "ppo" else None
+    gold = find_adapter(place, request.gold, "reward", model) if request.gold else None
     known = {version.name for version in place.registry.list()}
     return {
         "snapshot": snapshot,
         "start": str(start) if start else "",
         "reward": str(reward) if reward else "",
         "gold": str(gold) if gold else "",
-        "parents": [n for n in (request.config.model, request.start, request.reward) if n in known],
+        "parents": [n for n in dict.fromkeys((model, request.start, request.reward)) if n in known],
     }
 
 
-def find_adapter(place: Installation, name: str, stage: Stage) -> Path:
-    """The adapter of a version or a finished run; without a name, of the newest finished run of the stage."""
-    finished = sorted(path.parent for path in (place.home / "runs").glob("*/manifest.json"))
+def find_start(place: Installation, name: str, model: str) -> Path | None:
+    """The SFT model's adapter on the base `model`; None where that base is the SFT model itself.
+
+    It is where `name` says so, and without a name for a version on which no SFT run was made.
+    Raises what `find_adapter` raises.
+    """
+    itself = NAME.fullmatch(model) and not _runs_on(place, "sft", model)
+    return None if name == model or (not name and itself) else find_adapter(place, name, "sft", model)
+
+
+def find_adapter(place: Installation, name: str, stage: Stage, model: str) -> Path:
+    """The adapter of a version or a finished run; without a name, of the stage's newest finished run on `model`.
+
+    Raises NotFound where there is none, InvalidRequest where it belongs to another base.
+    """
+    found = find_made(place, name, stage, model)
+    if found.name == ADAPTER:
+        return found
+    if NAME.fullmatch(found.parent.name):
+        hint = f"name it as the model: --set model={found.parent.name}"
+    else:
+        hint = (
+            f"publish it (`tutelage versions publish {found.parent}`), then name the version as the model: "
+            "--set model=v2"
+        )
+    raise NotFound(f"{found.parent.name} trained all weights: it has no adapter to start from", hint=hint)
+
+
+def find_made(place: Installation, name: str, stage: Stage, model: str) -> Path:
+    """What a version or a finished run holds, a folder `adapter` or `weights`; as `find_adapter` otherwise."""
+    run = place.home / "runs" / name
     if not name:
-        fitting = [folder for folder in finished if folder.name.startswith(f"{stage}-")]
+        fitting = _runs_on(place, stage, model)
         if not fitting:
             raise NotFound(
-                f"there is no finished {stage} run", hint=f"run `tutelage train {stage} RECIPE` first"
+                f"there is no finished {stage} run on {model}",
+                hint=f"run `tutelage train {stage} RECIPE` first",
             )
-        return _adapter_in(fitting[-1])
-    for folder in finished:
-        if folder.name == name:
-            return _adapter_in(folder)
-    version = place.registry.resolve(name, kind="reward" if stage == "reward" else "chat")
-    if version.adapter is None:
-        whole = f"name it as the model: --set model={version.name}"
-        raise NotFound(
-            f"{name} has no adapter to start from",
-            hint="name an SFT run or a tuned version" if version.weights is None else whole,
+        return _made_by(fitting[-1])
+    if RUN_NAME.fullmatch(name) and (run / MANIFEST).exists():
+        base, found = _base_of(run), _made_by(run)
+    else:
+        version = place.registry.resolve(name, kind="reward" if stage == "reward" else "chat")
+        made = version.adapter or version.weights
+        if made is None:
+            raise NotFound(
+                f"{name} is {version.model} as it came: there is nothing to start from",
+                hint="name an SFT run or a tuned version",
+            )
+        base, found = version.model, made
+    if not _same_base(base, model):
+        raise InvalidRequest(
+            f"{name} belongs to the base {base}, and the recipe's model is {model}",
+            hint=f"set the recipe's model to {base}, or name what was trained on {model}",
         )
-    return version.adapter
+    return found
 
 
-def _adapter_in(run: Path) -> Path:
-    if (run / "weights").is_dir():
-        raise NotFound(
-            f"the run {run.name} trained all weights: it has no adapter to start from",
-            hint=f"publish it (`tutelage versions publish {run}`), then name the version as the model: "
-            "--set model=v2",
-        )
-    return run / "adapter"
+def _runs_on(place: Installation, stage: Stage, model: str) -> list[Path]:
+    """The finished runs of a stage on a base, oldest first."""
+    finished = sorted(path.parent for path in (place.home / "runs").glob(f"{stage}-*/{MANIFEST}"))
+    return [run for run in finished if _same_base(_base_of(run), model)]
+
+
+def _made_by(run: Path) -> Path:
+    return run / (WEIGHTS if (run / WEIGHTS).is_dir() else ADAPTER)
+
+
+def _base_of(run: Path) -> str:
+    """The model that a finished run trained."""
+    return str(json.loads((run / MANIFEST).read_text(encoding="utf-8"))["model"])
+
+
+def _same_base(one: str, other: str) -> bool:
+    return one == other or (Path(one).is_dir() and Path(one).resolve() == Path(other).resolve())
 
 
 def _run_folder(request: StageRequest, place: Installation) -> Path:

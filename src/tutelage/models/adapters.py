@@ -156,6 +156,7 @@ class AdaptedLinear(nn.Module):
         assert adapter is None or isinstance(adapter, LowRank)
         return adapter
 
+    @torch.no_grad()
     def merge(self, name: str) -> None:
         """Add the adapter to the weights for good, in fp32, and drop it."""
         adapter = self.adapters.pop(name)

@@ -177,6 +177,11 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor
             optimizer.state[parameter] = state
 
 
+def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as they are now, whatever becomes of them."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
 def prefixed(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Put `name/` before every key."""
     return {f"{name}/{key}": tensor for key, tensor in tensors.items()}

@@ -2,7 +2,8 @@
 
 Read it top to bottom. A completion's implicit reward is beta times how much likelier the policy makes it than the
 SFT model does; it is trained on all judged pairs of each prompt with the reward model's own loss. A prompt and its
-completions are one tree of the batch. What the SFT model thinks of every completion is computed once and kept.
+completions are one tree of the batch. What the SFT model thinks of every completion is computed before the first
+step, while the policy still is that model, and kept: there is no second model.
 Left out: label smoothing, a term for the chosen answer's likelihood, dropout, weight decay.
 
 Source: Rafailov et al. 2023 (2305.18290), equation 7.
@@ -20,12 +21,11 @@ from torch import Tensor
 
 from tutelage.datasets.preference import PreferenceExample
 from tutelage.dialogue import Comparison
-from tutelage.models.adapters import load_adapter, save_adapter
-from tutelage.models.interface import CausalModel
+from tutelage.models.adapters import AdapterShape
 from tutelage.models.loading import load_model
+from tutelage.models.locate import locate
 from tutelage.models.logprobs import token_scores
 from tutelage.rendering import Renderer
-from tutelage.training.actors import POLICY, REFERENCE
 from tutelage.training.agreement import pair_accuracy
 from tutelage.training.checkpoints import (
     State,
@@ -37,16 +37,20 @@ from tutelage.training.checkpoints import (
     unpack_optimizer,
 )
 from tutelage.training.comparisons import ComparisonData, ComparisonSettings, micro_batches, prepare
-from tutelage.training.distributed import collect, share, sum_scalars, world
+from tutelage.training.distributed import collect, share, sum_scalars
 from tutelage.training.flat import preference_trees
 from tutelage.training.losses import preference_loss
 from tutelage.training.metrics import Run
 from tutelage.training.optimizer import adamw, cosine, set_rate, update
+from tutelage.training.weights import Weights, new_adapter, whole_model
+
+POLICY = "policy"
 
 
 class DPOConfig(ComparisonSettings):
-    """Settings of DPO."""
+    """Settings of DPO. `full` trains all weights instead of an adapter."""
 
+    full: bool = False
     beta: float = Field(default=0.1, gt=0)
     learning_rate: float = Field(default=5e-5, gt=0)
 
@@ -62,52 +66,54 @@ def train_dpo(
     run: Run,
     home: Path,
     *,
-    start: Path,
+    start: Path | None,
     lineage: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train the policy and write the run's manifest, which is returned; a finished run returns at once.
 
-    `start` is the SFT model's adapter: policy and reference begin as it. Raises DataError, ModelError, TrainingError.
+    `start` is the SFT model's adapter, None where the recipe's model is the SFT model.
+    Raises DataError, ModelError, TrainingError.
     """
     if run.finished:
         return run.manifest()
     loaded = load_model(config.model, home)
-    model = loaded.model
     data = prepare_dpo(config, comparisons, loaded.renderer)
-    load_adapter(model, REFERENCE, start)
-    model.copy_adapter(REFERENCE, POLICY)
-    optimizer = adamw([(model.adapter_parameters(POLICY), config.learning_rate)])
+    if config.full:
+        policy = whole_model(loaded.model, start=start)
+    else:
+        policy = new_adapter(loaded.model, POLICY, AdapterShape(), seed=config.seed, start=start)
+    optimizer = adamw([(policy.parameters, config.learning_rate)])
     steps = data.steps[0]
+    examples = [*data.train, *data.held_out]
 
     first = 0
     state = load_newest(run.folder)
     if state is None:
-        reference = likelihoods(model, REFERENCE, data.train, config.micro_tokens)
+        reference = likelihoods(policy, examples, config.micro_tokens)
     else:
         first = state.step
-        model.set_adapter_tensors(POLICY, section("policy", state.tensors))
+        policy.restore(section("policy", state.tensors))
         unpack_optimizer(optimizer, section("optimizer", state.tensors))
-        counts = [len(example.completions) for example in data.train]
+        counts = [len(example.completions) for example in examples]
         reference = list(state.tensors["reference"].split_with_sizes(counts))
     run.rewind(first)
 
     for step in range(first, len(steps)):
         set_rate(optimizer, cosine(step, len(steps), warmup=config.warmup_steps))
         chosen = [(data.train[index], reference[index]) for index in steps[step]]
-        loss, margin = accumulate_gradients(model, chosen, beta=config.beta, micro_tokens=config.micro_tokens)
+        loss, margin = accumulate_gradients(
+            policy, chosen, beta=config.beta, micro_tokens=config.micro_tokens
+        )
         norm = update(optimizer, loss, max_norm=config.max_norm, where=f"DPO step {step}")
         metrics = {"loss": loss, "margin": margin, "gradient_norm": norm}
         run.log(step, len(steps), metrics | {"learning_rate": optimizer.param_groups[0]["lr"]})
         if (step + 1) % config.checkpoint_every == 0 and step + 1 < len(steps):
-            tensors = prefixed("policy", model.adapter_tensors(POLICY)) | {"reference": torch.cat(reference)}
+            tensors = prefixed("policy", policy.tensors()) | {"reference": torch.cat(reference)}
             save(run.folder, State(step + 1, tensors | prefixed("optimizer", pack_optimizer(optimizer))))
 
-    after, before = (
-        likelihoods(model, adapter, data.held_out, config.micro_tokens) for adapter in (POLICY, REFERENCE)
-    )
+    after, before = likelihoods(policy, data.held_out, config.micro_tokens), reference[len(data.train) :]
     rewards = [config.beta * (new - old) for new, old in zip(after, before, strict=True)]
-    if world().is_first:
-        save_adapter(model, POLICY, run.folder / "adapter", base=config.model)
+    policy.save(run.folder / policy.kind, base=config.model, source=locate(config.model, home))
     manifest = {
         "kind": "chat",
         "model": config.model,
@@ -123,7 +129,7 @@ def train_dpo(
 
 
 def accumulate_gradients(
-    model: CausalModel,
+    policy: Weights,
     chosen: Sequence[tuple[PreferenceExample, Tensor]],
     *,
     beta: float,
@@ -137,44 +143,42 @@ def accumulate_gradients(
     mine = dict(enumerate(share(chosen, lambda each: each[0].tokens)))
     place = 0
     for group in micro_batches([example for example, _ in mine.values()], micro_tokens):
-        references = [mine[place + index][1].to(model.device) for index in range(len(group))]
+        references = [mine[place + index][1].to(policy.model.device) for index in range(len(group))]
         place += len(group)
-        with model.using(POLICY):
-            sums = sequence_logprobs(model, group)
-            rewards = [beta * (new - old) for new, old in zip(sums, references, strict=True)]
-            losses = [
-                preference_loss(each, example.preferences)
-                for each, example in zip(rewards, group, strict=True)
-            ]
-            part = torch.stack(losses).sum() / len(chosen)
-            part.backward()  # type: ignore[no-untyped-call]
+        sums = sequence_logprobs(policy, group)
+        rewards = [beta * (new - old) for new, old in zip(sums, references, strict=True)]
+        losses = [
+            preference_loss(each, example.preferences) for each, example in zip(rewards, group, strict=True)
+        ]
+        part = torch.stack(losses).sum() / len(chosen)
+        part.backward()  # type: ignore[no-untyped-call]
         loss += part.item()
         for each, example in zip(rewards, group, strict=True):
-            gaps = [float(each[pair.better] - each[pair.worse]) for pair in example.preferences]
+            values = each.tolist()
+            gaps = [values[pair.better] - values[pair.worse] for pair in example.preferences]
             margin += sum(gaps) / len(gaps) / len(chosen)
     loss, margin = sum_scalars(loss, margin)
     return loss, margin
 
 
 @torch.inference_mode()
-def likelihoods(
-    model: CausalModel, adapter: str, examples: Sequence[PreferenceExample], micro_tokens: int
-) -> list[Tensor]:
+def likelihoods(policy: Weights, examples: Sequence[PreferenceExample], micro_tokens: int) -> list[Tensor]:
     """Log-probability of every completion of every comparison: a tensor (completions,) each, on the CPU."""
     mine = share(list(enumerate(examples)), lambda item: item[1].tokens)
     found: list[Tensor] = []
     for group in micro_batches([example for _, example in mine], micro_tokens):
-        with model.using(adapter):
-            found += [each.cpu() for each in sequence_logprobs(model, group)]
+        found += [each.cpu() for each in sequence_logprobs(policy, group)]
     places = [place for place, _ in mine]
     return collect(list(zip(places, found, strict=True)), len(examples))
 
 
-def sequence_logprobs(model: CausalModel, examples: Sequence[PreferenceExample]) -> tuple[Tensor, ...]:
-    """Log-probability of each completion under the active adapter: a tensor (completions,) for each comparison."""
+def sequence_logprobs(policy: Weights, examples: Sequence[PreferenceExample]) -> tuple[Tensor, ...]:
+    """Log-probability of each completion: a tensor (completions,) for each comparison."""
+    model = policy.model
     batch = preference_trees(examples, model.device)
     at, before, lengths = completion_places(examples)
-    hidden = model.hidden(batch.token_ids, batch.layout)
+    with policy.active():
+        hidden = model.hidden(batch.token_ids, batch.layout)
     tokens = token_scores(hidden[before], model.head, batch.token_ids[at]).logprobs
     sums: tuple[Tensor, ...] = torch.stack(
         [each.sum() for each in tokens.split_with_sizes(lengths)]

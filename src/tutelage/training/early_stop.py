@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from tutelage.training.checkpoints import State, prefixed, section
+from tutelage.training.checkpoints import State, copied, prefixed, section
 
 _PATIENCE = 2
 
@@ -28,7 +28,7 @@ class Best:
         """The best after another look at weights with this loss."""
         if self.loss is not None and loss >= self.loss:
             return replace(self, misses=self.misses + 1)
-        return Best({name: tensor.detach().clone() for name, tensor in tensors.items()}, loss)
+        return Best(copied(tensors), loss)
 
     def packed(self) -> tuple[dict[str, Tensor], dict[str, float | int | None]]:
         """Tensors and scalars for a checkpoint."""

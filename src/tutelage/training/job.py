@@ -82,7 +82,6 @@ def train(job: Job, progress: Progress) -> dict[str, Any]:
             comparisons = list(read_comparisons(job.snapshot))
             return train_reward(config, comparisons, run, job.home, start=job.start, lineage=job.lineage)
         case PPOConfig() as config:
-            assert job.start is not None
             assert job.reward is not None
             prompts = list(read_prompts(job.snapshot))
             return train_ppo(
@@ -97,6 +96,5 @@ def train(job: Job, progress: Progress) -> dict[str, Any]:
                 lineage=job.lineage,
             )
         case DPOConfig() as config:
-            assert job.start is not None
             comparisons = list(read_comparisons(job.snapshot))
             return train_dpo(config, comparisons, run, job.home, start=job.start, lineage=job.lineage)

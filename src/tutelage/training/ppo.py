@@ -1,8 +1,9 @@
 """PPO: the policy learns to write what the reward model scores high, held near the SFT model.
 
 Read it top to bottom: `train_ppo` is a run, `take_step` a step. Policy, reference (the SFT model), value and reward
-model are adapters on one frozen base, with scalar heads. A step: sample one completion for each prompt, score
-every token, one or more passes of clipped updates over minibatches, with cross-entropy on demonstrations mixed in.
+model are adapters on one frozen base, with scalar heads; with `full`, the policy is a model of its own, all of
+whose weights train. A step: sample one completion for each prompt, score every token, one or more passes of clipped
+updates over minibatches, with cross-entropy on demonstrations mixed in.
 The reward is first shifted and scaled so that the SFT model's own samples score with mean 0 and deviation 1.
 Rollouts are drawn at temperature 1 from the whole distribution, or the ratios would be biased. Given a gold
 reward model, the run ends where more reward stops being better, and gives its best moment.
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,13 +29,12 @@ from typing import Any
 from torch import Tensor
 
 from tutelage.dialogue import Dialogue
-from tutelage.models.adapters import save_adapter
 from tutelage.models.loading import load_model
-from tutelage.models.logprobs import token_scores
+from tutelage.models.locate import locate
 from tutelage.rendering import Rendered
-from tutelage.training.actors import AVERAGE, POLICY, REFERENCE, VALUE, Learners, Models
+from tutelage.training.actors import AVERAGE, Learners, Models
 from tutelage.training.advantages import generalised_advantages, token_rewards, whiten
-from tutelage.training.checkpoints import State, load_newest, prefixed, save, section
+from tutelage.training.checkpoints import State, copied, load_newest, prefixed, save, section
 from tutelage.training.course import Course
 from tutelage.training.distributed import share, sum_scalars, world
 from tutelage.training.flat import flatten
@@ -50,7 +50,7 @@ from tutelage.training.invariants import (
 from tutelage.training.losses import clipped_policy_loss, clipped_value_loss
 from tutelage.training.metrics import Run
 from tutelage.training.optimizer import cosine, set_rate, update
-from tutelage.training.overoptimisation import Watch, past_knee, plot
+from tutelage.training.overoptimisation import Standing, Watch, past_knee, plot
 from tutelage.training.ppo_recipe import KLConfig, PPOConfig, PPOData, in_turn, prepare_ppo, seeds_of_step
 from tutelage.training.remote_rollouts import RolloutServers
 from tutelage.training.rollouts import (
@@ -74,7 +74,7 @@ def train_ppo(
     run: Run,
     home: Path,
     *,
-    start: Path,
+    start: Path | None,
     reward: Path,
     gold: Path | None = None,
     demonstrations: Sequence[Dialogue] = (),
@@ -82,8 +82,8 @@ def train_ppo(
 ) -> dict[str, Any]:
     """Train the policy and write the run's manifest, which is returned; a finished run returns at once.
 
-    start: the SFT model's adapter; reward: the reward model's folder; gold: another's, which only watches;
-    demonstrations: what the recipe's `mix` takes from.
+    start: the SFT model's adapter, None where the recipe's model is the SFT model; reward: the reward model's folder;
+    gold: another's, which only watches; demonstrations: what the recipe's `mix` takes from.
     Raises DataError, ModelError, TrainingError; InvariantViolated when a number that cannot be wrong is wrong.
     """
     if run.finished:
@@ -91,27 +91,28 @@ def train_ppo(
     loaded = load_model(config.model, home)
     loaded.check_room(config.max_prompt_tokens + config.max_new_tokens, "max_prompt_tokens + max_new_tokens")
     data = prepare_ppo(config, prompts, loaded.renderer, demonstrations=demonstrations, gold=gold is not None)
-    models = Models.assemble(loaded, start=start, reward=reward, gold=gold, average=config.average.decay > 0)
+    models = Models.assemble(
+        loaded,
+        start=start,
+        reward=reward,
+        gold=gold,
+        average=config.average.decay > 0,
+        full=config.full,
+    )
     if config.rollout_servers:
         models = replace(
             models, servers=RolloutServers(tuple(config.rollout_servers), run.folder / "rollouts")
         )
     learners = Learners.of(models, policy_rate=config.learning_rate, value_rate=config.value.learning_rate)
-    given = AVERAGE if config.average.published else POLICY
+    given = models.average if config.average.published and models.average else models.policy
     look = partial(
         sample_scores, models, max_new_tokens=config.max_new_tokens, micro_tokens=config.micro_tokens
     )
 
     state = load_newest(run.folder)
     if state is None:
-        known = look(data.train[: 2 * config.prompts_per_step], REFERENCE, seed=config.seed + 1)
-        models.calibrate(known["reward"], known.get("gold", []))
-        before = look(data.held_out, REFERENCE, seed=config.seed + 2)
-        watch = Watch.begin(look(data.watched, REFERENCE, seed=config.seed + 3)) if gold else None
-        number = probe(models, data.held_out[0].token_ids)
-        health = Health(statistics.fmean(known["ended"]))
-        course = Course(0, config.kl.coefficient, before, number, health, watch)
-        best = models.copy_of(REFERENCE) if gold else {}
+        course = begin(config, data, models, partial(look, models.reference))
+        best = copied(given.tensors()) if gold else {}
     else:
         course = Course.restore(state.step, state.scalars)
         check_reference(course.probe, probe(models, data.held_out[0].token_ids))
@@ -129,15 +130,13 @@ def train_ppo(
         beta = adapt_beta(course.beta, metrics["kl"], config.kl, config.prompts_per_step)
         course = replace(course, step=step + 1, beta=beta, health=health, seconds=course.spent(metrics))
         if course.watch and (course.step % config.gold.every == 0 or course.step == config.steps):
-            seen = look(data.watched, given, seed=config.seed + 3)
+            seen = look(given, data.watched, seed=config.seed + 3)
             if past_knee(course.watch.best.standing, seen, noise=config.gold.noise):
-                stopped = (
-                    f"over-optimised: the gold reward is below its best at step {course.watch.best.step}"
-                )
-            watch = course.watch.after(course.step, seen)
-            course = replace(course, watch=watch)
+                since = course.watch.best.step
+                stopped = f"over-optimised: the gold reward is below its best at step {since}"
+            course = replace(course, watch=(watch := course.watch.after(course.step, seen)))
             if watch.best.step == course.step:
-                best = models.copy_of(given)
+                best = copied(given.tensors())
             metrics |= {f"held_out_{key}": statistics.fmean(values) for key, values in seen.items()}
         run.log(step, config.steps, metrics)
         if course.step % config.checkpoint_every == 0 and course.step < config.steps:
@@ -145,14 +144,14 @@ def train_ppo(
             save(run.folder, State(course.step, tensors, course.scalars()))
 
     if course.watch:
-        models.model.set_adapter_tensors(given, best)
-    after = look(data.held_out, given, seed=config.seed + 2)
+        given.restore(best)
+    after = look(given, data.held_out, seed=config.seed + 2)
     evaluation = compare(course.before, after, unended_penalty=config.unended_penalty, seed=config.seed)
     evaluation |= {**data.summary(), "steps": course.step, "time": course.time()}
-    if world().is_first:
-        save_adapter(models.model, given, run.folder / "adapter", base=config.model)
-        if models.averages and given != AVERAGE:
-            save_adapter(models.model, AVERAGE, run.folder / "average", base=config.model)
+    source = locate(config.model, home)
+    given.save(run.folder / given.kind, base=config.model, source=source)
+    if models.average and models.average is not given:
+        models.average.save(run.folder / AVERAGE, base=config.model, source=source)
     if course.watch:
         evaluation |= {"stopped": stopped or "at its last step", "over_optimisation": course.watch.summary()}
         if world().is_first:
@@ -166,6 +165,17 @@ def train_ppo(
     }
     run.finish(manifest)
     return manifest
+
+
+def begin(config: PPOConfig, data: PPOData, models: Models, look_at_sft: Callable[..., Standing]) -> Course:
+    """Give the rewards their unit, and see where the SFT model stands: the course of a run before its first step."""
+    known = look_at_sft(data.train[: 2 * config.prompts_per_step], seed=config.seed + 1)
+    models.calibrate(known["reward"], known.get("gold", []))
+    before = look_at_sft(data.held_out, seed=config.seed + 2)
+    watch = Watch.begin(look_at_sft(data.watched, seed=config.seed + 3)) if models.gold else None
+    health = Health(statistics.fmean(known["ended"]))
+    number = probe(models, data.held_out[0].token_ids)
+    return Course(0, config.kl.coefficient, before, number, health, watch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +212,8 @@ def take_step(
     # The value model learns alone first: a policy led by wrong values unlearns.
     policy_step = task.step - config.value.warmup_steps
     began = time.monotonic()
-    completions = sample(models, POLICY, whole_distribution(task.prompts, task.seeds, config.max_new_tokens))
+    requests = whole_distribution(task.prompts, task.seeds, config.max_new_tokens)
+    completions = sample(models, models.policy, requests)
     generated = time.monotonic()
 
     examples = as_examples(task.prompts, completions)
@@ -210,7 +221,8 @@ def take_step(
         micro_batches(examples, range(part, len(examples), config.minibatches), config.micro_tokens)
         for part in range(min(config.minibatches, len(examples)))
     ]
-    rollout = score(models, completions, examples, [group for groups in minibatches for group in groups])
+    visited = [group for groups in minibatches for group in groups]
+    rollout = score(models, models.policy, completions, examples, visited)
     check_rollout(rollout, place, kl_limit=config.kl.limit)
     check_sampler(rollout, place)
     if policy_step <= 0:
@@ -237,8 +249,8 @@ def take_step(
                     news["mix_loss"] = demonstration_gradients(models, mixed, config)
                 loss = news["policy_loss"] + config.mix.coefficient * news.get("mix_loss", 0.0)
                 news["gradient_norm"] = update(learners.policy, loss, max_norm=config.max_norm, where=place)
-                if models.averages:
-                    models.follow(config.average.decay)
+                if models.average:
+                    models.average.follow(models.policy, config.average.decay)
             made.append(news)
     updated = time.monotonic()
 
@@ -279,19 +291,15 @@ def policy_gradients(
 
     untouched: where this is, when no update has come between scoring and now; the ratio is then checked to be 1.
     """
-    model, rollout = models.model, targets.rollout
+    rollout = targets.rollout
     tokens = targets.tokens(groups)
     loss = ratio = clipped = 0.0
     for group in share(groups, len):
-        batch = flatten([rollout.examples[index] for index in group], model.device)
+        batch = flatten([rollout.examples[index] for index in group], models.model.device)
         rows = RowView(group, [rollout.lengths[index] for index in group])
-        with model.using(POLICY):
-            states = model.hidden(batch.token_ids, batch.layout)[batch.scored]
-            logprobs = token_scores(states, model.head, batch.targets).logprobs.cpu()
-            part = clipped_policy_loss(
-                logprobs, rows.take(rollout.logprobs), rows.take(targets.advantages), clip
-            )
-            (part.loss / tokens).backward()  # type: ignore[no-untyped-call]
+        logprobs = models.policy.token_scores(batch).logprobs.cpu()
+        part = clipped_policy_loss(logprobs, rows.take(rollout.logprobs), rows.take(targets.advantages), clip)
+        (part.loss / tokens).backward()  # type: ignore[no-untyped-call]
         if untouched:
             check_first_ratio(part.ratio, untouched)
         loss += part.loss.item() / tokens
@@ -309,10 +317,9 @@ def value_gradients(models: Models, targets: Targets, groups: Sequence[Sequence[
     for group in share(groups, len):
         batch = flatten([rollout.examples[index] for index in group], model.device)
         rows = RowView(group, [rollout.lengths[index] for index in group])
-        with model.using(VALUE):
-            values = models.value.at(model, batch.token_ids, batch.layout, batch.scored).cpu()
-            error = clipped_value_loss(values, rows.take(rollout.values), rows.take(targets.returns), clip)
-            (error / tokens).backward()  # type: ignore[no-untyped-call]
+        values = models.value.at(model, batch.token_ids, batch.layout, batch.scored).cpu()
+        error = clipped_value_loss(values, rows.take(rollout.values), rows.take(targets.returns), clip)
+        (error / tokens).backward()  # type: ignore[no-untyped-call]
         loss += error.item() / tokens
     return sum_scalars(loss)[0]
 
@@ -322,15 +329,12 @@ def demonstration_gradients(models: Models, examples: Sequence[Rendered], config
 
     Source: Ouyang et al. 2022 (2203.02155), equation 2, as a mean over tokens.
     """
-    model = models.model
     tokens = sum(sum(example.completion_mask[1:]) for example in examples)
     loss = 0.0
     for group in share(micro_batches(examples, range(len(examples)), config.micro_tokens), len):
-        batch = flatten([examples[index] for index in group], model.device)
-        with model.using(POLICY):
-            states = model.hidden(batch.token_ids, batch.layout)[batch.scored]
-            part = -token_scores(states, model.head, batch.targets).logprobs.sum() / tokens
-            (config.mix.coefficient * part).backward()  # type: ignore[no-untyped-call]
+        batch = flatten([examples[index] for index in group], models.model.device)
+        part = -models.policy.token_scores(batch).logprobs.sum() / tokens
+        (config.mix.coefficient * part).backward()  # type: ignore[no-untyped-call]
         loss += part.item()
     return sum_scalars(loss)[0]
 

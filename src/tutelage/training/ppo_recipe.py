@@ -88,9 +88,13 @@ class GoldConfig(Settings):
 
 
 class PPOConfig(Settings):
-    """Settings of PPO. `rollout_servers`: addresses of vLLM servers that sample in the trainer's place."""
+    """Settings of PPO. `full` trains all weights of the policy instead of an adapter.
+
+    `rollout_servers`: addresses of vLLM servers that sample in the trainer's place.
+    """
 
     model: str = "builtin"
+    full: bool = False
     sources: list[str] = Field(default_factory=list)
     max_prompt_tokens: int = Field(default=256, ge=8)
     max_new_tokens: int = Field(default=64, ge=1)
@@ -115,6 +119,14 @@ class PPOConfig(Settings):
     mix: MixConfig = MixConfig()
     average: AverageConfig = AverageConfig()
     gold: GoldConfig = GoldConfig()
+
+    @pydantic.model_validator(mode="after")
+    def _servable(self) -> PPOConfig:
+        if self.full and self.rollout_servers:
+            raise ValueError(
+                "rollout_servers load adapters, and with full = true there is none: leave one of the two out"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from tutelage.errors import TrainingError
 from tutelage.models.adapters import save_adapter
 from tutelage.models.generation import Completion, Request
 from tutelage.models.loading import LoadedModel
+from tutelage.training.weights import Weights
 
 _PATIENCE = httpx.Timeout(10, read=600, pool=None)
 _AT_ONCE = httpx.Limits(max_connections=256)
@@ -38,13 +39,14 @@ class RolloutServers:
     urls: tuple[str, ...]
     folder: Path
 
-    def complete(self, loaded: LoadedModel, adapter: str, requests: Sequence[Request]) -> list[Completion]:
-        """Every request's completion under `adapter`, in order.
+    def complete(self, loaded: LoadedModel, policy: Weights, requests: Sequence[Request]) -> list[Completion]:
+        """Every request's completion under an adapter, in order.
 
         Raises TrainingError when a server refuses, or fails again and again.
         """
-        name = f"{adapter}-{secrets.token_hex(4)}"
-        save_adapter(loaded.model, adapter, self.folder / name, base=loaded.name)
+        assert policy.adapter is not None
+        name = f"{policy.adapter}-{secrets.token_hex(4)}"
+        save_adapter(policy.model, policy.adapter, self.folder / name, base=loaded.name)
         try:
             return asyncio.run(self._complete(name, loaded.renderer.stop_ids, requests))
         finally:

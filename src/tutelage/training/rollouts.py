@@ -16,12 +16,12 @@ from torch import Tensor
 from tutelage.datasets.batching import fill
 from tutelage.errors import InvariantViolated
 from tutelage.models.generation import Completion, Request, complete
-from tutelage.models.logprobs import token_scores
 from tutelage.rendering import Rendered
-from tutelage.training.actors import POLICY, REFERENCE, Models
+from tutelage.training.actors import Models
 from tutelage.training.distributed import collect, share, sum_tensors, world
 from tutelage.training.flat import FlatBatch, flatten
 from tutelage.training.reward_model import RewardModel
+from tutelage.training.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +65,19 @@ class Rollout:
         return lengths
 
 
-def sample(models: Models, adapter: str, requests: Sequence[Request], *, slots: int = 32) -> list[Completion]:
+def sample(
+    models: Models, policy: Weights, requests: Sequence[Request], *, slots: int = 32
+) -> list[Completion]:
     """Every request's completion, in order. Raises InvariantViolated unless they ask for the whole distribution."""
     for request in requests:
         refuse_narrowing(request)
     if models.servers is not None:
-        made = models.servers.complete(models.loaded, adapter, requests) if world().is_first else []
+        made = models.servers.complete(models.loaded, policy, requests) if world().is_first else []
         return collect(list(enumerate(made)), len(requests))
     mine = share(list(enumerate(requests)), lambda item: len(item[1].prompt_ids) + item[1].max_tokens)
-    with models.model.using(adapter):
+    with policy.active():
         made = complete(
-            models.model, models.loaded.renderer.stop_ids, [request for _, request in mine], slots=slots
+            policy.model, models.loaded.renderer.stop_ids, [request for _, request in mine], slots=slots
         )
     return collect([(place, each) for (place, _), each in zip(mine, made, strict=True)], len(requests))
 
@@ -124,13 +126,12 @@ def micro_batches(examples: Sequence[Rendered], members: Sequence[int], micro_to
 @torch.inference_mode()
 def score(
     models: Models,
+    policy: Weights,
     completions: Sequence[Completion],
     examples: list[Rendered],
     groups: Sequence[Sequence[int]],
-    *,
-    policy: str = POLICY,
 ) -> Rollout:
-    """Everything PPO needs of sampled completions; the models visit each micro-batch in turn."""
+    """Everything PPO needs of completions that `policy` has sampled; the models visit each micro-batch in turn."""
     model = models.model
     lengths = [len(each.token_ids) for each in completions]
     size = (len(examples), max(lengths))
@@ -139,14 +140,10 @@ def score(
     for group in share(groups, lambda group: sum(len(examples[index].token_ids) for index in group)):
         batch = flatten([examples[index] for index in group], model.device)
         rows = RowView(group, [lengths[index] for index in group])
-        with model.using(policy):
-            states = model.hidden(batch.token_ids, batch.layout)[batch.scored]
-        scored = token_scores(states, model.head, batch.targets)
+        scored = policy.token_scores(batch)
         rows.put(logprobs, scored.logprobs)
         rows.put(entropies, scored.entropy)
-        with model.using(REFERENCE):
-            states = model.hidden(batch.token_ids, batch.layout)[batch.scored]
-        rows.put(reference_logprobs, token_scores(states, model.head, batch.targets).logprobs)
+        rows.put(reference_logprobs, models.reference.token_scores(batch).logprobs)
         rows.put(values, models.value.at(model, batch.token_ids, batch.layout, batch.scored))
         members = models.reward.scores(model, batch).float().cpu()
         scores[list(group)] = members.mean(dim=1)
@@ -179,9 +176,7 @@ def judge(
 def probe(models: Models, token_ids: Sequence[int]) -> float:
     """The reference's mean log-probability of a text: a number to know the reference by."""
     batch = flatten([Rendered(list(token_ids), [True] * len(token_ids))], models.model.device)
-    with models.model.using(REFERENCE):
-        states = models.model.hidden(batch.token_ids, batch.layout)[batch.scored]
-    return float(token_scores(states, models.model.head, batch.targets).logprobs.mean())
+    return float(models.reference.token_scores(batch).logprobs.mean())
 
 
 @dataclass(frozen=True, slots=True)

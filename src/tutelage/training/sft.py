@@ -23,10 +23,8 @@ from tutelage.datasets.splits import split
 from tutelage.dialogue import Dialogue
 from tutelage.errors import DataError
 from tutelage.models.adapters import AdapterShape
-from tutelage.models.interface import CausalModel
 from tutelage.models.loading import load_model
 from tutelage.models.locate import locate
-from tutelage.models.logprobs import token_scores
 from tutelage.rendering import Rendered, Renderer
 from tutelage.training.checkpoints import (
     State,
@@ -42,7 +40,7 @@ from tutelage.training.flat import flatten
 from tutelage.training.metrics import Run
 from tutelage.training.optimizer import adamw, cosine, set_rate, update
 from tutelage.training.sharding import in_step
-from tutelage.training.weights import new_adapter, whole_model
+from tutelage.training.weights import Weights, new_adapter, whole_model
 
 ADAPTER = "sft"
 
@@ -146,9 +144,7 @@ def train_sft(
         weights = weights.sharded()
     optimizer = adamw([(weights.parameters, config.learning_rate)])
     total = len(data.steps)
-    loss_held_out = partial(
-        held_out_loss, model, data.held_out.rendered, config.micro_tokens, adapter=weights.adapter
-    )
+    loss_held_out = partial(held_out_loss, weights, data.held_out.rendered, config.micro_tokens)
 
     state = load_newest(run.folder)
     if state is None:
@@ -163,7 +159,7 @@ def train_sft(
     for step in range(first, total):
         set_rate(optimizer, cosine(step, total, warmup=config.warmup_steps))
         examples = [data.train.rendered[index] for index in data.steps[step]]
-        loss, scored = accumulate_gradients(model, examples, config.micro_tokens, adapter=weights.adapter)
+        loss, scored = accumulate_gradients(weights, examples, config.micro_tokens)
         norm = update(optimizer, loss, max_norm=config.max_norm, where=f"SFT step {step}")
         metrics = {"loss": loss, "gradient_norm": norm, "scored_tokens": scored}
         run.log(step, total, metrics | {"learning_rate": optimizer.param_groups[0]["lr"]})
@@ -173,7 +169,7 @@ def train_sft(
             save(run.folder, State(step + 1, tensors, {"held_out_loss_before": loss_before}))
 
     loss_after = loss_held_out()
-    weights.save(run.folder, loaded, locate(config.model, home))
+    weights.save(run.folder / weights.kind, base=config.model, source=locate(config.model, home))
     manifest = {
         "kind": "chat",
         "model": config.model,
@@ -186,7 +182,7 @@ def train_sft(
 
 
 def accumulate_gradients(
-    model: CausalModel, examples: Sequence[Rendered], micro_tokens: int, *, adapter: str | None = ADAPTER
+    weights: Weights, examples: Sequence[Rendered], micro_tokens: int
 ) -> tuple[float, int]:
     """Add the gradient of the mean loss over all scored tokens of `examples`; returns that loss and their number.
 
@@ -195,11 +191,9 @@ def accumulate_gradients(
     total = sum(sum(example.completion_mask[1:]) for example in examples)
     loss = 0.0
     groups = micro_batches(share(examples, _tokens), micro_tokens)
-    for group, weight in in_step(model, groups, [examples[0]]):
-        batch = flatten(group, model.device)
-        with model.using(adapter):
-            hidden = model.hidden(batch.token_ids, batch.layout)
-            scores = token_scores(hidden[batch.scored], model.head, batch.targets)
+    for group, weight in in_step(weights.model, groups, [examples[0]]):
+        with weights.active():  # for the backward pass too: layers that are computed again need it
+            scores = weights.token_scores(flatten(group, weights.model.device))
             part = scores.logprobs.sum() * (-weight / total)
             part.backward()  # type: ignore[no-untyped-call]
         loss += part.item()
@@ -207,20 +201,15 @@ def accumulate_gradients(
 
 
 @torch.no_grad()
-def held_out_loss(
-    model: CausalModel, examples: Sequence[Rendered], micro_tokens: int, *, adapter: str | None = ADAPTER
-) -> float | None:
+def held_out_loss(weights: Weights, examples: Sequence[Rendered], micro_tokens: int) -> float | None:
     """Mean negative log-probability of a scored token, in nats; None when nothing is held out."""
     total = sum(sum(example.completion_mask[1:]) for example in examples)
     if not total:
         return None
     loss = 0.0
     groups = micro_batches(share(examples, _tokens), micro_tokens)
-    for group, weight in in_step(model, groups, [examples[0]]):
-        batch = flatten(group, model.device)
-        with model.using(adapter):
-            hidden = model.hidden(batch.token_ids, batch.layout)
-            scores = token_scores(hidden[batch.scored], model.head, batch.targets)
+    for group, weight in in_step(weights.model, groups, [examples[0]]):
+        scores = weights.token_scores(flatten(group, weights.model.device))
         loss -= weight * scores.logprobs.sum().item()
     return sum_scalars(loss)[0] / total
 

@@ -13,13 +13,14 @@ from tutelage.training.actors import Models
 from tutelage.training.agreement import bootstrap_ratio
 from tutelage.training.overoptimisation import Standing
 from tutelage.training.rollouts import as_examples, judge, micro_batches, sample, score, whole_distribution
+from tutelage.training.weights import Weights
 
 
 @torch.inference_mode()
 def sample_scores(
     models: Models,
+    policy: Weights,
     prompts: Sequence[Prompt],
-    adapter: str,
     *,
     max_new_tokens: int,
     micro_tokens: int,
@@ -27,14 +28,14 @@ def sample_scores(
 ) -> Standing:
     """One sample for each prompt: reward, KL to the SFT model, entropy a token, length in tokens, end (1: by itself).
 
-    With a gold reward model, its word too. The same seed gives the same draws whatever the adapter.
+    With a gold reward model, its word too. The same seed gives the same draws whoever writes.
     """
     prompt_ids = [prompt.token_ids for prompt in prompts]
     seeds = [seed * 1_000_003 + index for index in range(len(prompts))]
-    completions = sample(models, adapter, whole_distribution(prompt_ids, seeds, max_new_tokens))
+    completions = sample(models, policy, whole_distribution(prompt_ids, seeds, max_new_tokens))
     examples = as_examples(prompt_ids, completions)
     groups = micro_batches(examples, range(len(examples)), micro_tokens)
-    rollout = score(models, completions, examples, groups, policy=adapter)
+    rollout = score(models, policy, completions, examples, groups)
     standing = {
         "reward": rollout.scores.tolist(),
         "kl": rollout.kl.sum(dim=1).tolist(),
