@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, Literal
 
 import pytest
@@ -10,7 +11,9 @@ from fastapi.routing import iter_route_contexts
 from starlette.testclient import TestClient
 
 from tutelage.server.services import Access
-from tutelage.store import accounts, dialogues, pairs
+from tutelage.store import accounts, campaigns, dialogues, feedback, pairs
+from tutelage.store.campaigns import Call
+from tutelage.store.ids import now
 from tutelage.web.app import create_app
 
 Door = Literal[
@@ -54,6 +57,9 @@ MATRIX: dict[str, Door] = {
     "GET /api/dialogues/{dialogue_id}/export": "owner",
     "PUT /api/picks/{first_id}/{second_id}": "owner",
     "DELETE /api/picks/{first_id}/{second_id}": "owner",
+    "GET /api/campaign": "anybody",
+    "PUT /api/messages/{message_id}/entries/{campaign_id}": "owner",
+    "DELETE /api/messages/{message_id}/entries/{campaign_id}": "owner",
     "DELETE /api/dialogues": "session",
     "GET /api/search": "session",
     "POST /api/import": "session",
@@ -80,6 +86,7 @@ MATRIX: dict[str, Door] = {
     "GET /fragments/dialogues": "session",
     "GET /s/{token}": "anybody",
     "GET /terms": "anybody",
+    "GET /campaigns/{campaign_id}": "anybody",
     "GET /invite/{token}": "invited",
     "POST /fragments/markdown": "session",
     "GET /write": "trainer",
@@ -110,6 +117,15 @@ MATRIX: dict[str, Door] = {
     "POST /operate/invites": "operator",
     "DELETE /operate/invites/{invite_id}": "operator",
     "POST /operate/feedback/{rating_id}/words": "operator",
+    "GET /operate/campaigns": "operator",
+    "POST /operate/campaigns": "operator",
+    "GET /operate/campaigns/{campaign_id}": "operator",
+    "PUT /operate/campaigns/{campaign_id}": "operator",
+    "PUT /operate/campaigns/{campaign_id}/end": "operator",
+    "POST /operate/campaigns/{campaign_id}/close": "operator",
+    "DELETE /operate/campaigns/{campaign_id}": "operator",
+    "POST /operate/campaigns/{campaign_id}/draw": "operator",
+    "GET /operate/campaigns/{campaign_id}/entries": "operator",
     "GET /operate/people": "operator",
     "POST /operate/people": "operator",
     "PUT /operate/people/{user_id}/role": "operator",
@@ -151,7 +167,7 @@ BODIES: dict[str, Any] = {
     "POST /api/invites/accept": {"token": "made up", "name": "New", "password": "a long enough password"},
 }
 CAST = ("anonymous", "owner", "other", "trainer", "operator")
-ROLES = {"anonymous": -1, "owner": 0, "other": 1, "trainer": 2, "operator": 3}
+ROLES = {"anonymous": -1, "owner": 1, "other": 1, "trainer": 2, "operator": 3}
 
 
 @pytest.fixture
@@ -164,7 +180,7 @@ def strict_site(site: Any) -> Any:
 
 @pytest.fixture
 def cast(strict_site: Any) -> dict[str, dict[str, str]]:
-    """Headers of each of the cast; `owner` is a guest whose dialogue the paths name."""
+    """Headers of each of the cast; `owner` is a user whose dialogue the paths name."""
     sessions = {"other": "user", "trainer": "trainer", "operator": "operator"}
     headers = {name: strict_site.session(role) for name, role in sessions.items()}
     return {"anonymous": {}, "owner": {}, **headers}
@@ -174,7 +190,7 @@ def cast(strict_site: Any) -> dict[str, dict[str, str]]:
 def ids(strict_site: Any, cast: dict[str, dict[str, str]]) -> dict[str, str]:
     """What the placeholders of paths stand for."""
     with strict_site.store.write() as tx:
-        owner = accounts.create_guest(tx)
+        owner = accounts.create_user(tx, name="owner", password_hash="-", role="user")
         cast["owner"] = {"cookie": f"tutelage={accounts.open_session(tx, owner.id, days=1)}"}
         dialogue_id = dialogues.create_dialogue(tx, owner.id).id
         question = dialogues.add_message(
@@ -187,8 +203,11 @@ def ids(strict_site: Any, cast: dict[str, dict[str, str]]) -> dict[str, str]:
             for text in ("Hello", "Hi there")
         )
         pairs.put_side_by_side(answer, other)
+        feedback.rate(tx, message_id=answer.id, rater_id=owner.id, verdict="up")
+        call = Call(title="Contest", rules="Be kind.", opens=now(), closes=now() + timedelta(days=1))
+        campaign = campaigns.plan_campaign(tx, call, by=owner.id)
     answers = {"message_id": answer.id, "answer_id": answer.id, "first_id": answer.id, "second_id": other.id}
-    return {"dialogue_id": dialogue_id, **answers}
+    return {"dialogue_id": dialogue_id, "campaign_id": campaign.id, **answers}
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ class Site:
     def client(self, role: str | None) -> httpx.Client:
         """An HTTP client signed in as a new user of this role; None is nobody."""
         cookies = {} if role is None else {"tutelage": self.session(role)}
-        return httpx.Client(base_url=self.url, cookies=cookies, headers={"accept": "text/html"})
+        return httpx.Client(base_url=self.url, cookies=cookies, headers={"accept": "text/html"}, timeout=60)
 
     def conversation(self, *texts: str) -> str:
         """A dialogue of a consenting stranger: question, answer, question, answer, … Returns its id."""

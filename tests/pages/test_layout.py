@@ -29,6 +29,7 @@ PAGES = [
     "/operate/data",
     "/operate/reports",
     "/operate/feedback",
+    "/operate/campaigns",
     "/operate/access",
     "/operate/audit",
     "/operate/people",

@@ -17,7 +17,7 @@ from tutelage.engine.pool import Engines
 from tutelage.errors import TutelageError, Unavailable
 from tutelage.moderation.gate import Gate
 from tutelage.registry import Registry
-from tutelage.server import accounts, api, errors, health, library, middleware, own_data
+from tutelage.server import accounts, api, campaigns, errors, health, library, middleware, own_data
 from tutelage.server.limits import Limits, RateLimitHeaders, RateLimits
 from tutelage.server.openai import chat, completions, models, moderations, rewards
 from tutelage.server.passwords import SignInLimits
@@ -82,7 +82,8 @@ def create_app(
         providers=providers or {},
     )
     errors.install(app)
-    for part in (chat, completions, models, moderations, rewards, api, library, accounts, own_data, health):
+    own = (api, library, campaigns, accounts, own_data, health)
+    for part in (chat, completions, models, moderations, rewards, *own):
         app.include_router(part.router)
     return app
 

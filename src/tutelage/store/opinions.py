@@ -6,17 +6,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.orm import Session
 
 from tutelage.errors import Denied, NotFound
 from tutelage.store import audit
+from tutelage.store.campaigns.entries import shown_messages
 from tutelage.store.ids import now
-from tutelage.store.tables import Dialogue, Message, Rating, Report, Share
+from tutelage.store.tables import CampaignEntry, Dialogue, Message, Rating, Report, Share
 
-Ground = Literal["consent", "report", "share"]
+Ground = Literal["consent", "entry", "report", "share"]
 READ = "read feedback"
 
 
@@ -81,7 +82,7 @@ def list_opinions(
     opinions: list[Opinion] = []
     for row in tx.execute(query.execution_options(yield_per=500)):
         if reason is None or reason in row[0].reasons:
-            opinions.append(Opinion(row[0], _ground(row[1], row[2], row[3])))
+            opinions.append(Opinion(row[0], _ground(*row[1:])))
         if len(opinions) == limit:
             break
     return opinions
@@ -90,18 +91,20 @@ def list_opinions(
 def read_opinion(tx: Session, rating_id: str, *, reader_id: str) -> Reading:
     """The words that a rating judges, as far as they may be read; the reading is written down in the audit log.
 
-    With consent all of them; of a reported message that message; of a shared dialogue what is in the share. Raises
-    NotFound, Denied when there is none of these.
+    With consent all of them; of an entry in a campaign what it shares; of a reported message that message; of a shared
+    dialogue what is in the share. Raises NotFound, Denied when there is none of these.
     """
     row = tx.execute(select(Rating, *_grounds()).where(Rating.id == rating_id)).one_or_none()
     if row is None:
         raise NotFound("There is no such rating.")
-    rating, ground = row[0], _ground(row[1], row[2], row[3])
+    rating, ground = row[0], _ground(*row[1:])
     if ground is None:
         raise Denied("Whoever wrote this has not let anybody read it.")
     audit.record(tx, reader_id, READ, rating_id, detail={"ground": ground})
     if ground == "consent":
         return Reading(rating.path, rating.note, rating.ideal)
+    if ground == "entry":
+        return Reading(shown_messages(rating), rating.note, rating.ideal)
     return Reading(rating.path[-1:] if ground == "report" else _shared(tx, rating))
 
 
@@ -114,19 +117,19 @@ def _shared(tx: Session, rating: Rating) -> list[dict[str, Any]]:
 
 
 def _grounds() -> tuple[ColumnElement[bool], ...]:
-    """By consent to learning, by a report of that very message, by a link to the dialogue."""
+    """By consent to learning, by an entry in a campaign, by a report of that message, by a link to the dialogue."""
     message = Message.id == Rating.message_id
     dialogue = message & (Message.dialogue_id == Dialogue.id)
     consented = Rating.consent & exists().where(dialogue, Dialogue.consent)
+    entered = exists().where(dialogue, Dialogue.binned.is_(None), CampaignEntry.rating_id == Rating.id)
     reported = exists().where(Report.message_id == Rating.message_id)
     shared = exists().where(dialogue, Dialogue.binned.is_(None), Share.dialogue_id == Dialogue.id)
-    return consented, reported, shared
+    return consented, entered, reported, shared
 
 
-def _ground(consented: bool, reported: bool, shared: bool) -> Ground | None:
-    if consented:
-        return "consent"
-    return "report" if reported else "share" if shared else None
+def _ground(*allowed: bool) -> Ground | None:
+    """The first of the grounds, in the order of `_grounds`, that there is."""
+    return next((ground for ground, there in zip(get_args(Ground), allowed, strict=True) if there), None)
 
 
 def _monday(day: date) -> date:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from tutelage.errors import DataError
 from tutelage.store import migrations
 from tutelage.store.database import BUSY_SECONDS, Store, backup, errors_for_people
-from tutelage.store.tables import Demonstration, Dialogue, Pick, Ranking, Rating, Tombstone
+from tutelage.store.tables import CampaignEntry, Demonstration, Dialogue, Pick, Ranking, Rating, Tombstone
 
 _Tombstones = list[tuple[str, str]]
 
@@ -92,5 +92,5 @@ def _bury_again(tx: Session, tombstones: _Tombstones) -> None:
     rows = [{"id": name, "created": datetime.fromisoformat(at).replace(tzinfo=UTC)} for name, at in fresh]
     tx.execute(insert(Tombstone), rows)
     buried = select(Tombstone.id)
-    for table in (Dialogue, Demonstration, Rating, Ranking, Pick):
+    for table in (Dialogue, Demonstration, Rating, Ranking, Pick, CampaignEntry):
         tx.execute(delete(table).where(table.id.in_(buried)))

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from tutelage.dialogue import Role
 from tutelage.errors import NotFound
+from tutelage.store.campaigns.entries import parts_of
 from tutelage.store.dialogues import MAX_TITLE, get_dialogue, thread
 from tutelage.store.ids import new_id, now
 from tutelage.store.imports import content_hash
@@ -66,6 +67,14 @@ def judgements(tx: Session, user_id: str) -> dict[str, list[dict[str, Any]]]:
         "picks": [_fields(row, "first_id", "second_id", "kind", "verdict") for row in picks],
         "reports": [_fields(row, "message_id", "kind", "category", "note", "status") for row in reports],
         "demonstrations": [_fields(row, "messages", "status") for row in written],
+        "campaign_entries": [
+            {
+                "campaign": part.campaign.title,
+                "message_id": part.message_id,
+                "created": part.created.isoformat(),
+            }
+            for part in parts_of(tx, user_id)
+        ],
     }
 
 

@@ -21,6 +21,7 @@ from tutelage.store import Store
 from tutelage.web.pages import (
     account,
     admission,
+    campaigns,
     chat,
     data,
     feedback,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 ROOMS = (
     *(chat, public, sign_in, account),
     *(write, rank),
-    *(versions, operate, admission, review, labelling, training, data, feedback),
+    *(versions, operate, admission, review, labelling, training, data, feedback, campaigns),
 )
 """For everybody, for trainers, for operators."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ class Pages:
             locale=locale,
             t=catalogue.translator(locale),
             when=lambda moment: when(moment, zone(request)),
+            utc=lambda moment: f"{when(moment, UTC)} UTC",
             script_texts=self._script_texts(locale),
         )
         return HTMLResponse(html, status_code=status_code, headers=HEADERS)
@@ -109,7 +110,7 @@ def zone(request: Request) -> ZoneInfo:
         return ZoneInfo("UTC")
 
 
-def when(moment: datetime, zone: ZoneInfo) -> str:
+def when(moment: datetime, zone: tzinfo) -> str:
     """A point in time for people: 2026-03-01 14:05, in their zone."""
     return f"{moment.astimezone(zone):%Y-%m-%d %H:%M}"
 

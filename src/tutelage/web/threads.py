@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from tutelage.errors import NotFound
 from tutelage.store import dialogues, feedback, pairs, picks
-from tutelage.store.tables import Message, Pick, Rating, User
-from tutelage.web.views import MessageView, as_pair, compared, message_views
+from tutelage.store.campaigns import entries
+from tutelage.store.tables import Message, Pick, User
+from tutelage.web.views import MessageView, as_pair, compared, message_views, rating_dict
 
 SHOWN = 60
 CONTEXT = 6
@@ -38,7 +40,7 @@ class Thread:
 
     rows: Sequence[tuple[Message, Sequence[str]]]
     instructions: str
-    ratings: dict[str, Rating]
+    ratings: dict[str, dict[str, Any]]
     picks: dict[str, Pick]
     pair: tuple[Message, Message] | None = None
 
@@ -84,10 +86,12 @@ def read_thread(tx: Session, user: User, dialogue_id: str, *, leaf_id: str | Non
     chosen = picks.picks_for(tx, [compared(row) for row, _ in rows], user.id)
     end = rows[-1][0] if rows and rows[-1][0].id != leaf_id else None
     pair = None if end is None or compared(end) in chosen else pairs.pair_of(tx, end)
+    ratings = feedback.ratings_for(tx, ids, user.id)
+    entered = entries.campaigns_of(tx, list(ratings.values()))
     return Thread(
         rows=[pair for pair in rows if pair[0].role != "system"],
         instructions=next((row.content for row, _ in rows if row.role == "system"), ""),
-        ratings=feedback.ratings_for(tx, ids, user.id),
+        ratings={name: rating_dict(row, entered[row.id]) for name, row in ratings.items()},
         picks=chosen,
         pair=pair if pair and all(answer.status != "blocked" for answer in pair) else None,
     )

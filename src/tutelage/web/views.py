@@ -85,10 +85,10 @@ class MessageView:
 
 def message_views(
     thread: Iterable[tuple[Message, Sequence[str]]],
-    ratings: Mapping[str, Rating],
+    ratings: Mapping[str, dict[str, Any]],
     picks: Mapping[str, Pick] | None = None,
 ) -> list[MessageView]:
-    """A thread for the page; system messages are not part of it."""
+    """A thread for the page, with its reader's ratings as `rating_dict`; system messages are not part of it."""
     return [
         message_view(message, branches, ratings.get(message.id), (picks or {}).get(compared(message)))
         for message, branches in thread
@@ -97,7 +97,7 @@ def message_views(
 
 
 def message_view(
-    message: Message, branches: Sequence[str], rating: Rating | None, pick: Pick | None = None
+    message: Message, branches: Sequence[str], rating: dict[str, Any] | None, pick: Pick | None = None
 ) -> MessageView:
     """One message for the page, its Markdown rendered. What a reader wrote is shown as they wrote it."""
     done = message.role == "assistant" and message.status != "running"
@@ -113,7 +113,7 @@ def message_view(
         branches=branches,
         verdict=message.filter_verdict or {},
         dropped=(message.provenance or {}).get("dropped_messages", 0),
-        rating=None if rating is None else rating_dict(rating),
+        rating=rating,
         pick=None if pick is None else pick.verdict,
         beside=pairs.beside(message),
     )
@@ -130,11 +130,12 @@ def as_pair(view: MessageView, answers: tuple[Message, Message]) -> MessageView:
     return replace(view, pair=(first, second))
 
 
-def rating_dict(rating: Rating) -> dict[str, Any]:
-    """A rating for the feedback dialog."""
+def rating_dict(rating: Rating, entered: Sequence[str] = ()) -> dict[str, Any]:
+    """A rating for the feedback dialog, with the ids of the campaigns that it was entered into."""
     return {
         "verdict": rating.verdict,
         "reasons": rating.reasons,
         "note": rating.note,
         "ideal": rating.ideal,
+        "entered": list(entered),
     }

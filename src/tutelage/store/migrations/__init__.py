@@ -12,7 +12,7 @@ from tutelage.errors import DataError
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-HEAD = "0006"
+HEAD = "0007"
 FOLDER = Path(__file__).parent
 
 

@@ -15,6 +15,7 @@
     tombstones                                              ids of rows that were deleted
     run_requests ─► runs                                    what the worker should do, and what was done
     experiments                                             two versions side by side in the chat
+    campaigns ─► campaign_entries, campaign_winners         contests for feedback: ratings that readers have entered
     settings                                                what operators have set
 
 Every row that can train a model says who wrote it (`owner_id`, `author_id`, `rater_id`, `annotator_id`, or
@@ -31,6 +32,12 @@ is closed: there are no relationships, hence nothing is ever loaded behind a rea
 
 from tutelage.store.tables.base import (
     Base,
+)
+from tutelage.store.tables.campaigns import (
+    Campaign,
+    CampaignEntry,
+    CampaignWeight,
+    CampaignWinner,
 )
 from tutelage.store.tables.chat import (
     AuthorKind,
@@ -89,6 +96,10 @@ __all__ = [
     "AuditEntry",
     "AuthorKind",
     "Base",
+    "Campaign",
+    "CampaignEntry",
+    "CampaignWeight",
+    "CampaignWinner",
     "Candidate",
     "ComparisonRow",
     "Demonstration",

@@ -15,6 +15,7 @@ from tutelage.errors import InvalidRequest
 from tutelage.server.passwords import SHORTEST
 from tutelage.server.permissions import session_token
 from tutelage.store import accounts, dialogues, identities, reports, shares
+from tutelage.store.campaigns import draws, entries
 from tutelage.web.agents import device
 from tutelage.web.catalogue import locales
 from tutelage.web.pages.parts import Anybody, Parts, Templates
@@ -41,6 +42,8 @@ def account(request: Request, user: Anybody, parts: Parts, pages: Templates) -> 
             "here": accounts.session_id(tx, session_token(request) or ""),
             "archived": dialogues.list_dialogues(tx, user.id, limit=SHOWN, archived=True),
             "shares": shares.list_shares(tx, user.id)[:SHOWN],
+            "entries": entries.parts_of(tx, user.id)[:SHOWN],
+            "won": draws.won_by(tx, user.id),
         }
     return pages.page(
         request,

@@ -11,7 +11,7 @@ POST /fragments/markdown         {text}
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response
@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 
 from tutelage.moderation.categories import CATEGORIES
 from tutelage.server.services import Services
-from tutelage.store import dialogues, search, usage
+from tutelage.store import campaigns, dialogues, search, usage
 from tutelage.store.tables import User
 from tutelage.web import markdown
 from tutelage.web.pages.parts import Anybody, Parts, Templates
@@ -50,7 +50,7 @@ def new_chat(
         thread=EMPTY,
         temporary=temporary,
         categories=CATEGORIES,
-        remaining=_remaining(parts, user),
+        **_for_reader(parts, user),
         crowd=parts.turns.line.length,
         full=parts.turns.line.length >= parts.turns.line.longest,
         **welcome(t, model.version),
@@ -80,7 +80,7 @@ def chat(
         temporary=dialogue.temporary,
         thread=thread.end(including=message),
         categories=CATEGORIES,
-        remaining=_remaining(parts, user),
+        **_for_reader(parts, user),
         **current_model(parts).as_context(),
     )
 
@@ -155,6 +155,7 @@ def markdown_fragment(body: Blocks, user: Anybody) -> Response:
     return HTMLResponse(markdown.render(body.text))
 
 
-def _remaining(parts: Services, user: User) -> int | None:
+def _for_reader(parts: Services, user: User) -> dict[str, Any]:
+    """How many answers are left for today, and the campaign that takes feedback."""
     with parts.store.read() as tx:
-        return usage.remaining(tx, user)
+        return {"remaining": usage.remaining(tx, user), "campaign": campaigns.open_campaign(tx)}

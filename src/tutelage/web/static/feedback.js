@@ -5,7 +5,8 @@ import { t } from "./catalogue.js";
 import { ask, attempt, byId, toast } from "./dialogs.js";
 import { call } from "./http.js";
 
-/** @typedef {{verdict: string, reasons: string[], note: string, ideal: string}} Rating */
+/** @typedef {{verdict: string, reasons: string[], note: string, ideal: string}} Judgement */
+/** @typedef {Judgement & {entered?: string[]}} Rating `entered` are the campaigns that it was entered into */
 
 /** @param {HTMLElement} message @param {Rating | null} rating */
 function show(message, rating) {
@@ -25,9 +26,10 @@ export async function rate(message, verdict) {
   /** @type {Rating | null} */
   const before = message.dataset.rating ? JSON.parse(message.dataset.rating) : null;
   const source = message.querySelector("template")?.content.textContent ?? "";
-  const rating = { verdict, reasons: before?.reasons ?? [], note: before?.note ?? "", ideal: before?.ideal ?? "" };
+  const judgement = { verdict, reasons: before?.reasons ?? [], note: before?.note ?? "", ideal: before?.ideal ?? "" };
+  const rating = { ...judgement, entered: before?.entered ?? [] };
   if (before?.verdict !== verdict) {
-    const saved = await attempt(() => call("PUT", path, rating));
+    const saved = await attempt(() => call("PUT", path, judgement));
     if (saved === undefined) return;
     show(message, rating);
   }
@@ -43,9 +45,25 @@ export async function rate(message, verdict) {
       ideal: ideal === source.trim() ? "" : ideal,
     };
     if ((await attempt(() => call("PUT", path, changed))) === undefined) return;
-    show(message, changed);
+    show(message, { ...changed, entered: rating.entered });
+    const entered = await enter(message, rating.entered, data.get("enter") !== null);
+    if (entered === undefined) return;
+    show(message, { ...changed, entered });
     toast(t("Thank you. Your feedback is saved."));
   }
+}
+
+/**
+ * Put the feedback into the open campaign, or take it back.
+ * @param {HTMLElement} message @param {string[]} entered @param {boolean} wanted
+ * @returns {Promise<string[] | undefined>} the campaigns that it is in; undefined when that failed
+ */
+async function enter(message, entered, wanted) {
+  const campaign = byId("feedback-enter")?.value;
+  if (!campaign || entered.includes(campaign) === wanted) return entered;
+  const path = `/api/messages/${message.dataset.message}/entries/${campaign}`;
+  if ((await attempt(() => call(wanted ? "PUT" : "DELETE", path))) === undefined) return undefined;
+  return wanted ? [...entered, campaign] : entered.filter((each) => each !== campaign);
 }
 
 /** @param {Rating} rating @param {string} source @returns {HTMLDialogElement} */
@@ -56,6 +74,8 @@ function fill(rating, source) {
   byId("feedback").querySelector(".choices").hidden = rating.verdict === "up";
   byId("feedback-note").value = rating.note;
   byId("feedback-ideal").value = rating.ideal || source;
+  const box = byId("feedback-enter");
+  if (box) box.checked = Boolean(rating.entered?.includes(box.value));
   byId("feedback-withdraw").hidden = false;
   return byId("feedback");
 }
