@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
 
 from tutelage.errors import Conflict, InvalidRequest, NotFound
-from tutelage.store import Store, accounts, dialogues, export, labelling
+from tutelage.store import Store, accounts, bin, dialogues, export, labelling
 from tutelage.store.ids import now
 from tutelage.store.labelling import LabellingSettings, RankingTask
 from tutelage.store.labelling.draws import dialogues_from
@@ -484,6 +485,45 @@ def test_a_lease_that_ran_out_is_stolen_and_cannot_be_used_any_more(
     for act in (submit, fill):
         with pytest.raises(Conflict):
             act(store, task, cast.trainer)
+
+
+def test_a_conversation_whose_owner_takes_it_back_leaves_the_hands_of_who_ranks_it(
+    store: Store, cast: SimpleNamespace, chat: Chat
+) -> None:
+    """By withdrawing consent or by deleting the chat: it is neither read, held, ranked nor written on any more."""
+    rows = chat(cast.reader, "q", "a")
+    task = fill(store, must_take(store, cast.trainer), cast.trainer)
+    take_back: list[Callable[[Session], object]] = [
+        lambda tx: accounts.set_consent(tx, cast.reader, False),
+        lambda tx: bin.bin_dialogue(tx, rows[0].dialogue_id, owner_id=cast.reader),
+    ]
+    for act in take_back:
+        with store.write() as tx:
+            act(tx)
+        with store.write() as tx:
+            for touch in (labelling.ranking_task, labelling.renew_lease):
+                with pytest.raises(Conflict):
+                    touch(tx, task.id, cast.trainer)
+            with pytest.raises(Conflict):
+                labelling.fix_candidate(
+                    tx,
+                    task_id=task.id,
+                    annotator_id=cast.trainer,
+                    candidate_id=task.candidates[0].id,
+                    content="new",
+                )
+        with pytest.raises(Conflict):
+            submit(store, task, cast.trainer)
+        assert take(store, cast.trainer) is None
+        with store.write() as tx:
+            accounts.set_consent(tx, cast.reader, True)
+    with store.write() as tx:
+        bin.restore_dialogue(tx, rows[0].dialogue_id, owner_id=cast.reader)
+    submit(store, task, cast.trainer)
+    with store.write() as tx:
+        dialogues.delete_dialogue(tx, rows[0].dialogue_id, owner_id=cast.reader)
+    with pytest.raises(NotFound):
+        submit(store, task, cast.trainer)
 
 
 def test_an_adjudication_is_the_only_ranking_of_its_task_that_is_learnt_from(

@@ -121,14 +121,15 @@ def flagged_tasks(tx: Session, *, limit: int = 100) -> Sequence[Lease]:
 def leased(tx: Session, task_id: str, annotator_id: str) -> LabellingTask:
     """The task, if the annotator holds it or may take it up again where nobody took their place.
 
-    Raises NotFound, Conflict.
+    Raises NotFound; Conflict also where the owner of the conversation does not let it be used any more.
     """
     held = lease_of(tx, task_id, annotator_id)
     if held is None:
         raise NotFound("There is no such task.")
     if held.status == "done":
         raise Conflict("You have ranked this task already.", hint=_NEXT)
-    task = tx.scalar(select(LabellingTask).where(LabellingTask.id == task_id, _has_room(annotator_id)))
+    query = select(LabellingTask).join(Dialogue, Dialogue.id == LabellingTask.dialogue_id)
+    task = tx.scalar(query.where(LabellingTask.id == task_id, Dialogue.consent, _has_room(annotator_id)))
     if held.status == "released" or task is None:
         raise Conflict("This task is not yours any more.", hint=_NEXT)
     return task
