@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -23,13 +24,15 @@ class Message:
 class Dialogue:
     """A linear conversation: one path through a message tree.
 
-    `source` names where it came from (an importer or `chat`), `author` the person who wrote it.
+    `source` names where it came from (an importer or `chat`), `author` the person who wrote it, `group` what it stands
+    together with when data is split (empty: what begins like it).
     """
 
     messages: tuple[Message, ...]
     id: str = ""
     source: str = ""
     author: str | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class Comparison:
     """K completions of one prompt, and how a person judged them pair by pair.
 
     `prompt` ends in a user message; `candidates` are assistant texts. `weight` is how much it should count, by how
-    reliable its author is; 1 on average.
+    reliable its author is; 1 on average. `group` as in a dialogue.
     """
 
     prompt: tuple[Message, ...]
@@ -60,6 +63,7 @@ class Comparison:
     source: str = ""
     author: str | None = None
     weight: float = 1.0
+    group: str = ""
 
     @classmethod
     def from_ranking(
@@ -88,6 +92,13 @@ class Comparison:
             for (rank, first), (other, second) in combinations(ranks, 2)
         )
         return cls(tuple(prompt), tuple(candidates), preferences, id, source, author)
+
+
+def root_of(row: Dialogue | Comparison) -> str:
+    """The first user message, by which a conversation is known when data is split, however it is spaced and cased."""
+    messages = row.messages if isinstance(row, Dialogue) else row.prompt
+    root = next((message.content for message in messages if message.role == "user"), "")
+    return " ".join(unicodedata.normalize("NFKC", root).casefold().split())
 
 
 def check_turns(messages: Sequence[Message], *, last: Role | None = None) -> str | None:

@@ -14,6 +14,7 @@ def reward_report(values: dict[str, Any]) -> str:
         f"{escape(values['run'])} in {escape(values['folder'])}",
         f"{values['comparisons']} comparisons, {values['pairs']} pairs ({values['ties']} ties);"
         f" {values['held_out_comparisons']} comparisons held out; left out: {left_out}",
+        *_both_sides(values),
         "",
         f"  {'held-out accuracy':<30}{'':>24}{'pairs':>9}",
     ]
@@ -21,10 +22,18 @@ def reward_report(values: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *_calibration(values["calibration"]), "", *_tail(values)])
 
 
+def _both_sides(values: dict[str, Any]) -> list[str]:
+    """Who could not be kept on one side of the split (see `tutelage.store.export.groups`)."""
+    count = values.get("authors_on_both_sides")
+    return [f"{count} people judged on both sides; no prompt stands on both"] if count else []
+
+
 def _accuracies(values: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     members = values["member_accuracy"]
     rows = [("all members together", values["held_out_accuracy"])]
     rows += [(f"member {index}", each) for index, each in enumerate(members) if len(members) > 1]
+    if "new_author_accuracy" in values:
+        rows += [("people it did not learn from", values["new_author_accuracy"])]
     rows += [("rule: the longer one", values["length_baseline"])]
     rows += [("rule: as its source mostly is", values["majority_baseline"])]
     rows += [

@@ -24,6 +24,7 @@ class PreferenceExample:
     source: str
     root: str
     weight: float = 1.0
+    author: str | None = None
 
     @property
     def tokens(self) -> int:
@@ -63,7 +64,9 @@ def render_comparisons(
             continue
         root = next(message.content for message in comparison.prompt if message.role == "user")
         rendered.append(
-            PreferenceExample(prompt, completions, pairs, comparison.source, root, comparison.weight)
+            PreferenceExample(
+                prompt, completions, pairs, comparison.source, root, comparison.weight, comparison.author
+            )
         )
     return PreferenceExamples(rendered, left_out)
 

@@ -1,44 +1,41 @@
-"""Held-out data, chosen by the text of a dialogue's first user message.
+"""Held-out data, chosen by author where that can be, and by the text of a dialogue's first user message always.
 
 Everything that grew from one message falls on one side, whichever file it came from: the same root appears in
-several public sets, and a split by row would put its siblings on both sides.
+several public sets, and a split by row would put its siblings on both sides. Rows of one group (see
+`tutelage.store.export.groups`) fall on one side together.
 """
 
 from __future__ import annotations
 
 import hashlib
-import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Literal, TypeVar
 
-from tutelage.dialogue import Message
+from tutelage.dialogue import Comparison, Dialogue, root_of
 
-T = TypeVar("T")
+T = TypeVar("T", Dialogue, Comparison)
 Half = Literal["all", "first", "second"]
 
 
-def is_held_out(messages: Sequence[Message], share: float) -> bool:
-    """Whether the dialogue that begins like this is held out. `share` is the part of all roots, 0 to 1."""
-    return int.from_bytes(_digest(messages)[:8]) < share * 2**64
+def is_held_out(row: Dialogue | Comparison, share: float) -> bool:
+    """Whether a row is held out with its group or its root. `share` is the part of all of these, 0 to 1."""
+    return int.from_bytes(_digest(row)[:8]) < share * 2**64
 
 
-def in_half(messages: Sequence[Message], half: Half) -> bool:
-    """Whether the dialogue that begins like this is in a half of all roots; each half has its own held-out part."""
-    return half == "all" or (_digest(messages)[8] < 128) == (half == "first")
+def in_half(row: Dialogue | Comparison, half: Half) -> bool:
+    """Whether a row is in a half of all groups and roots; each half has its own held-out part."""
+    return half == "all" or (_digest(row)[8] < 128) == (half == "first")
 
 
-def _digest(messages: Sequence[Message]) -> bytes:
-    root = next((message.content for message in messages if message.role == "user"), "")
-    plain = " ".join(unicodedata.normalize("NFKC", root).casefold().split())
-    return hashlib.sha256(plain.encode("utf-8", "replace")).digest()
-
-
-def split(
-    rows: Iterable[T], share: float, messages: Callable[[T], Sequence[Message]]
-) -> tuple[list[T], list[T]]:
-    """(training rows, held-out rows); `messages` gives a row's dialogue."""
+def split(rows: Iterable[T], share: float) -> tuple[list[T], list[T]]:
+    """(training rows, held-out rows)."""
     train: list[T] = []
     held_out: list[T] = []
     for row in rows:
-        (held_out if is_held_out(messages(row), share) else train).append(row)
+        (held_out if is_held_out(row, share) else train).append(row)
     return train, held_out
+
+
+def _digest(row: Dialogue | Comparison) -> bytes:
+    key = f"\0{row.group}" if row.group else root_of(row)
+    return hashlib.sha256(key.encode("utf-8", "replace")).digest()

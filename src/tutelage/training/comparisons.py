@@ -66,10 +66,15 @@ class ComparisonData:
             "pairs": sum(len(example.preferences) for example in self.train),
             "ties": sum(pair.tie for example in self.train for pair in example.preferences),
             "held_out_comparisons": len(self.held_out),
+            "authors_on_both_sides": len(_authors(self.train) & _authors(self.held_out)),
             "tokens": sum(example.tokens for example in self.train),
             "left_out": {reason: count for reason, count in sorted(self.left_out.items()) if count},
             "steps": self.total,
         }
+
+
+def _authors(examples: Sequence[PreferenceExample]) -> set[str]:
+    return {example.author for example in examples if example.author}
 
 
 def prepare(
@@ -79,14 +84,14 @@ def prepare(
     *,
     orders: Sequence[int],
 ) -> ComparisonData:
-    """Split by the first user message, render, and lay out the steps: once for each of the seeds in `orders`.
+    """Split by author and first user message, render, and lay out the steps: once for each of the seeds in `orders`.
 
     Raises DataError when nothing is left.
     """
-    chosen = _limited([each for each in comparisons if in_half(each.prompt, config.half)], config.limits)
+    chosen = _limited([each for each in comparisons if in_half(each, config.half)], config.limits)
     train, held_out = (
         render_comparisons(side, renderer, max_tokens=config.max_tokens, ties=config.ties)
-        for side in split(chosen, config.held_out, lambda each: each.prompt)
+        for side in split(chosen, config.held_out)
     )
     left_out = train.left_out + held_out.left_out
     if not any(not pair.tie for example in train.rendered for pair in example.preferences):

@@ -160,14 +160,14 @@ def prepare_ppo(
     demonstrations: Sequence[Dialogue] = (),
     gold: bool = False,
 ) -> PPOData:
-    """Choose by source, split by the first user message, render. Raises DataError when one side is empty.
+    """Choose by source, split by author and first user message, render. Raises DataError when one side is empty.
 
     gold: keep back a part of the held-out prompts to watch the run on.
     """
     chosen = [each for each in prompts if not config.sources or each.source in config.sources]
     train, held_out = (
         render_prompts(side, renderer, max_tokens=config.max_prompt_tokens)
-        for side in split(chosen, config.held_out, lambda dialogue: dialogue.messages)
+        for side in split(chosen, config.held_out)
     )
     random.Random(config.seed).shuffle(held_out)
     reported, watched = (held_out[::2], held_out[1::2]) if gold else (held_out, [])
@@ -188,7 +188,7 @@ def _mixed(config: PPOConfig, dialogues: Sequence[Dialogue], renderer: Renderer)
     """The demonstrations to mix in: those on the training side; none when the mix is off."""
     if not config.mix.coefficient:
         return []
-    train, _ = split(dialogues, config.held_out, lambda dialogue: dialogue.messages)
+    train, _ = split(dialogues, config.held_out)
     rendered = render_examples(train, renderer, max_tokens=config.mix.max_tokens).rendered
     if not rendered:
         raise DataError(

@@ -31,7 +31,8 @@ class Judged:
 def report(held_out: Judged, train: Sequence[PreferenceExample], *, seed: int) -> dict[str, Any]:
     """Accuracy over all pairs, whole and in parts, beside two rules about length; calibration; disagreement.
 
-    `train` teaches the majority rule alone: whether the longer or the shorter mostly won, source by source.
+    `train` teaches the majority rule alone: whether the longer or the shorter mostly won, source by source; and it says
+    whose judgements are new. All held-out prompts are.
     """
     examples, rewards = held_out.examples, held_out.rewards
     lengths = [_lengths(example) for example in examples]
@@ -41,11 +42,16 @@ def report(held_out: Judged, train: Sequence[PreferenceExample], *, seed: int) -
     def accuracy(of: Sequence[Tensor], source: str | None = None, gap: int | None = None) -> dict[str, Any]:
         return pair_accuracy(examples, of, seed=seed, source=source, gap=gap).as_dict()
 
+    known = {example.author for example in train}
+    new = [index for index, example in enumerate(examples) if example.author and example.author not in known]
     members = held_out.scores[0].shape[1] if held_out.scores else 0
     gaps = sorted({pair.gap for example in examples for pair in example.preferences if not pair.tie})
     sources = sorted({example.source for example in examples})
     return {
         "held_out_accuracy": accuracy(rewards),
+        "new_author_accuracy": pair_accuracy(
+            [examples[index] for index in new], [rewards[index] for index in new], seed=seed
+        ).as_dict(),
         "member_accuracy": [accuracy([each[:, i] for each in held_out.scores]) for i in range(members)],
         "length_baseline": accuracy(lengths),
         "majority_baseline": accuracy(ruled),

@@ -95,11 +95,11 @@ class SFTData:
 
 
 def prepare_sft(config: SFTConfig, dialogues: Sequence[Dialogue], renderer: Renderer) -> SFTData:
-    """Mix, split by the first user message, render, and lay out every step. Raises DataError when nothing is left."""
+    """Mix, split by author and root, render, and lay out every step. Raises DataError when nothing is left."""
     chosen = mix(dialogues, config.shares, seed=config.seed)
     train, held_out = (
         render_examples(side, renderer, max_tokens=config.max_tokens)
-        for side in split(chosen, config.held_out, lambda dialogue: dialogue.messages)
+        for side in split(chosen, config.held_out)
     )
     if not train.rendered:
         raise DataError(

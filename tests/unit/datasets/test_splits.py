@@ -1,4 +1,4 @@
-"""Held-out roots: one root, one side, whatever file it came from."""
+"""Held-out roots and groups: one root, one side, whatever file it came from."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage.datasets.splits import in_half, is_held_out, split
-from tutelage.dialogue import Message
+from tutelage.dialogue import Comparison, Dialogue, Message
 
 
-def said(*texts: str) -> tuple[Message, ...]:
+def said(*texts: str, system: str = "", group: str = "") -> Dialogue:
     roles = ("user", "assistant")
-    return tuple(Message(roles[index % 2], text) for index, text in enumerate(texts))
+    turns = tuple(Message(roles[index % 2], text) for index, text in enumerate(texts))
+    return Dialogue((Message("system", system), *turns) if system else turns, group=group)
 
 
 @given(st.text(min_size=1), st.text(), st.floats(0, 1))
 def test_only_the_first_user_message_decides(root: str, rest: str, share: float) -> None:
     assert is_held_out(said(root), share) == is_held_out(said(root, "a", rest), share)
-    assert is_held_out(said(root), share) == is_held_out((Message("system", rest), *said(root)), share)
+    assert is_held_out(said(root), share) == is_held_out(said(root, system=rest), share)
 
 
 def test_spacing_and_case_do_not_move_a_root() -> None:
@@ -32,14 +33,14 @@ def test_a_smaller_share_holds_out_a_subset(root: str, one: float, other: float)
 
 def test_the_share_is_about_right() -> None:
     rows = [said(f"question {number}") for number in range(2000)]
-    train, held_out = split(rows, 0.1, lambda row: row)
+    train, held_out = split(rows, 0.1)
     assert len(train) + len(held_out) == 2000
     assert 150 < len(held_out) < 250
-    assert split(rows, 0.0, lambda row: row)[1] == []
+    assert split(rows, 0.0)[1] == []
 
 
 def test_the_halves_share_no_root_and_each_has_a_held_out_part() -> None:
-    rows = [(Message("user", f"question {number}"),) for number in range(400)]
+    rows = [said(f"question {number}") for number in range(400)]
     halves = [[row for row in rows if in_half(row, half)] for half in ("first", "second")]
     assert sorted(map(str, halves[0] + halves[1])) == sorted(map(str, rows))
     assert 150 < len(halves[0]) < 250
@@ -49,5 +50,12 @@ def test_the_halves_share_no_root_and_each_has_a_held_out_part() -> None:
 
 
 def test_a_half_is_chosen_by_the_root_however_it_is_written() -> None:
-    plain, shouted = ((Message("user", text),) for text in ("What is  it?", "what IS it?"))
+    plain, shouted = (said(text) for text in ("What is  it?", "what IS it?"))
     assert in_half(plain, "first") == in_half(shouted, "first")
+
+
+@given(st.text(min_size=1), st.text(min_size=1), st.text(min_size=1), st.floats(0, 1))
+def test_a_group_falls_on_one_side_and_in_one_half(group: str, root: str, other: str, share: float) -> None:
+    row, judged = said(root, group=group), Comparison(said(other).messages, (), (), group=group)
+    assert is_held_out(row, share) == is_held_out(judged, share)
+    assert in_half(row, "first") == in_half(judged, "first")

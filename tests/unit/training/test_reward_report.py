@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -27,6 +29,19 @@ def test_the_reward_is_the_mean_and_every_member_is_shown() -> None:
     assert found["by_rank_gap"]["1"]["value"] == 0.5
     assert found["by_rank_gap"]["2"]["value"] == 0.0
     assert found["disagreement"]["split_pairs"] == 1.0
+
+
+def test_people_the_model_did_not_learn_from_are_counted_apart() -> None:
+    def by(author: str | None, root: str) -> PreferenceExample:
+        return replace(example(root, [1, 1], Preference(0, 1)), author=author)
+
+    held_out = [by("known", "a"), by("new", "b"), by("new", "c"), by(None, "d")]
+    right, wrong = torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]])
+    found = report(Judged(held_out, [right, right, wrong, right]), [by("known", "t")], seed=0)
+    assert found["held_out_accuracy"]["value"] == 0.75
+    assert (found["new_author_accuracy"]["value"], found["new_author_accuracy"]["pairs"]) == (0.5, 2)
+    nobody_new = report(Judged(held_out[:1], [right]), [by("known", "t")], seed=0)
+    assert nobody_new["new_author_accuracy"]["value"] is None
 
 
 def test_the_majority_rule_is_learnt_from_training_pairs_source_by_source() -> None:

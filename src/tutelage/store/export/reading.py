@@ -94,7 +94,9 @@ def _item(line: bytes, parse: Callable[[Any], Item], file: Path, number: int) ->
 
 
 def _dialogue(fields: Any) -> Dialogue:
-    return Dialogue(_messages(fields["messages"]), fields["id"], fields["source"], fields["author"])
+    return Dialogue(
+        _messages(fields["messages"]), fields["id"], fields["source"], fields["author"], _group(fields)
+    )
 
 
 def _comparison(fields: Any) -> Comparison:
@@ -103,7 +105,20 @@ def _comparison(fields: Any) -> Comparison:
     if any(not 0 <= index < len(candidates) for pair in preferences for index in (pair.better, pair.worse)):
         raise ValueError("a preference names a candidate that is not there")
     prompt = _messages(fields["prompt"])
-    return Comparison(prompt, candidates, preferences, fields["id"], fields["source"], fields["author"])
+    return Comparison(
+        prompt,
+        candidates,
+        preferences,
+        fields["id"],
+        fields["source"],
+        fields["author"],
+        group=_group(fields),
+    )
+
+
+def _group(fields: Any) -> str:
+    """Snapshots of earlier days have none."""
+    return _text(fields.get("group", ""))
 
 
 def _messages(rows: Any) -> tuple[Message, ...]:

@@ -1,13 +1,14 @@
 """Snapshots: folders that models train on and that never change, named by the hash of their content.
 
-    snapshots/HASH/manifest.json           hash, counts by source, annotators' reliability, SHA-256 of each file
-    snapshots/HASH/demonstrations.jsonl    {id, source, author, messages}
-    snapshots/HASH/comparisons.jsonl       {id, source, author, prompt, candidates, preferences}
-    snapshots/HASH/prompts.jsonl           {id, source, author, messages}
+    snapshots/HASH/manifest.json           hash, counts by source, annotators' reliability, how it can be split, SHA-256
+                                           of each file
+    snapshots/HASH/demonstrations.jsonl    {id, group, source, author, messages}
+    snapshots/HASH/comparisons.jsonl       {id, group, source, author, prompt, candidates, preferences}
+    snapshots/HASH/prompts.jsonl           {id, group, source, author, messages}
 
-Lines are sorted by content, and row ids take no part in the hash: the same texts by the same authors give the
-same hash, in whatever order they came. Whenever a snapshot is taken, older ones lose the lines whose rows have
-been deleted or are no longer consented to; nothing else ever changes in them.
+Lines are sorted by content, and row ids and groups take no part in the hash: the same texts by the same authors
+give the same hash, in whatever order they came. Whenever a snapshot is taken, older ones lose the lines whose rows
+have been deleted or are no longer consented to; nothing else ever changes in them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from tutelage.errors import DataError
 from tutelage.store.database import Store
 from tutelage.store.export import streams
 from tutelage.store.export.erasure import FORGOTTEN, MANIFEST, forget, replace_folder
+from tutelage.store.export.groups import Groups, group_rows
 from tutelage.store.labelling.reliability import reliability_weights
 from tutelage.store.tables import SnapshotRow
 
@@ -68,12 +70,14 @@ def snapshot(store: Store, home: Path, *, sources: Collection[str] | None = None
     `sources` as in the streams. Raises DataError when there is nothing to write, or no room for it.
     """
     with store.read() as tx:
-        files = {
-            "demonstrations": _lines(streams.demonstrations(tx, sources=sources)),
-            "comparisons": _lines(streams.comparisons(tx, sources=sources)),
-            "prompts": _lines(streams.prompts(tx, sources=sources)),
+        found: dict[str, list[Dialogue] | list[Comparison]] = {
+            "demonstrations": list(streams.demonstrations(tx, sources=sources)),
+            "comparisons": list(streams.comparisons(tx, sources=sources)),
+            "prompts": list(streams.prompts(tx, sources=sources)),
         }
         reliability = reliability_weights(tx)
+    groups = group_rows([row for rows in found.values() for row in rows])
+    files = {name: _lines(rows, groups) for name, rows in found.items()}
     if not any(lines.keys for lines in files.values()):
         hint = "Import data (`tutelage import`), write demonstrations, or ask people to consent."
         raise DataError("There is nothing to learn from yet.", hint=hint)
@@ -83,6 +87,7 @@ def snapshot(store: Store, home: Path, *, sources: Collection[str] | None = None
     try:
         forget(store, folder.parent)
         about = {"hash": hash_, "counts": counts, "sources": _sorted(sources), "reliability": reliability}
+        about |= {"split": groups.report()}
         _write(folder, files, about)
     except OSError as error:
         raise DataError(f"The snapshot cannot be written: {error.strerror}.", path=folder) from error
@@ -99,16 +104,19 @@ def list_snapshots(tx: Session) -> Sequence[SnapshotRow]:
     return tx.scalars(select(SnapshotRow).order_by(SnapshotRow.id.desc())).all()
 
 
-def _lines(items: Iterable[Dialogue | Comparison]) -> _Lines:
+def _lines(items: Iterable[Dialogue | Comparison], groups: Groups) -> _Lines:
     rows, counts = [], Counter[str]()
     for item in items:
         fields = asdict(item)
         name = fields.pop("id")
-        rows.append((_json(fields), name))
+        fields.pop("group")
+        rows.append((_json(fields), name, groups.of(item)))
         counts[item.source] += 1
     rows.sort()
-    text = "".join(f'{{"id":{json.dumps(name)},{key[1:]}\n' for key, name in rows).encode()
-    return _Lines([key for key, _ in rows], text, dict(sorted(counts.items())))
+    text = "".join(
+        f'{{"id":{json.dumps(name)},"group":{json.dumps(group)},{key[1:]}\n' for key, name, group in rows
+    ).encode()
+    return _Lines([key for key, _, _ in rows], text, dict(sorted(counts.items())))
 
 
 def _json(fields: dict[str, Any]) -> str:
