@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 
 from tutelage.cli import main
+from tutelage.config import load
+from tutelage.improvement import ImproveConfig
+from tutelage.store import Store, runs
+from tutelage.store.ids import now
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = [
@@ -132,6 +136,52 @@ def test_killed_in_any_stage_it_ends_with_the_same_weights(
     report = json.loads(done.stdout)
     for key in ("win_rate_over_before", "speakers", "answers"):
         assert report["evaluation"][key] == straight[1]["evaluation"][key]
+
+
+@pytest.mark.timeout(900)
+def test_a_worker_that_was_killed_is_followed_by_one_other(
+    straight: tuple[Path, dict], tmp_path: Path
+) -> None:
+    """`kill -9` in the middle of a round: of two workers one takes it over when the lease is out, and ends it alike."""
+    collect(tmp_path)
+    config = load(RECIPES / "tiny" / "improve.toml", ImproveConfig, SMALL).model_dump(mode="json")
+    store = Store.open(tmp_path / "tutelage.db")
+    with store.write() as tx:
+        request = runs.request_run(tx, kind="improve", config=config).id
+    first = start_worker(tmp_path)
+    metrics = tmp_path / "runs" / "round-0001" / "reward" / "metrics.jsonl"
+    deadline = time.monotonic() + 600
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 3):
+        assert first.poll() is None, "the round ended before its worker could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    first.kill()
+    assert first.wait() == -signal.SIGKILL
+    with store.write() as tx:
+        left = runs.get_request(tx, request)
+        assert (left.status, left.attempts, left.run_id is not None) == ("taken", 1, True)
+        left.lease_expires = now()
+    others = [start_worker(tmp_path) for _ in range(2)]
+    said = [other.communicate()[0] for other in others]
+    assert sorted(map(bool, said)) == [False, True], "one of the two had nothing to do"
+    assert json.loads("".join(said)) == {"request": request, "error": None}
+    with store.read() as tx:
+        done = runs.get_request(tx, request)
+        assert (done.status, done.attempts, done.run_id) == ("done", 2, left.run_id)
+        assert [run.status for run in runs.list_runs(tx, kind="improve")] == ["done"]
+    store.close()
+    assert weights(tmp_path) == weights(straight[0])
+    assert [folder.name for folder in (tmp_path / "runs").glob("round-*")] == ["round-0001"]
+
+
+def start_worker(home: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tutelage", "worker", "--once", "--json"],
+        env=environment(home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
 
 
 def test_lines_through_generate_and_score(straight: tuple[Path, dict]) -> None:

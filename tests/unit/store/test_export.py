@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -274,7 +275,7 @@ def test_a_snapshot_is_read_back_and_its_hash_knows_no_order(
             written = {name: {item.id: item for item in getattr(export, name)(tx)} for name in READERS}
         for name, read in READERS.items():
             back = [*read(found[-1].path)]
-            assert {item.id: item for item in back} == written[name]
+            assert {item.id: replace(item, group="") for item in back} == written[name]
             assert sum(found[-1].counts[name].values()) == len(back)
     assert found[0].hash == found[1].hash
     add(store, Dialogue(said("one", "more"), source="new"))
