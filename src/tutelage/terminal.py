@@ -79,7 +79,8 @@ def _answer(
     room = batch.context_length - len(prompt)
     request = Request(
         prompt_ids=prompt,
-        max_tokens=max(1, min(sampling.max_tokens or room, room)),
+        # Half of what is left of the context at most: the next turn needs room, too.
+        max_tokens=max(1, min(sampling.max_tokens or room, room // 2)),
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         seed=_random.getrandbits(63),

@@ -22,6 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "GET /c/{dialogue_id}": EVERYBODY,
     "GET /fragments/messages/{message_id}": EVERYBODY,
     "GET /fragments/threads/{dialogue_id}": EVERYBODY,
+    "GET /fragments/pairs/{answer_id}": EVERYBODY,
     "GET /fragments/dialogues": EVERYBODY,
     "GET /s/{token}": EVERYBODY,
     "GET /terms": EVERYBODY,
