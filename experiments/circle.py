@@ -59,6 +59,8 @@ class Record:
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict) and {"value", "low", "high"} <= value.keys():
+        if value["value"] is None:
+            return "unknown: too little data"
         return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
     return str(value)
 
