@@ -201,15 +201,21 @@ def test_a_request_for_nothing_is_refused_and_harms_nobody(
     with_engine(tiny, use)
 
 
-def test_a_follow_up_reads_only_what_is_new(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    read_tokens: list[int] = []
-    model_read = tiny.model.read
+def count_reads(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens each call of the model's `read` gets from now on."""
+    counts: list[int] = []
+    model_read = loaded.model.read
 
     def counted(pieces: Any, cache: Any) -> torch.Tensor:
-        read_tokens.append(sum(len(piece.token_ids) for piece in pieces))
+        counts.append(sum(len(piece.token_ids) for piece in pieces))
         return model_read(pieces, cache)
 
-    monkeypatch.setattr(tiny.model, "read", counted)
+    monkeypatch.setattr(loaded.model, "read", counted)
+    return counts
+
+
+def test_a_follow_up_reads_only_what_is_new(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_tokens = count_reads(tiny, monkeypatch)
 
     async def use(engine: TorchEngine) -> None:
         prompt = PROMPT * 20
@@ -228,14 +234,7 @@ def test_who_asks_with_a_seed_has_the_whole_prompt_read(
     tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is read in other portions differs in its last bits, and the same seed is to give the same answer."""
-    read_tokens: list[int] = []
-    model_read = tiny.model.read
-
-    def counted(pieces: Any, cache: Any) -> torch.Tensor:
-        read_tokens.append(sum(len(piece.token_ids) for piece in pieces))
-        return model_read(pieces, cache)
-
-    monkeypatch.setattr(tiny.model, "read", counted)
+    read_tokens = count_reads(tiny, monkeypatch)
 
     async def use(engine: TorchEngine) -> None:
         prompt = PROMPT * 20
