@@ -150,7 +150,8 @@ def measure(url: str, words: list[str], rounds: int) -> dict[str, Any]:
         page = client.get("/api/dialogues").json()["dialogues"]
         far = page
         for _ in range(100):
-            far = client.get("/api/dialogues", params={"before": far[-1]["id"]}).json()["dialogues"]
+            following = client.get("/api/dialogues", params={"before": far[-1]["id"]}).json()["dialogues"]
+            far = following or far
         asked = {
             "list": lambda: client.get("/api/dialogues"),
             "list, far down": lambda: client.get("/api/dialogues", params={"before": far[-1]["id"]}),
