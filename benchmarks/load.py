@@ -104,6 +104,7 @@ def serve(home: Path) -> None:
         limits=Limits(requests=0, tokens=0, address_requests=0),
     )
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         sentence = len(renderer.completion(SENTENCE)) * DELAY
         print(json.dumps({"url": url, "key": key, "sentence": sentence}), flush=True)
