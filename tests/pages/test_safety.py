@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 pytestmark = pytest.mark.browser
 Visit = Callable[..., Page]
@@ -90,6 +90,25 @@ def test_scripts_cannot_write_html_themselves(browser: Browser, site: Any) -> No
     )
     page.close()
     assert refused
+
+
+def test_a_form_is_never_sent_without_its_script(browser: Browser, site: Any) -> None:
+    """Who is quicker than the script loses nothing, no words end up in an address, and the script still comes."""
+    page, held = browser.new_page(base_url=site.url), list[Route]()
+    page.route("**/forms.js", lambda route: held.append(route))
+    page.goto("/sign-in", wait_until="commit")
+    name, send = page.get_by_label("Name"), page.get_by_role("button", name="Sign in")
+    name.fill("somebody")
+    page.get_by_label("Password").fill("a long password")
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(300)
+    assert (page.url, name.input_value()) == (f"{site.url}/sign-in", "somebody")
+    held[0].continue_()
+    page.wait_for_load_state()
+    send.click()
+    expect(page.get_by_role("alert")).to_contain_text("name or password is wrong")
+    assert name.input_value() == "somebody"
+    page.close()
 
 
 def test_sign_in_goes_back_only_to_this_server(visit: Visit) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from tutelage.web import icons
 from tutelage.web.catalogue import translator
 from tutelage.web.pages.sign_in import local_path
 from tutelage.web.pages.versions import figures
-from tutelage.web.templating import by_day, when, zone
+from tutelage.web.templating import HERE, by_day, when, zone
 from tutelage.web.views import message_view
 
 TAIPEI = ZoneInfo("Asia/Taipei")
@@ -128,6 +129,17 @@ def test_a_blocked_answer_is_hidden_and_a_blocked_question_is_not() -> None:
     assert message_view(message(status="blocked"), ["b"], None).hidden
     assert message_view(message(filter_verdict={"state": "blocked"}), ["b"], None).hidden
     assert not message_view(message(role="user", status="blocked"), ["b"], None).hidden
+
+
+def test_a_form_outside_of_a_dialog_does_nothing_by_itself() -> None:
+    """Otherwise a browser sends it, its words in the address, when its button is quicker than its script."""
+    forms = [
+        form
+        for file in (HERE / "templates").glob("*.html")
+        for form in re.findall(r"<form\b.*", file.read_text(encoding="utf-8"))
+    ]
+    assert len(forms) > 30
+    assert [form for form in forms if not form.startswith('<form method="dialog"')] == []
 
 
 def test_an_icon_must_exist() -> None:

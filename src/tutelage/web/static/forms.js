@@ -2,11 +2,12 @@
 /**
  * Forms that are sent as JSON.
  *
- *   <form data-method="POST" data-path="/api/sign-in" data-then="/">
+ *   <form method="dialog" data-method="POST" data-path="/api/sign-in" data-then="/">
  *
  * `data-then` is where to go afterwards; empty means this page again; `show` puts the answer's `secret` into the
  * form's <output> (as a whole address with `data-link`); `say` says that it is saved. A checkbox is a boolean. Fields with `data-list` make a list.
- * `data-confirm` asks before sending.
+ * `data-confirm` asks before sending. Outside of a <dialog>, that method does nothing: nothing is sent, and nothing
+ * lost, before this module is there.
  */
 
 import { t } from "./catalogue.js";
