@@ -122,6 +122,18 @@ def test_a_skipped_task_does_not_come_back_and_a_reload_keeps_the_task(ranking_p
     expect(page.get_by_text("Nothing to rank now")).to_be_visible()
 
 
+def test_a_task_that_was_taken_away_makes_room_for_the_next(ranking_page: Page, site: Any) -> None:
+    page = ranking_page
+    with site.store.write() as tx:
+        tx.execute(delete(LabellingTask))
+    site.conversation("What is rain?", "Water.")
+    page.keyboard.press("1")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_text("There is no such task.")).to_be_visible()
+    expect(page.locator("[data-candidate]")).to_have_count(4)
+
+
 def test_candidates_do_not_say_who_wrote_them(ranking_page: Page) -> None:
     html = ranking_page.locator("#task").inner_html()
     assert "v1" not in html

@@ -151,47 +151,25 @@ def promote(
 
     What is to answer people is loaded and asked a question first.
     """
+    from tutelage.cli.trial import ask, check_gate
+
     registry = _registry()
     if alias == "stable":
-        _check_fit(registry, name, anyway=anyway)
+        version = registry.get(name)
+        check_gate(version, anyway=anyway)
+        ask(registry, version)
     version = registry.promote(name, alias)
     _say_moved(version, alias, as_json=as_json)
 
 
-def _check_fit(registry: Registry, name: str, *, anyway: bool) -> None:
-    """Raises Conflict for a version that the gate refused, ModelError for one that cannot answer."""
-    import anyio
-
-    from tutelage import config
-    from tutelage.engine.pool import EnginePool
-    from tutelage.engine.torch_engine import load
-    from tutelage.errors import Conflict
-    from tutelage.evaluation.gate import refusal
-    from tutelage.server.serving import try_version
-
-    version = registry.get(name)
-    reason = refusal(version.evaluation)
-    if reason is not None and not anyway:
-        raise Conflict(
-            f"{name} did not pass the gate ({reason})", hint="promote it with --anyway, if you know better"
-        )
-    if version.kind != "chat":
-        return  # the registry says why it cannot serve
-    home = config.home()
-
-    async def ask() -> None:
-        engines = EnginePool(registry, lambda each: load(each, home))
-        try:
-            await try_version(engines, name)
-        finally:
-            await engines.close()
-
-    anyio.run(ask)
-
-
 def rollback(alias: AliasOption = "stable", as_json: JsonOption = False) -> None:
-    """Let an alias mean the version before the present one."""
-    version = _registry().rollback(alias)
+    """Let an alias mean the version before the present one; those that are gone since are passed over."""
+    from tutelage.cli.trial import ask
+
+    registry = _registry()
+    if alias == "stable":
+        ask(registry, registry.previous(alias))
+    version = registry.rollback(alias)
     _say_moved(version, alias, as_json=as_json)
 
 

@@ -42,17 +42,19 @@ class Aliases:
                 entries.append({"version": version, "at": datetime.now(UTC).isoformat()})
                 write_json(self.file, histories)
 
-    def step_back(self, alias: str) -> str:
-        """Let an alias mean what it meant before. Raises Conflict when it meant nothing before."""
+    def step_back(self, alias: str, version: str) -> None:
+        """Let an alias mean a version again that it meant before, and forget what came after.
+
+        Nothing changes when it means that version already. Raises Conflict when it never did.
+        """
         with self._locked():
             histories = self._read()
             entries = histories.get(alias, [])
-            if len(entries) < 2:
-                hint = f"Promote a version: `tutelage versions promote NAME --alias {alias}`."
-                raise Conflict(f"There is nothing before the present {alias!r}.", hint=hint)
-            entries.pop()
+            if version not in (entry["version"] for entry in entries):
+                raise Conflict(f"{alias!r} has never meant {version}.", hint="Look at its history again.")
+            while entries[-1]["version"] != version:
+                entries.pop()
             write_json(self.file, histories)
-            return entries[-1]["version"]
 
     def _read(self) -> _History:
         try:

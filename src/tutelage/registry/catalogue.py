@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage import __version__
-from tutelage.errors import InvalidRequest, ModelError, NotFound
+from tutelage.errors import Conflict, InvalidRequest, ModelError, NotFound
 from tutelage.registry.aliases import LATEST, Aliases
 from tutelage.registry.version import (
     ADAPTER,
@@ -108,6 +108,16 @@ class Registry:
         """All versions, or those of one kind, oldest first. Raises ModelError for a broken manifest."""
         return [read_version(self.folder / name) for name in self._names(kind)]
 
+    def survey(self) -> tuple[builtins.list[ModelVersion], dict[str, str]]:
+        """All versions that can be read, oldest first, and why each of the others cannot, by its name."""
+        found, broken = list[ModelVersion](), dict[str, str]()
+        for name in self._names(None):
+            try:
+                found.append(read_version(self.folder / name))
+            except ModelError as error:
+                broken[name] = f"{error.message} {error.hint}"
+        return found, broken
+
     def get(self, name: str) -> ModelVersion:
         """The version of this name. Raises NotFound."""
         if not NAME.fullmatch(name) or not (self.folder / name).is_dir():
@@ -142,13 +152,39 @@ class Registry:
         if wanted not in (None, version.kind):
             message = f"{alias!r} means a {wanted} model, and {name} is a {version.kind} model."
             raise InvalidRequest(message, param="alias", hint="Choose another alias.")
-        self._check_files(version)
+        self.check(version)
         self._aliases.point(alias, version.name)
         return version
 
+    def previous(self, alias: str = STABLE) -> ModelVersion:
+        """The version that a roll-back goes to: of those before the present one, the newest that is still whole.
+
+        Raises Conflict when there is none.
+        """
+        *before, present = self.history(alias) or [""]
+        for name in reversed(before):
+            if name != present and (version := self._if_whole(name)) is not None:
+                return version
+        hint = f"Promote a version: `tutelage versions promote NAME --alias {alias}`."
+        raise Conflict(f"There is nothing before the present {alias!r}.", hint=hint)
+
     def rollback(self, alias: str = STABLE) -> ModelVersion:
-        """Let an alias mean the version before the present one. Raises Conflict when there is none."""
-        return self.get(self._aliases.step_back(alias))
+        """Let an alias mean its previous version. Raises Conflict when there is none."""
+        version = self.previous(alias)
+        self._aliases.step_back(alias, version.name)
+        return version
+
+    def check(self, version: ModelVersion) -> None:
+        """Raises ModelError when a version's files, or those of its base, are not whole."""
+        if version.adapter is not None:
+            check_adapter(version.adapter)
+        if version.weights is not None:
+            check_weights(version.weights)
+        base, hint = Path(version.model), "Put the model back, or promote another version."
+        if NAME.fullmatch(version.model):
+            base = self.folder / version.model / WEIGHTS
+        if version.weights is None and base.is_absolute() and not base.exists():
+            raise ModelError(f"The base model of {version.name} is missing.", where=version.model, hint=hint)
 
     def lineage(self, name: str) -> builtins.list[ModelVersion]:
         """The version, its parents, their parents and so on, each once; deleted ones are left out."""
@@ -194,22 +230,19 @@ class Registry:
             else:
                 return target
 
+    def _if_whole(self, name: str) -> ModelVersion | None:
+        try:
+            version = self.get(name)
+            self.check(version)
+        except (NotFound, ModelError):
+            return None
+        return version
+
     def _kind_behind(self, alias: str) -> VersionKind | None:
         if alias in (STABLE, "candidate"):
             return "chat"
         current = self._aliases.current().get(alias)
         return None if current is None else kind_of(current)
-
-    def _check_files(self, version: ModelVersion) -> None:
-        if version.adapter is not None:
-            check_adapter(version.adapter)
-        if version.weights is not None:
-            check_weights(version.weights)
-        base, hint = Path(version.model), "Put the model back, or promote another version."
-        if NAME.fullmatch(version.model):
-            base = self.folder / version.model / WEIGHTS
-        if version.weights is None and base.is_absolute() and not base.exists():
-            raise ModelError(f"The base model of {version.name} is missing.", where=version.model, hint=hint)
 
     def _unknown(self, name: str) -> NotFound:
         known = [*self._names(None), *sorted(self._aliases.current())]

@@ -24,6 +24,7 @@ from tutelage.store.tables import (
     ApiKey,
     Demonstration,
     Dialogue,
+    Lease,
     OperatorLink,
     Pick,
     Rating,
@@ -106,12 +107,18 @@ def count_users(tx: Session, *, roles: Sequence[UserRole] = get_args(UserRole)) 
 
 
 def set_role(tx: Session, user_id: str, role: UserRole) -> User:
-    """Raises NotFound; Conflict for the last operator, who cannot step down."""
+    """Whoever stops being a trainer lets go of the tasks they hold; what they have sent stays.
+
+    Raises NotFound; Conflict for the last operator, who cannot step down.
+    """
     user = get_user(tx, user_id)
     if user.role == "operator" and role != "operator":
         others = select(func.count()).where(User.role == "operator", User.id != user_id)
         if not tx.scalar(others):
             raise Conflict("This is the last operator.", hint="Make somebody else an operator first.")
+    if role not in ("trainer", "operator"):
+        held = (Lease.annotator_id == user_id) & (Lease.status == "held")
+        tx.execute(update(Lease).where(held).values(status="released"))
     user.role = role
     return user
 
@@ -156,15 +163,15 @@ def set_consent(tx: Session, user_id: str, consent: bool) -> User:
 
 
 def delete_user(tx: Session, user_id: str) -> None:
-    """Forget a person with all their chats, drafts and sessions.
+    """Forget a person with all their chats, drafts and sessions; tasks they hold go to others.
 
-    The rankings and demonstrations they handed in for training stay, without a name. Raises NotFound.
+    The rankings and demonstrations they handed in for training stay, without a name; what was sent back to them goes.
+    Raises NotFound.
     """
     user = get_user(tx, user_id)
     privacy.bury(tx, Dialogue.owner_id == user_id)
-    tx.execute(
-        delete(Demonstration).where(Demonstration.author_id == user_id, Demonstration.status == "draft")
-    )
+    begun = (Demonstration.author_id == user_id) & Demonstration.status.in_(("draft", "sent_back"))
+    tx.execute(delete(Demonstration).where(begun))
     tx.delete(user)
     tx.flush()
 

@@ -222,6 +222,46 @@ def test_promote_and_roll_back(registry: Registry) -> None:
     assert registry.resolve("stable").name == "v1"
 
 
+def test_a_roll_back_passes_over_what_is_gone_or_broken(registry: Registry, adapter: Path) -> None:
+    for files in (None, adapter, None, None):
+        publish(registry, files=files)
+    for name in ("v1", "v2", "v3", "v4"):
+        registry.promote(name)
+    shutil.rmtree(registry.get("v3").path)
+    (registry.get("v2").path / "adapter" / WEIGHTS).unlink()
+    assert registry.previous().name == "v1"
+    assert registry.resolve("stable").name == "v4"
+    assert registry.rollback().name == "v1"
+    assert (registry.resolve("stable").name, registry.history()) == ("v1", ["v1"])
+
+
+def test_a_roll_back_leaves_the_alias_where_everything_before_is_gone(registry: Registry) -> None:
+    for name in (publish(registry).name, publish(registry).name):
+        registry.promote(name)
+    shutil.rmtree(registry.get("v1").path)
+    with pytest.raises(Conflict, match="nothing before"):
+        registry.rollback()
+    assert registry.resolve("stable").name == "v2"
+
+
+def test_a_roll_back_leads_away_from_a_version_that_is_gone(registry: Registry) -> None:
+    for name in (publish(registry).name, publish(registry).name):
+        registry.promote(name)
+    shutil.rmtree(registry.get("v2").path)
+    assert registry.rollback().name == "v1"
+    assert registry.resolve("stable").name == "v1"
+
+
+def test_a_survey_reads_what_can_be_read(registry: Registry) -> None:
+    for _ in range(3):
+        publish(registry)
+    (registry.get("v2").path / "manifest.json").write_text("{")
+    found, broken = registry.survey()
+    assert [version.name for version in found] == ["v1", "v3"]
+    assert "manifest is broken" in broken.pop("v2")
+    assert broken == {}
+
+
 def test_promotions_at_once_are_all_kept(tmp_path: Path) -> None:
     registries = [Registry(tmp_path) for _ in range(4)]
     for _ in range(20):

@@ -203,6 +203,8 @@ def test_deleting_a_person_forgets_them_but_keeps_the_work_they_handed_in(
         token = accounts.open_session(tx, cast.trainer, days=1)
         labelling.save_demonstration(tx, author_id=cast.trainer, messages=turns, status="draft")
         kept = labelling.save_demonstration(tx, author_id=cast.trainer, messages=turns, status="submitted")
+        back = labelling.save_demonstration(tx, author_id=cast.trainer, messages=turns, status="submitted")
+        labelling.review_demonstration(tx, back.id, decision="sent_back", by=cast.operator)
         accounts.delete_user(tx, cast.trainer)
     with store.read() as tx:
         assert accounts.session_user(tx, token) is None

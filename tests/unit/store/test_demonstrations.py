@@ -8,6 +8,7 @@ import pytest
 
 from tutelage.errors import Conflict, InvalidRequest, NotFound
 from tutelage.store import Store, labelling
+from tutelage.store.labelling import Brief
 from tutelage.store.tables import Message
 
 QUESTION = {"role": "user", "content": "q"}
@@ -26,6 +27,36 @@ def test_a_draft_grows_until_it_is_handed_in(store: Store, cast: SimpleNamespace
         assert done.messages[1] == ANSWER
         assert done.messages[0] == QUESTION | {"provenance": None}
         assert labelling.drafts(tx, cast.trainer) == []
+
+
+def test_what_is_handed_in_twice_is_one_dialogue(store: Store, cast: SimpleNamespace) -> None:
+    with store.write() as tx:
+        save: dict[str, Any] = {"author_id": cast.operator, "status": "accepted"}
+        first = labelling.save_demonstration(tx, messages=[QUESTION, ANSWER], **save)
+        again = labelling.save_demonstration(
+            tx, messages=[QUESTION, ANSWER], demonstration_id=first.id, **save
+        )
+        assert again.id == first.id
+        changed = [QUESTION, ANSWER | {"content": "b"}]
+        with pytest.raises(Conflict):
+            labelling.save_demonstration(tx, messages=changed, demonstration_id=first.id, **save)
+        assert len(labelling.list_demonstrations(tx)) == 1
+
+
+def test_flagged_ones_come_first(store: Store, cast: SimpleNamespace) -> None:
+    with store.write() as tx:
+        rows = [
+            labelling.save_demonstration(
+                tx,
+                author_id=cast.trainer,
+                messages=[QUESTION, ANSWER],
+                status="submitted",
+                brief=Brief(flag=flag),
+            ).id
+            for flag in ("", "look", "", "look, too", "")
+        ]
+        listed = [row.id for row in labelling.list_demonstrations(tx, status="submitted")]
+    assert listed == [rows[3], rows[1], rows[4], rows[2], rows[0]]
 
 
 @pytest.mark.parametrize(

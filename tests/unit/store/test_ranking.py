@@ -474,6 +474,27 @@ def test_an_annotator_who_leaves_in_the_middle_frees_the_place_and_leaves_what_w
         assert sorted(row.annotator_id or "" for row in tx.scalars(select(Ranking))) == ["", cast.operator]
 
 
+def test_who_stops_being_a_trainer_frees_the_place_at_once_and_leaves_what_was_sent(
+    store: Store, cast: SimpleNamespace, chat: Chat
+) -> None:
+    chat(cast.reader, "q", "a")
+    task = fill(store, must_take(store, cast.trainer, overlap=2), cast.trainer)
+    submit(store, task, cast.trainer)
+    must_take(store, cast.second)
+    assert take(store, cast.operator) is None
+    with store.write() as tx:
+        accounts.set_role(tx, cast.second, "operator")
+    assert take(store, cast.operator) is None
+    with store.write() as tx:
+        for name in (cast.trainer, cast.second):
+            accounts.set_role(tx, name, "user")
+    with pytest.raises(Conflict):
+        submit(store, task, cast.second)
+    assert must_take(store, cast.operator).id == task.id
+    with store.read() as tx:
+        assert [row.annotator_id for row in tx.scalars(select(Ranking))] == [cast.trainer]
+
+
 def test_a_lease_that_ran_out_is_stolen_and_cannot_be_used_any_more(
     store: Store, cast: SimpleNamespace, chat: Chat
 ) -> None:

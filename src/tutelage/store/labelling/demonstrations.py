@@ -38,8 +38,9 @@ def save_demonstration(
     """Save a draft, or hand a dialogue in; `messages` are {role, content, provenance}.
 
     `message_id` is the message that a demonstration improves on: it is used only while that message's
-    dialogue may be. Raises InvalidRequest when what is handed in is not a dialogue that ends with an answer,
-    NotFound for somebody else's demonstration, Conflict for one that was accepted.
+    dialogue may be. What is handed in a second time as it was changes nothing. Raises InvalidRequest when what is
+    handed in is not a dialogue that ends with an answer, NotFound for somebody else's demonstration, Conflict for one
+    that was accepted.
     """
     if status not in ("draft", "submitted", "accepted"):
         raise InvalidRequest(f"There is no status {status!r}.", param="status")
@@ -50,6 +51,8 @@ def save_demonstration(
         row = Demonstration(author_id=author_id)
     else:
         row = get_demonstration(tx, demonstration_id, author_id=author_id)
+    if row.status == "accepted" and status != "draft" and row.messages == kept:
+        return row
     if row.status == "accepted":
         raise Conflict("This demonstration was accepted; it cannot be changed.", hint="Write a new one.")
     if message_id is not None and tx.get(Message, message_id) is None:
@@ -90,10 +93,11 @@ def delete_draft(tx: Session, demonstration_id: str, *, author_id: str) -> None:
 def list_demonstrations(
     tx: Session, *, status: DemonstrationStatus | None = None, limit: int = 100
 ) -> Sequence[Demonstration]:
-    """Of all authors, newest first. Raises InvalidRequest for an unknown status."""
+    """Of all authors, flagged ones first, then newest first. Raises InvalidRequest for an unknown status."""
     if status is not None and status not in get_args(DemonstrationStatus):
         raise InvalidRequest(f"There is no status {status!r}.", param="status")
-    query = select(Demonstration).order_by(Demonstration.id.desc()).limit(limit)
+    flagged_first = (Demonstration.flag == "", Demonstration.id.desc())
+    query = select(Demonstration).order_by(*flagged_first).limit(limit)
     return tx.scalars(query if status is None else query.where(Demonstration.status == status)).all()
 
 

@@ -1,10 +1,12 @@
 """Versions: where they came from, which one answers, and two of them compared in the chat.
 
 GET  /operate
-POST /operate/versions/{name}/promote    {anyway}: the version is loaded and asked first, then becomes `stable`
+POST /operate/versions/{name}/promote    {anyway}: it becomes `stable`
 POST /operate/rollback                   `stable` goes back to the version before
 POST /operate/experiments                {treatment, percent}: it answers that share of new conversations
 POST /operate/experiments/{id}/end
+
+Whichever version is to answer people, it is loaded and asked first; a broken one is refused, and nothing changes.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from tutelage.errors import Conflict, NotFound
+from tutelage.errors import Conflict, ModelError, NotFound
 from tutelage.evaluation.bradley_terry import Game, strengths
 from tutelage.evaluation.gate import refusal
 from tutelage.evaluation.sequential import Sequential, sequential_test
 from tutelage.registry import ModelVersion, Registry
+from tutelage.server.services import Services
 from tutelage.server.serving import try_version
 from tutelage.server.transactions import write
 from tutelage.store import audit, experiments
@@ -51,7 +54,8 @@ class NewExperiment(BaseModel):
 def versions(request: Request, user: Operator, parts: Parts, pages: Templates) -> Response:
     """All versions, newest first, with where they came from and how they did."""
     state = parts.engines.state()
-    rows, stable = parts.registry.list(), _stable(parts.registry)
+    rows, broken = parts.registry.survey()
+    stable = _stable(parts.registry)
     with parts.store.read() as tx:
         running = experiments.running_experiment(tx)
         standing = None if running is None else sequential_test(experiments.observations(tx, running))
@@ -69,9 +73,10 @@ def versions(request: Request, user: Operator, parts: Parts, pages: Templates) -
         running=running,
         standing=standing,
         ended=ended,
+        broken=broken,
         stable=stable,
-        aliases=_aliases(parts.registry),
-        history=parts.registry.history("stable"),
+        aliases=_aliases(parts.registry, rows),
+        previous=_previous(parts.registry),
         loading=state.loading,
         failed=state.failed,
     )
@@ -80,21 +85,24 @@ def versions(request: Request, user: Operator, parts: Parts, pages: Templates) -
 @router.post("/versions/{name}/promote", status_code=204)
 async def promote(name: str, user: Operator, parts: Parts, body: Promotion | None = None) -> None:
     """Let a version answer in the chat from now on. One that is broken, or did not pass the gate, is refused."""
-    version = await run_sync(parts.registry.get, name)
+    version = await _whole(parts, name)
     reason = refusal(version.evaluation)
     anyway = body is not None and body.anyway
     if reason is not None and not anyway:
         raise Conflict(
-            f"{name} did not pass the gate ({reason})", hint="promote it anyway, if you know better"
+            f"{version.name} did not pass the gate ({reason})", hint="promote it anyway, if you know better"
         )
-    await try_version(parts.engines, name)
-    await run_sync(parts.registry.promote, name)
-    await write(parts.store, lambda tx: _note_promotion(tx, user.id, name, anyway=anyway and bool(reason)))
+    await _ask(parts, version.name)
+    await run_sync(parts.registry.promote, version.name)
+    known = anyway and reason is not None
+    await write(parts.store, lambda tx: _note_promotion(tx, user.id, version.name, anyway=known))
 
 
 @router.post("/rollback", status_code=204)
 async def rollback(user: Operator, parts: Parts) -> None:
-    """Let the version before the present one answer again."""
+    """Let the version before the present one answer again; those that are gone since are passed over."""
+    previous = await run_sync(parts.registry.previous)
+    await _ask(parts, previous.name)
     version = await run_sync(parts.registry.rollback)
     await write(parts.store, lambda tx: _note_promotion(tx, user.id, version.name, anyway=False))
 
@@ -102,9 +110,9 @@ async def rollback(user: Operator, parts: Parts) -> None:
 @router.post("/experiments", status_code=201)
 async def start_experiment(body: NewExperiment, user: Operator, parts: Parts) -> dict[str, str]:
     """Let another version answer a share of new conversations, until it is clear which is better."""
-    stable = await run_sync(parts.registry.resolve, "stable")
-    treatment = await run_sync(parts.registry.resolve, body.treatment)
-    await try_version(parts.engines, treatment.name)
+    stable = await _whole(parts, "stable")
+    treatment = await _whole(parts, body.treatment)
+    await _ask(parts, treatment.name)
 
     def start(tx: Session) -> Experiment:
         row = experiments.start_experiment(
@@ -122,6 +130,24 @@ def end_experiment(experiment_id: str, user: Operator, parts: Parts) -> None:
     with parts.store.write() as tx:
         _end(tx, experiment_id)
         audit.record(tx, user.id, "end experiment", experiment_id)
+
+
+async def _whole(parts: Services, name: str) -> ModelVersion:
+    """The version of a name or alias. Raises NotFound, Conflict for one whose files are not whole."""
+    try:
+        version = await run_sync(parts.registry.resolve, name)
+        await run_sync(parts.registry.check, version)
+    except ModelError as error:
+        raise Conflict(error.message, hint=error.hint) from error
+    return version
+
+
+async def _ask(parts: Services, name: str) -> None:
+    """Load a version and ask it something. Raises Conflict for one that cannot answer."""
+    try:
+        await try_version(parts.engines, name)
+    except ModelError as error:
+        raise Conflict(error.message, hint=error.hint) from error
 
 
 def _note_promotion(tx: Session, actor: str, name: str, *, anyway: bool) -> None:
@@ -162,9 +188,9 @@ def _figure(value: int | float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
 
 
-def _aliases(registry: Registry) -> dict[str, list[str]]:
+def _aliases(registry: Registry, rows: Iterable[ModelVersion]) -> dict[str, list[str]]:
     """Version to its aliases; a version without one has none."""
-    named: dict[str, list[str]] = {row.name: [] for row in registry.list()}
+    named: dict[str, list[str]] = {row.name: [] for row in rows}
     for alias, name in registry.aliases().items():
         named.setdefault(name, []).append(alias)
     return named
@@ -173,5 +199,12 @@ def _aliases(registry: Registry) -> dict[str, list[str]]:
 def _stable(registry: Registry) -> ModelVersion | None:
     try:
         return registry.resolve("stable")
-    except NotFound:
+    except (NotFound, ModelError):
+        return None
+
+
+def _previous(registry: Registry) -> ModelVersion | None:
+    try:
+        return registry.previous()
+    except Conflict:
         return None

@@ -8,6 +8,7 @@ import { Problem, call, fragment, lines } from "./http.js";
 import { Ranking } from "./ranking.js";
 
 const RENEWAL = 5 * 60 * 1000;
+const GONE = ["conflict", "not_found"];
 const place = byId("task");
 /** @type {Ranking | null} */
 let ranking = null;
@@ -166,15 +167,21 @@ async function skip(flagged) {
   } else if (!busy) await leave(() => call("POST", `/rank/tasks/${taskId}/skip`, { reason, flagged }), "");
 }
 
-/** End this task by an action and go on to the next. @param {() => Promise<any>} action @param {string} word */
+/** End this task by an action and go on to the next; so too when the task is not the trainer's any more. @param {() => Promise<any>} action @param {string} word */
 async function leave(action, word) {
   busy = true;
-  const done = await attempt(action);
-  busy = false;
-  if (done === undefined) return;
+  try {
+    await action();
+    if (word) toast(word);
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    toast(error.message);
+    if (!GONE.includes(error.code)) return;
+  } finally {
+    busy = false;
+  }
   taskId = "";
   ranking = null;
-  if (word) toast(word);
   await next();
 }
 

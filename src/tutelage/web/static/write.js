@@ -19,6 +19,7 @@ const start = byId("start");
 let saving = Promise.resolve();
 let timer = 0;
 let touched = 0;
+let handingIn = false;
 /** @type {AbortController | null} */
 let suggesting = null;
 
@@ -194,9 +195,13 @@ async function store() {
 }
 
 async function submit() {
+  if (handingIn) return;
+  handingIn = true;
   clearTimeout(timer);
   await saving;
-  const done = await attempt(() => call("POST", "/write/submit", written()));
+  if (!draft) await store(); // handed in twice, it is still one dialogue
+  const done = draft ? await attempt(() => call("POST", "/write/submit", written())) : undefined;
+  handingIn = false;
   if (done === undefined) return;
   toast(t("Thank you. The dialogue is handed in."));
   draft = null;
