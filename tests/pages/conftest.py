@@ -101,7 +101,7 @@ class Actor:
                 raise Unavailable("the model has fallen over")
 
     async def close(self) -> None:
-        await self._script.close()
+        """Nothing: it speaks for every version, and the end of one leaves the others."""
 
 
 @dataclass
