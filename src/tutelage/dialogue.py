@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class Dialogue:
     """A linear conversation: one path through a message tree.
 
     `source` names where it came from (an importer or `chat`), `author` the person who wrote it, `group` what it stands
-    together with when data is split (empty: what begins like it).
+    together with when data is split: the `split_key` of the oldest root there (empty: of its own).
     """
 
     messages: tuple[Message, ...]
@@ -99,6 +100,11 @@ def root_of(row: Dialogue | Comparison) -> str:
     messages = row.messages if isinstance(row, Dialogue) else row.prompt
     root = next((message.content for message in messages if message.role == "user"), "")
     return " ".join(unicodedata.normalize("NFKC", root).casefold().split())
+
+
+def split_key(root: str) -> str:
+    """By what a root falls on a side when data is split: 32 hexadecimal digits that do not tell its words."""
+    return hashlib.sha256(root.encode("utf-8", "replace")).hexdigest()[:32]
 
 
 def check_turns(messages: Sequence[Message], *, last: Role | None = None) -> str | None:

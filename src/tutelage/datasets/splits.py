@@ -7,11 +7,10 @@ several public sets, and a split by row would put its siblings on both sides. Ro
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import Literal, TypeVar
 
-from tutelage.dialogue import Comparison, Dialogue, root_of
+from tutelage.dialogue import Comparison, Dialogue, root_of, split_key
 
 T = TypeVar("T", Dialogue, Comparison)
 Half = Literal["all", "first", "second"]
@@ -37,5 +36,4 @@ def split(rows: Iterable[T], share: float) -> tuple[list[T], list[T]]:
 
 
 def _digest(row: Dialogue | Comparison) -> bytes:
-    key = f"\0{row.group}" if row.group else root_of(row)
-    return hashlib.sha256(key.encode("utf-8", "replace")).digest()
+    return bytes.fromhex(row.group or split_key(root_of(row)))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage.datasets.splits import in_half, is_held_out, split
-from tutelage.dialogue import Comparison, Dialogue, Message
+from tutelage.dialogue import Comparison, Dialogue, Message, root_of, split_key
 
 
 def said(*texts: str, system: str = "", group: str = "") -> Dialogue:
@@ -55,7 +55,10 @@ def test_a_half_is_chosen_by_the_root_however_it_is_written() -> None:
 
 
 @given(st.text(min_size=1), st.text(min_size=1), st.text(min_size=1), st.floats(0, 1))
-def test_a_group_falls_on_one_side_and_in_one_half(group: str, root: str, other: str, share: float) -> None:
+def test_a_group_falls_where_the_root_does_that_it_is_named_after(
+    oldest: str, root: str, other: str, share: float
+) -> None:
+    group = split_key(root_of(said(oldest)))
     row, judged = said(root, group=group), Comparison(said(other).messages, (), (), group=group)
-    assert is_held_out(row, share) == is_held_out(judged, share)
-    assert in_half(row, "first") == in_half(judged, "first")
+    assert is_held_out(said(oldest), share) == is_held_out(row, share) == is_held_out(judged, share)
+    assert in_half(said(oldest), "first") == in_half(row, "first") == in_half(judged, "first")

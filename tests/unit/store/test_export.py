@@ -339,6 +339,7 @@ BAD_LINES = {
         '{"id":"","source":"","author":null,"messages":[]}',
         '{"id":"","source":"","author":null,"messages":[{"role":"robot","content":"x"}]}',
         '{"id":"","source":"","author":null,"messages":[{"role":"user","content":1}]}',
+        '{"id":"","source":"","author":null,"messages":[{"role":"user","content":"q"}],"group":"ours"}',
         "\udcff",
     ],
     "comparisons": [

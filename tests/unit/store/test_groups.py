@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tutelage.datasets.splits import split
+from tutelage.datasets.splits import is_held_out, split
 from tutelage.dialogue import Comparison, Dialogue, Message, root_of
 from tutelage.store import Store, export, imports
 from tutelage.store.export.groups import LARGEST, Groups, Row, group_rows
@@ -59,6 +60,48 @@ def test_a_prompt_never_stands_on_both_sides_nor_an_author_but_those_that_are_di
     assert not {root_of(each) for each in train} & {root_of(each) for each in held_out}
     authors = [{each.author for each in side if each.author} for side in (train, held_out)]
     assert len(authors[0] & authors[1]) <= groups.authors - groups.whole
+
+
+@settings(max_examples=30)
+@given(st.randoms(use_true_random=True), st.integers(0, 200), st.floats(0.2, 0.8))
+def test_people_who_come_later_move_nobody_but_a_group_that_they_tie_to_an_older_one(
+    chance: random.Random, later: int, share: float
+) -> None:
+    rows = [
+        replace(row(chance.randrange(150), f"person {chance.randrange(60)}"), id=f"{number:04d}")
+        for number in range(200 + later)
+    ]
+    first = rows[:200]
+    before, after = group_rows(first), group_rows(rows)
+    old = {root_of(each): index for index, each in reversed([*enumerate(rows)])}
+
+    def oldest(groups: Groups, root: str) -> str:
+        group = groups.of_root.get(root)
+        members = [name for name, key in groups.of_root.items() if key == group] if group else [root]
+        return min(members, key=lambda name: old[name])
+
+    for each in first:
+        root = root_of(each)
+        sides = [is_held_out(grouped(each, groups.of(each)), share) for groups in (before, after)]
+        leaders = [oldest(groups, root) for groups in (before, after)]
+        alone = [is_held_out(Dialogue((Message("user", leader),)), share) for leader in leaders]
+        assert sides == alone
+        if leaders[0] != leaders[1] and root == leaders[0]:
+            assert old[leaders[1]] < old[leaders[0]]
+
+
+def test_a_person_between_two_rounds_leaves_everybody_where_they_were() -> None:
+    rows = [
+        replace(row(10 * person + turn, f"person {person}"), id=f"{person:03d}{turn}")
+        for person in range(40)
+        for turn in range(4)
+    ]
+    before = group_rows(rows)
+    for newcomer in ("a newcomer", "another", "and one more"):
+        joins = [replace(row(31, newcomer), id="9000"), replace(row(777, newcomer), id="9001")]
+        after = group_rows([*rows, *joins])
+        assert [after.of(each) for each in rows] == [before.of(each) for each in rows]
+        assert after.of(joins[1]) == before.of(rows[12])
 
 
 @given(ROWS, st.randoms())

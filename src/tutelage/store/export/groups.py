@@ -5,6 +5,9 @@ together too, as far as that leaves parts small enough to be dealt out by chance
 everything, and one who ranks other people's chats ties all of them together; so people are taken from those with the
 fewest rows up, and one whose roots together would hold more than `LARGEST` of all rows is divided: their rows are
 split by root alone. What was done stands in the snapshot's manifest.
+
+A group falls on the side on which its oldest root would fall alone. So whoever comes later joins a side and moves nobody;
+only where they tie two groups together does the younger one follow the older.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tutelage.dialogue import Comparison, Dialogue, root_of
+from tutelage.dialogue import Comparison, Dialogue, root_of, split_key
 
 LARGEST = 0.05
 Row = Dialogue | Comparison
@@ -22,7 +25,7 @@ Row = Dialogue | Comparison
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """`of_root` names the group of a root; roots that are split alone are not in it. The rest counts.
+    """`of_root` gives the key by which a root is split; roots that are split alone are not in it. The rest counts.
 
     authors: all people with rows; whole: those whose rows stay together; divided: the others.
     largest: the share of all rows in the largest group.
@@ -34,7 +37,7 @@ class Groups:
     largest: float
 
     def of(self, row: Row) -> str:
-        """The name of a row's group, which tells nobody whose it is; empty when its root is split alone."""
+        """What a row's group is split by, which tells nobody whose it is; empty when its root is split alone."""
         return self.of_root.get(root_of(row), "")
 
     def report(self) -> dict[str, float]:
@@ -48,13 +51,16 @@ class Groups:
 
 
 def group_rows(rows: Sequence[Row]) -> Groups:
-    """Group the roots of all rows, in whatever order these come."""
-    sizes = Counter(root_of(row) for row in rows)
+    """Group the roots of all rows, in whatever order these come. Ids say how old rows are."""
+    sizes, counts = Counter[str](), Counter[str]()
     roots: dict[str, set[str]] = defaultdict(set)
-    counts: Counter[str] = Counter()
+    since: dict[str, str] = {}
     for row in rows:
+        root = root_of(row)
+        sizes[root] += 1
+        since[root] = min(row.id, since.get(root, row.id))
         if row.author:
-            roots[row.author].add(root_of(row))
+            roots[row.author].add(root)
             counts[row.author] += 1
     parts = _Parts(sizes)
     whole = [
@@ -62,12 +68,12 @@ def group_rows(rows: Sequence[Row]) -> Groups:
         for author in sorted(roots, key=lambda author: (counts[author], _name(author)))
         if parts.join(roots[author], at_most=LARGEST * len(rows))
     ]
-    names: dict[str, str] = {}
-    for author in whole:
-        part = parts.find(next(iter(roots[author])))
-        names[part] = min(_name(author), names.get(part, "~"))
-    of_root = {root: names[parts.find(root)] for root in sizes if parts.find(root) in names}
-    largest = max((parts.sizes[part] for part in names), default=0)
+    oldest: dict[str, str] = {}
+    for root in sorted(sizes, key=lambda root: (since[root], root)):
+        oldest.setdefault(parts.find(root), root)
+    held = {parts.find(next(iter(roots[author]))) for author in whole}
+    of_root = {root: split_key(oldest[parts.find(root)]) for root in sizes if parts.find(root) in held}
+    largest = max((parts.sizes[part] for part in held), default=0)
     return Groups(of_root, len(roots), len(whole), largest / max(1, len(rows)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from tutelage.dialogue import ROLES, Comparison, Dialogue, Message, Preference
 from tutelage.errors import DataError
 
 Item = TypeVar("Item")
+_GROUP = re.compile(r"([0-9a-f]{32})?")
 _HINT = "Train without naming a snapshot: a new one is made."
 
 
@@ -118,7 +120,10 @@ def _comparison(fields: Any) -> Comparison:
 
 def _group(fields: Any) -> str:
     """Snapshots of earlier days have none."""
-    return _text(fields.get("group", ""))
+    group = _text(fields.get("group", ""))
+    if not _GROUP.fullmatch(group):
+        raise ValueError("its group is none that data is split by")
+    return group
 
 
 def _messages(rows: Any) -> tuple[Message, ...]:
