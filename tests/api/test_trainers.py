@@ -131,3 +131,40 @@ def test_a_dialogue_that_is_handed_in_twice_is_one(site: Any, web: TestClient) -
             body = {"id": made, "messages": turns}
             assert web.post("/write/submit", json=body, headers=who).status_code == 204
     assert count(site, Demonstration) == 2
+
+
+def test_a_message_keeps_which_version_suggested_it(site: Any, web: TestClient, one: Trainer) -> None:
+    asked = {"role": "user", "content": "Why?"}
+    suggested = web.post("/write/suggest", json={"messages": [asked]}, headers=one)
+    assert (suggested.headers["x-model-version"], suggested.text) == ("v1", site.answers[0])
+    site.registry.publish(kind="chat", model="tiny")
+    site.registry.promote("v2")
+    shown = {"suggestions": [suggested.text], "taken": suggested.text, "version": "v1"}
+    turns = [asked, {"role": "assistant", "content": "Because.", **shown}]
+    made = web.put("/write/draft", json={"messages": turns}, headers=one).json()["id"]
+    assert "&#34;version&#34;: &#34;v1&#34;" in web.get(f"/write?draft={made}", headers=one).text
+    assert web.post("/write/submit", json={"id": made, "messages": turns}, headers=one).status_code == 204
+    with site.store.read() as tx:
+        [row] = tx.scalars(select(Demonstration))
+    kept = row.messages[1]["provenance"]
+    assert (kept["model_version"], kept["kind"]) == ("v1", "edited")
+    assert row.messages[0]["provenance"]["model_version"] is None
+
+
+def test_what_is_sent_back_is_on_its_writers_page_with_the_note(
+    site: Any, web: TestClient, one: Trainer
+) -> None:
+    turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
+    made = web.put("/write/draft", json={"messages": turns}, headers=one).json()["id"]
+    body = {"id": made, "messages": turns}
+    assert web.post("/write/submit", json=body, headers=one).status_code == 204
+    assert made not in web.get("/write", headers=one).text
+    word = {"decision": "sent_back", "note": "Say why & how."}
+    path = f"/operate/demonstrations/{made}"
+    assert web.post(path, json=word, headers=one).status_code == 403
+    assert web.post(path, json=word, headers=site.session("operator")).status_code == 204
+    assert made in web.get("/write", headers=one).text
+    assert "Say why &amp; how." in web.get(f"/write?draft={made}", headers=one).text
+    assert web.post("/write/submit", json=body, headers=one).status_code == 204
+    with site.store.read() as tx:
+        assert [row.status for row in tx.scalars(select(Demonstration))] == ["submitted"]

@@ -123,8 +123,9 @@ def test_many_readers_see_the_same(site: Any) -> None:
 
 def test_a_suggestion_streams_for_trainers(site: Any) -> None:
     async def scenario(turns: Turns) -> str:
-        pieces = await turns.suggest(person(site, "trainer"), QUESTION)
-        return "".join([piece async for piece in pieces])
+        found = await turns.suggest(person(site, "trainer"), QUESTION)
+        assert found.version == "v1"
+        return "".join([piece async for piece in found.pieces])
 
     assert run(site, scenario) == "Hello there. How can I help?"
 
@@ -146,7 +147,7 @@ def test_a_suggestion_left_early_frees_its_slot(site: Any) -> None:
     site.answers, site.delay = ["A long sentence that takes its time. " * 9], 0.001
 
     async def scenario(turns: Turns) -> None:
-        pieces: Any = await turns.suggest(person(site, "trainer"), QUESTION)
+        pieces: Any = (await turns.suggest(person(site, "trainer"), QUESTION)).pieces
         await anext(pieces)
         assert site.engines["v1"].running == 1
         await pieces.aclose()

@@ -27,6 +27,7 @@ PAGES = [
     "/operate/agreement",
     "/operate/labelling",
     "/operate/data",
+    "/operate/data/rows?stream=demonstrations&source=written",
     "/operate/reports",
     "/operate/feedback",
     "/operate/campaigns",

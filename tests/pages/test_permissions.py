@@ -56,6 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "GET /operate/training": OPERATORS,
     "POST /operate/training": OPERATORS,
     "GET /operate/data": OPERATORS,
+    "GET /operate/data/rows": OPERATORS,
     "GET /operate/training/live": OPERATORS,
     "GET /operate/training/rounds/{name}": OPERATORS,
     "POST /operate/training/{request_id}/resume": OPERATORS,

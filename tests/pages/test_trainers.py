@@ -74,6 +74,19 @@ def test_answers_are_ranked_by_keyboard_alone(ranking_page: Page, site: Any) -> 
     assert (ranking.groups, ranking.unrankable) == ([[third], [first, second]], [fourth])
 
 
+def test_all_are_said_to_be_bad_by_keyboard_alone(ranking_page: Page, site: Any) -> None:
+    page = ranking_page
+    box = page.get_by_role("checkbox", name="All of them are bad")
+    for _ in range(40):
+        if box.evaluate("each => each === document.activeElement"):
+            break
+        page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_text("Nothing to rank now")).to_be_visible()
+    assert latest_ranking(site).all_bad
+
+
 def test_answers_are_ranked_by_buttons(ranking_page: Page) -> None:
     page = ranking_page
     before = texts(page)
@@ -209,6 +222,7 @@ def test_a_dialogue_is_written_with_a_suggestion_that_is_edited(visit: Visit, si
     assert kept[1]["taken"] == "It has a day more."
     assert 0 < kept[1]["edit_ratio"] < 1
     assert sorted(kept[1]["suggestions"]) == shown
+    assert kept[1]["model_version"] == "v1"
     assert kept[3]["suggestions"] == ["Feb 29."]
 
 

@@ -6,6 +6,7 @@ Each round trains anew from the base on everything that has been collected, so r
 
 runs/round-0001/config.json     the recipe
 runs/round-0001/round.json      snapshot, parent version, and in the end the versions made
+runs/round-0001/log.txt         what happened, line by line
 runs/round-0001/{sft,reward,judge,ppo}/
 """
 
@@ -24,6 +25,7 @@ from tutelage.dialogue import Dialogue
 from tutelage.errors import NotFound
 from tutelage.evaluation.answers import Judges
 from tutelage.improvement.assessment import EvaluationConfig, assess
+from tutelage.improvement.journal import journal
 from tutelage.improvement.recording import alone, noting, recorded
 from tutelage.improvement.stages import Installation, SnapshotData, prepare
 from tutelage.models.locate import locate
@@ -103,7 +105,11 @@ def improve(
     """
     folder = _open_round(config, place)
     settings = config.model_dump()
-    with alone(folder), recorded(place.store, folder.name, "improve", settings) as run_id:
+    with (
+        alone(folder),
+        recorded(place.store, folder.name, "improve", settings) as run_id,
+        journal(folder, progress) as progress,
+    ):
         begun(run_id)
         progress = noting(place.store, run_id, progress)
         state = json.loads((folder / "round.json").read_text(encoding="utf-8"))

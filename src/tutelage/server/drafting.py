@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from random import SystemRandom
 from typing import Any, TypedDict
 
@@ -22,6 +23,14 @@ from tutelage.server.prompting import Prompt, fit
 _random = SystemRandom()
 
 
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """An answer by a version, as text that streams."""
+
+    version: str
+    pieces: AsyncIterator[str]
+
+
 class Candidate(TypedDict):
     """One more answer to the same question, for ranking."""
 
@@ -37,13 +46,13 @@ class Drafts:
         self._engines = engines
         self._gate = gate
 
-    async def suggest(self, messages: Sequence[dialogue.Message]) -> AsyncIterator[str]:
+    async def suggest(self, messages: Sequence[dialogue.Message]) -> Suggestion:
         """Stream one suggestion for the assistant's next turn. Raises InvalidRequest, ContextTooLong."""
         _check_order(messages)
         sampling = Sampling(temperature=1.0)
         engine = await self._engines.get()
         prompt = await run_sync(lambda: fit(engine, messages, answer_tokens=sampling.max_tokens))
-        return self._suggestion(prompt, sampling, messages[-1].content)
+        return Suggestion(engine.version, self._suggestion(prompt, sampling, messages[-1].content))
 
     async def candidates(
         self, version: str, messages: Sequence[dialogue.Message], k: int, *, seed: int | None = None

@@ -48,7 +48,7 @@ from tutelage.server.acceptance import (
 )
 from tutelage.server.answer import LiveAnswer, TurnEvent, replay
 from tutelage.server.completion import Completion
-from tutelage.server.drafting import Candidate, Drafts
+from tutelage.server.drafting import Candidate, Drafts, Suggestion
 from tutelage.server.line import Line
 from tutelage.server.permissions import demand
 from tutelage.server.prompting import fit, readable
@@ -154,7 +154,7 @@ class Turns:
         if live is not None:
             live.scope.cancel()
 
-    async def suggest(self, user: User, messages: Sequence[dialogue.Message]) -> AsyncIterator[str]:
+    async def suggest(self, user: User, messages: Sequence[dialogue.Message]) -> Suggestion:
         """Stream one suggestion for the assistant's next turn, for a trainer who writes a dialogue.
 
         Raises Denied for users who are no trainers, InvalidRequest for turns out of order, ContextTooLong.

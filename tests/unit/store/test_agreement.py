@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tutelage.store import Store, accounts, export, labelling
@@ -70,6 +71,38 @@ def test_the_interval_holds_the_value_and_narrows_with_more_tasks() -> None:
         assert found.low < found.value < found.high
         widths.append(found.high - found.low)
     assert widths[1] < widths[0] / 3
+
+
+def alpha_by_pairs(units: list[list[float]], metric: str) -> float | None:
+    """Alpha by its definition: disagreement of all pairs within units against that of all pairs whatever."""
+    units = [unit for unit in units if len(unit) > 1]
+    pool = [value for unit in units for value in unit]
+
+    def distance(one: float, other: float) -> float:
+        if metric == "nominal":
+            return float(one != other)
+        if metric == "interval":
+            return (one - other) ** 2
+        low, high = sorted((one, other))
+        between = sum(low <= value <= high for value in pool)
+        return (between - (pool.count(low) + pool.count(high)) / 2) ** 2 if low != high else 0.0
+
+    within = sum(
+        sum(distance(one, other) for one in unit for other in unit) / (len(unit) - 1) for unit in units
+    )
+    among = sum(distance(one, other) for one in pool for other in pool)
+    return 1 - (len(pool) - 1) * within / among if among else None
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from([1.0, 1.5, 2.0, 3.0, 4.0]), max_size=4), max_size=8),
+    st.sampled_from(["nominal", "ordinal", "interval"]),
+)
+def test_alpha_is_what_its_definition_says(units: list[list[float]], metric: Any) -> None:
+    expected = alpha_by_pairs(units, metric)
+    found = krippendorff_alpha(units, metric=metric)
+    assert found == (None if expected is None else pytest.approx(expected))
 
 
 @given(st.permutations("abcd"), st.permutations("abcd"))

@@ -62,7 +62,7 @@ def test_a_prompt_never_stands_on_both_sides_nor_an_author_but_those_that_are_di
     assert len(authors[0] & authors[1]) <= groups.authors - groups.whole
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.randoms(use_true_random=True), st.integers(0, 200), st.floats(0.2, 0.8))
 def test_people_who_come_later_move_nobody_but_a_group_that_they_tie_to_an_older_one(
     chance: random.Random, later: int, share: float

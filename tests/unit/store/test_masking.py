@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.store import Store, export, feedback
+from tutelage.store import Store, dialogues, export, feedback, picks
 from tutelage.store.export.outlook import outlook
 from tutelage.store.masking import mask
 from tutelage.store.tables import Message
@@ -102,3 +102,19 @@ def test_the_outlook_says_what_would_enter_and_why_the_rest_does_not(
     assert found.left_out["temporary"] == 1
     assert found.left_out["blocked_or_broken"] == 1
     assert found.left_out["nothing_to_compare"] == 1
+    assert found.left_out["without_consent"] == 0
+
+
+def test_judgements_without_consent_are_counted_whatever_their_kind(
+    store: Store, cast: SimpleNamespace, chat: Chat
+) -> None:
+    question, first = chat(cast.private, "q", "a")
+    with store.write() as tx:
+        second = dialogues.start_answer(
+            tx, question.dialogue_id, parent_id=question.id, model_version="v1", sampling={}
+        )
+        dialogues.finish_answer(tx, second.id, content="b", status="complete", finish_reason="stop")
+        feedback.rate(tx, message_id=first.id, rater_id=cast.private, verdict="up")
+        picks.pick(tx, first_id=first.id, second_id=second.id, rater_id=cast.private, verdict="second")
+    with store.read() as tx:
+        assert outlook(tx).left_out["without_consent"] == 2

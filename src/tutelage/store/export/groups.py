@@ -6,8 +6,8 @@ everything, and one who ranks other people's chats ties all of them together; so
 fewest rows up, and one whose roots together would hold more than `LARGEST` of all rows is divided: their rows are
 split by root alone. What was done stands in the snapshot's manifest.
 
-A group falls on the side on which its oldest root would fall alone. So whoever comes later joins a side and moves nobody;
-only where they tie two groups together does the younger one follow the older.
+A group falls on the side on which its oldest root would fall alone. So whoever comes later joins a side and moves
+nobody; only where they tie two groups together does the younger one follow the older.
 """
 
 from __future__ import annotations

@@ -6,19 +6,19 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ScalarSelect, Select, func, select
 from sqlalchemy.orm import Session
 
 from tutelage.store.export import streams
 from tutelage.store.masking import mask
 from tutelage.store.privacy import ALLOWED
-from tutelage.store.tables import Demonstration, Dialogue, Message, Ranking, Rating
+from tutelage.store.tables import Demonstration, Dialogue, Message, Pick, Ranking, Rating
 
 REASONS = (
     "no_consent",
     "temporary",
     "blocked_or_broken",
-    "rating_without_consent",
+    "without_consent",
     "nothing_to_compare",
     "draft",
     "sent_back",
@@ -58,11 +58,15 @@ def _queries() -> dict[str, Select[Any]]:
     written = select(func.count()).select_from(Demonstration)
     rankings = select(func.count()).select_from(Ranking)
     settled = select(Ranking.task_id).where(Ranking.adjudication)
+
+    def unwilling(table: type[Rating | Pick]) -> ScalarSelect[int]:
+        return select(func.count()).select_from(table).where(~table.consent).scalar_subquery()
+
     return {
         "no_consent": dialogues.where(~Dialogue.consent, ~Dialogue.temporary),
         "temporary": dialogues.where(Dialogue.temporary),
         "blocked_or_broken": answers.where(ALLOWED, Message.status.in_(("blocked", "interrupted"))),
-        "rating_without_consent": select(func.count()).select_from(Rating).where(~Rating.consent),
+        "without_consent": select(unwilling(Rating) + unwilling(Pick)),
         "draft": written.where(Demonstration.status == "draft"),
         "sent_back": written.where(Demonstration.status == "sent_back"),
         "all_bad": rankings.where(Ranking.all_bad),

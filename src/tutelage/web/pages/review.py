@@ -20,8 +20,10 @@ from pydantic import BaseModel, Field
 from tutelage.errors import InvalidRequest
 from tutelage.store import labelling
 from tutelage.store.labelling import Estimate
+from tutelage.store.masking import mask
 from tutelage.store.tables import DemonstrationStatus
 from tutelage.web import markdown
+from tutelage.web.masks import marked
 from tutelage.web.pages.parts import Operator, Parts, Templates
 
 router = APIRouter(prefix="/operate", include_in_schema=False)
@@ -52,7 +54,7 @@ def demonstrations(
     pages: Templates,
     status: DemonstrationStatus = "submitted",
 ) -> Response:
-    """Dialogues that trainers wrote."""
+    """Dialogues that trainers wrote, masked as a model would learn from them."""
     with parts.store.read() as tx:
         rows = labelling.list_demonstrations(tx, status=status, limit=SHOWN)
     return pages.page(
@@ -63,6 +65,10 @@ def demonstrations(
         tab="demonstrations",
         rows=rows,
         status=status,
+        learnt=lambda text: marked(mask(text)),
+        masked={
+            row.id for row in rows if any(mask(each["content"]) != each["content"] for each in row.messages)
+        },
     )
 
 

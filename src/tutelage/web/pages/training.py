@@ -1,7 +1,7 @@
 """Rounds of training: asked for here, carried out by the worker, watched here.
 
 GET  /operate/training
-POST /operate/training                        ask the worker for a round on what was collected
+POST /operate/training                        {dpo}: ask the worker for a round on what was collected
 GET  /operate/training/live                   how far the runs are, as a fragment that the page fetches again
 POST /operate/training/{request_id}/cancel    stop it; what was trained so far stays
 POST /operate/training/{request_id}/resume    go on where it was
@@ -11,12 +11,14 @@ GET  /operate/training/rounds/{name}          the diary of a round: what went in
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from pydantic import BaseModel
 
 from tutelage.errors import Conflict, NotFound
 from tutelage.registry import Registry
@@ -29,6 +31,13 @@ from tutelage.web.pages.parts import Operator, Parts, Templates
 router = APIRouter(prefix="/operate/training", include_in_schema=False)
 SHOWN = 50
 ROUND = "improve"
+LOG_BYTES = 32_768
+
+
+class NewRound(BaseModel):
+    """With `dpo`, that baseline is trained, too, and stands in the round's table beside best-of-n."""
+
+    dpo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +83,15 @@ def live(request: Request, user: Operator, parts: Parts, pages: Templates) -> Re
 
 
 @router.post("", status_code=204)
-def start_round(user: Operator, parts: Parts) -> None:
+def start_round(user: Operator, parts: Parts, body: NewRound | None = None) -> None:
     """Ask for a round on the base of the version that answers now. One at a time."""
+    config: dict[str, Any] = {"model": base_model(parts.registry)}
+    if body is not None and body.dpo:
+        config["dpo"] = {}
     with parts.store.write() as tx:
         if runs.open_requests(tx):
             raise Conflict("a round was asked for already", hint="wait for its end, or cancel it")
-        row = runs.request_run(
-            tx, kind=ROUND, config={"model": base_model(parts.registry)}, requested_by=user.id
-        )
+        row = runs.request_run(tx, kind=ROUND, config=config, requested_by=user.id)
         audit.record(tx, user.id, "start round", row.id)
 
 
@@ -127,6 +137,7 @@ def diary(request: Request, name: str, user: Operator, parts: Parts, pages: Temp
         report=report,
         evaluation=report.get("evaluation") or {},
         stages=curves.stages(folder),
+        log=_end_of(folder / "log.txt"),
     )
 
 
@@ -144,6 +155,18 @@ def _live(run: Run, folder: Path) -> Live:
     spent = next((each.seconds for each in found if each.stage == stage), 0.0)
     left = spent / done * (total - done) if done and spent and total >= done else None
     return Live(run, stage, done, total, left, found)
+
+
+def _end_of(file: Path) -> str:
+    """The last lines of a log; empty where there is none."""
+    try:
+        with file.open("rb") as stream:
+            start = max(0, stream.seek(0, os.SEEK_END) - LOG_BYTES)
+            stream.seek(start)
+            text = stream.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return text.partition("\n")[2] if start else text
 
 
 def _json(file: Path) -> dict[str, Any]:

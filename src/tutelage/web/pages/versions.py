@@ -11,6 +11,7 @@ Whichever version is to answer people, it is loaded and asked first; a broken on
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -31,6 +32,7 @@ from tutelage.server.transactions import write
 from tutelage.store import audit, experiments
 from tutelage.store.tables import Experiment, ExperimentStatus
 from tutelage.web.lineage import draw
+from tutelage.web.origins import origin_of
 from tutelage.web.pages.parts import Operator, Parts, Templates
 
 router = APIRouter(prefix="/operate", include_in_schema=False)
@@ -68,6 +70,8 @@ def versions(request: Request, user: Operator, parts: Parts, pages: Templates) -
         place="operate",
         tab="versions",
         versions=[(row, figures(row.evaluation), refusal(row.evaluation)) for row in reversed(rows)],
+        origins={row.name: origin_of(row, parts.home) for row in rows},
+        recipe=lambda config: json.dumps(config, indent=1, ensure_ascii=False),
         graph=draw(rows, stable=None if stable is None else stable.name),
         strengths=table,
         running=running,

@@ -7,8 +7,8 @@
     POST   /write/submit       {id?, messages, topic, prompt?, flag}
     POST   /write/suggest      {messages} -> one suggestion, as text that streams
 
-A message is {role, content, suggestions: [texts shown], taken: the one it began from, seconds}. What is stored
-says where the text came from: human, suggested, or edited, and how much was changed.
+A message is {role, content, suggestions: [texts shown], taken: the one it began from, version: of the model that made
+it, seconds}. What is stored says where the text came from: human, suggested, or edited, and how much was changed.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Turn(BaseModel):
     content: WrittenText
     suggestions: list[WrittenText] = Field(default=[], max_length=20)
     taken: WrittenText | None = None
+    version: str | None = Field(default=None, max_length=64)
     seconds: float = Field(default=0, ge=0, le=86_400, allow_inf_nan=False)
 
 
@@ -123,22 +124,26 @@ def submit(body: Written, user: Trainer, parts: Parts) -> None:
 
 @router.post("/suggest")
 async def suggest(body: Written, user: Trainer, parts: Parts) -> StreamingResponse:
-    """What the model would say next."""
+    """What the model would say next; the head names its version."""
     messages = [Message(turn.role, turn.content) for turn in body.messages]
-    pieces = await parts.turns.suggest(user, messages)
-    return StreamingResponse(pieces, media_type="text/plain; charset=utf-8")
+    found = await parts.turns.suggest(user, messages)
+    head = {"x-model-version": found.version}
+    return StreamingResponse(found.pieces, media_type="text/plain; charset=utf-8", headers=head)
 
 
 def _save(
     body: Written, author_id: str, parts: Parts, status: Literal["draft", "submitted", "accepted"]
 ) -> str:
-    version = _version(parts.registry)
+    stable = _version(parts.registry)
     messages = [
         {
             "role": turn.role,
             "content": turn.content.strip() if status != "draft" else turn.content,
             "provenance": labelling.provenance(turn.content, turn.suggestions, turn.taken)
-            | {"seconds": round(turn.seconds), "model_version": version if turn.suggestions else None},
+            | {
+                "seconds": round(turn.seconds),
+                "model_version": (turn.version or stable) if turn.suggestions else None,
+            },
         }
         for turn in body.messages
     ]
@@ -169,6 +174,7 @@ def _turn(message: dict[str, Any]) -> dict[str, Any]:
         "content": message["content"],
         "suggestions": kept.get("suggestions", []),
         "taken": kept.get("taken"),
+        "version": kept.get("model_version"),
         "seconds": kept.get("seconds", 0),
     }
 

@@ -57,10 +57,11 @@ async function reach(path, options) {
   throw new Problem(error.message ?? response.statusText, "", error.code ?? "", wait);
 }
 
-/** An answer's text as it comes. @param {string} method @param {string} path @param {unknown} [body] @param {AbortSignal} [signal] */
-export async function* pieces(method, path, body, signal) {
+/** An answer's text as it comes, after its head. @param {string} method @param {string} path @param {unknown} [body] @param {AbortSignal} [signal] @param {(head: Headers) => void} [onHead] */
+export async function* pieces(method, path, body, signal, onHead) {
   const headers = { "content-type": "application/json" };
   const response = await reach(path, { method, headers, body: JSON.stringify(body ?? {}), signal });
+  onHead?.(response.headers);
   const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
   const decoder = new TextDecoder();
   for (;;) {

@@ -6,7 +6,7 @@ import { grow } from "./composer.js";
 import { announce, attempt, byId, confirmed, onActions, toast } from "./dialogs.js";
 import { Problem, call, pieces } from "./http.js";
 
-/** @typedef {{role: string, content: string, suggestions: string[], taken: string | null, seconds: number}} Turn */
+/** @typedef {{role: string, content: string, suggestions: string[], taken: string | null, version: string | null, seconds: number}} Turn */
 
 const SAVE_AFTER = 800;
 const SUGGESTIONS = 3;
@@ -102,7 +102,7 @@ function edit(index, content) {
 
 function add() {
   if (byId("add").disabled) return;
-  const turn = { role: nextRole(), content: "", suggestions: [], taken: null, seconds: 0 };
+  const turn = { role: nextRole(), content: "", suggestions: [], taken: null, version: null, seconds: 0 };
   turns.push(turn);
   touched = Date.now();
   append(turn, turns.length - 1).focus();
@@ -131,7 +131,9 @@ async function suggest(index) {
 async function suggestOne(index, place, signal) {
   const text = place.querySelector(".text");
   try {
-    for await (const piece of pieces("POST", "/write/suggest", { messages: turns.slice(0, index) }, signal)) text.append(piece);
+    const noteVersion = (/** @type {Headers} */ head) => (place.dataset.version = head.get("x-model-version") ?? "");
+    const coming = pieces("POST", "/write/suggest", { messages: turns.slice(0, index) }, signal, noteVersion);
+    for await (const piece of coming) text.append(piece);
   } catch (error) {
     if (signal.aborted) return;
     text.textContent = error instanceof Problem ? error.message : t("The suggestion broke off.");
@@ -141,6 +143,7 @@ async function suggestOne(index, place, signal) {
   const shown = [...place.parentElement.querySelectorAll(".text")].filter((each) => each.textContent === text.textContent);
   if (!text.textContent.trim() || (twice && shown.length > 1)) return void place.remove();
   if (!twice) turns[index].suggestions.push(text.textContent);
+  if (turns[index].taken === null) turns[index].version = place.dataset.version || null;
   place.querySelector("[data-action='take']").disabled = false;
 }
 
@@ -149,7 +152,9 @@ function take(button) {
   const index = indexOf(button);
   const area = item(index).querySelector("textarea");
   suggesting?.abort();
-  turns[index].taken = /** @type {any} */ (button.closest(".suggestion")).querySelector(".text").textContent;
+  const chosen = /** @type {any} */ (button.closest(".suggestion"));
+  turns[index].taken = chosen.querySelector(".text").textContent;
+  turns[index].version = chosen.dataset.version || null;
   area.value = turns[index].taken;
   item(index).querySelector(".suggestions").hidden = true;
   edit(index, area.value);
