@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, get_args
 
+from tutelage.errors import Sentence
+
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -115,11 +117,13 @@ def check_turns(messages: Sequence[Message], *, last: Role | None = None) -> str
     """
     turns = messages[1:] if messages and messages[0].role == "system" else messages
     if not turns:
-        return "there is no user message"
+        return Sentence("there is no user message")
     for index, message in enumerate(turns):
         expected = "assistant" if index % 2 else "user"
         if message.role != expected:
-            return f"turn {index + 1} should be the {expected}'s, not the {message.role}'s"
+            wrong = "turn {number} should be the {expected}'s, not the {found}'s"
+            return Sentence(wrong, number=index + 1, expected=expected, found=message.role)
     if last is not None and turns[-1].role != last:
-        return f"the last message should be the {last}'s, not the {turns[-1].role}'s"
+        wrong = "the last message should be the {expected}'s, not the {found}'s"
+        return Sentence(wrong, expected=last, found=turns[-1].role)
     return None

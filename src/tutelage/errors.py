@@ -16,13 +16,41 @@ TutelageError
     └── InvariantViolated  a run stopped itself because a number that cannot be wrong was wrong
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from pathlib import Path
+from typing import Self
+
+
+class Sentence(str):
+    """Words with values filled in that know what they were made of, so that a page can say them in its language.
+
+    Sentence("{count} answers", count=3) == "3 answers"; a value may be a Sentence itself.
+    """
+
+    __slots__ = ("template", "values")
+    template: str
+    values: dict[str, object]
+
+    def __new__(cls, template: str, **values: object) -> Self:
+        made = super().__new__(cls, template.format(**values) if values else template)
+        made.template, made.values = template, values
+        return made
+
+    def told(self, t: Callable[..., str]) -> str:
+        """The same in the words of `t(template, **values)`."""
+        values = {
+            name: each.told(t) if isinstance(each, Sentence) else each for name, each in self.values.items()
+        }
+        return t(self.template, **values)
 
 
 class TutelageError(Exception):
     """Base of all errors that are meant to be read by people.
 
-    `message` says what happened, `hint` the way out, `where` the place (a file with its line, a key).
+    `message` says what happened, `hint` the way out, `where` the place (a file with its line, a key). What a page may
+    show has a translation: its words are literal, or a Sentence where values stand in them.
     """
 
     def __init__(self, message: str, *, hint: str = "", where: str = "") -> None:

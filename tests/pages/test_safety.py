@@ -106,7 +106,7 @@ def test_a_form_is_never_sent_without_its_script(browser: Browser, site: Any) ->
     held[0].continue_()
     page.wait_for_load_state()
     send.click()
-    expect(page.get_by_role("alert")).to_contain_text("name or password is wrong")
+    expect(page.get_by_role("alert")).to_contain_text("Name or password is wrong")
     assert name.input_value() == "somebody"
     page.close()
 

@@ -141,7 +141,7 @@ def test_a_file_and_a_single_prompt(
         (["--prompt", "Hi"], "--prompt goes with --answer"),
         (["--answer", "a"], "--prompt goes with --answer"),
         (["missing.jsonl"], "missing.jsonl: the file cannot be read"),
-        (["--reward", "r7"], "There is no version 'r7'"),
+        (["--reward", "r7"], "There is no version “r7”"),
         (["--reward", "v1", "--prompt", "Hi", "--answer", "a"], "v1 is a chat model"),
     ],
 )

@@ -21,7 +21,7 @@ import anyio.to_thread
 
 from tutelage.engine.interface import Engine, Scorer
 from tutelage.engine.scorers import LoadScorer, ScorerPool, no_scorer
-from tutelage.errors import ModelError, NotFound, TutelageError, Unavailable
+from tutelage.errors import ModelError, NotFound, Sentence, TutelageError, Unavailable
 from tutelage.registry import ModelVersion, Registry
 
 log = logging.getLogger(__name__)
@@ -188,7 +188,7 @@ class EnginePool:
             )
             return self._serving[name]
         if version.kind != "chat":
-            raise NotFound(f"{name} is a {version.kind} model and cannot chat")
+            raise NotFound(Sentence("{name} is a {kind} model and cannot chat", name=name, kind=version.kind))
         return version.name
 
     def _start_loading(self, version: str, *, retry: bool) -> None:

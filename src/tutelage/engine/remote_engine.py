@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from tutelage.engine.interface import Sampling, Score, TokenChunk
-from tutelage.errors import ContextTooLong, InvalidRequest, ModelError, Unavailable
+from tutelage.errors import ContextTooLong, InvalidRequest, ModelError, Sentence, Unavailable
 from tutelage.models.locate import locate
 from tutelage.registry import ModelVersion
 from tutelage.rendering import Renderer, load_renderer
@@ -69,7 +69,11 @@ class RemoteEngine:
     async def score(self, token_ids: Sequence[int], *, top: int = 0) -> list[Score]:
         if len(token_ids) >= self._context_length:
             raise ContextTooLong(
-                f"this has {len(token_ids)} tokens, and the server's context holds {self._context_length - 1}",
+                Sentence(
+                    "this has {tokens} tokens, and the server's context holds {most}",
+                    tokens=len(token_ids),
+                    most=self._context_length - 1,
+                ),
                 hint="shorten it",
             )
         body = {"model": self._served, "prompt": list(token_ids), "max_tokens": 1, "prompt_logprobs": top}
@@ -97,7 +101,11 @@ class RemoteEngine:
             raise InvalidRequest("a prompt and max_tokens are at least one token long", param="max_tokens")
         if room < 1:
             raise ContextTooLong(
-                f"the prompt has {len(prompt_ids)} tokens, and the server's context holds {self._context_length}",
+                Sentence(
+                    "the prompt has {tokens} tokens, and the server's context holds {most}",
+                    tokens=len(prompt_ids),
+                    most=self._context_length,
+                ),
                 hint="shorten the message, or start a new dialogue",
                 code="context_length_exceeded",
             )
@@ -161,7 +169,7 @@ def _reachable() -> Iterator[None]:
         yield
     except httpx.HTTPError as error:
         raise Unavailable(
-            f"the model's server cannot be reached: {error or type(error).__name__}",
+            Sentence("the model's server cannot be reached: {error}", error=error or type(error).__name__),
             hint="send it again later",
         ) from error
 
@@ -171,7 +179,11 @@ async def _check(answer: httpx.Response) -> None:
     if answer.is_error:
         await answer.aread()
         raise Unavailable(
-            f"the model's server answers {answer.status_code}: {answer.text[:300]}",
+            Sentence(
+                "the model's server answers {status}: {answer}",
+                status=answer.status_code,
+                answer=answer.text[:300],
+            ),
             hint="see the server's own log",
         )
 
@@ -185,7 +197,7 @@ def _chunk(event: dict[str, Any], ends: frozenset[int], *, top: int) -> TokenChu
         named = [_ranked(place)[:top] for place in shown["top_logprobs"] or ()] if top else []
     except (KeyError, TypeError, ValueError) as error:
         raise Unavailable(
-            f"the model's server gives no tokens: {error!r}",
+            Sentence("the model's server gives no tokens: {error}", error=error),
             hint="it must know return_token_ids, as vLLM does",
         ) from error
     count = len(token_ids)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from itertools import count
 
 from tutelage.engine.interface import FinishReason, Sampling, Score, TokenChunk
-from tutelage.errors import ContextTooLong, Unavailable
+from tutelage.errors import ContextTooLong, Sentence, Unavailable
 from tutelage.rendering import Renderer
 
 
@@ -51,7 +51,11 @@ class ScriptedEngine:
         room = self.context_length - len(prompt_ids)
         if room <= 0:
             raise ContextTooLong(
-                f"the prompt has {len(prompt_ids)} tokens, and the model reads {self.context_length}",
+                Sentence(
+                    "the prompt has {tokens} tokens, and the model reads {most}",
+                    tokens=len(prompt_ids),
+                    most=self.context_length,
+                ),
                 hint="shorten the messages",
             )
         self.prompts.append(list(prompt_ids))

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import SystemRandom
 
 from tutelage.engine.interface import Sampling, Score, TokenChunk
-from tutelage.errors import ContextTooLong, InvalidRequest, TutelageError, Unavailable
+from tutelage.errors import ContextTooLong, InvalidRequest, Sentence, TutelageError, Unavailable
 from tutelage.models.generation import Batch, Request, Token
 from tutelage.models.loading import LoadedModel, load_version
 from tutelage.models.scoring import score
@@ -83,7 +83,11 @@ class TorchEngine:
     async def score(self, token_ids: Sequence[int], *, top: int = 0) -> list[Score]:
         if len(token_ids) > self.context_length:
             raise ContextTooLong(
-                f"this has {len(token_ids)} tokens, and the model's context holds {self.context_length}",
+                Sentence(
+                    "this has {tokens} tokens, and the model's context holds {most}",
+                    tokens=len(token_ids),
+                    most=self.context_length,
+                ),
                 hint="shorten it",
             )
         return await asyncio.to_thread(self._score, token_ids, top)
@@ -124,7 +128,9 @@ class TorchEngine:
         )
         self._batch.check(request)
         if wanted < 1:
-            raise InvalidRequest(f"max_tokens is at least 1, not {wanted}", param="max_tokens")
+            raise InvalidRequest(
+                Sentence("max_tokens is at least 1, not {wanted}", wanted=wanted), param="max_tokens"
+            )
         return request
 
     def _submit(self, request: Request, reader: _Reader) -> None:
@@ -179,7 +185,10 @@ class TorchEngine:
             self._closing = True
             waiting = [reader for _, reader in self._added]
             self._added = []
-        told = Unavailable(f"the model stopped working: {type(error).__name__}", hint="restart the server")
+        told = Unavailable(
+            Sentence("the model stopped working: {error}", error=type(error).__name__),
+            hint="restart the server",
+        )
         for reader in [*self._readers.values(), *waiting]:
             _post(reader.loop, [(reader, told)])
         self._readers.clear()

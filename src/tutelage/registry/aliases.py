@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tutelage.errors import Conflict, InvalidRequest, ModelError
+from tutelage.errors import Conflict, InvalidRequest, ModelError, Sentence
 from tutelage.registry.version import NAME, write_json
 
 LATEST = "latest"
@@ -51,7 +51,10 @@ class Aliases:
             histories = self._read()
             entries = histories.get(alias, [])
             if version not in (entry["version"] for entry in entries):
-                raise Conflict(f"{alias!r} has never meant {version}.", hint="Look at its history again.")
+                raise Conflict(
+                    Sentence("“{alias}” has never meant {version}.", alias=alias, version=version),
+                    hint="Look at its history again.",
+                )
             while entries[-1]["version"] != version:
                 entries.pop()
             write_json(self.file, histories)
@@ -80,4 +83,4 @@ def check_alias(alias: str) -> None:
     """Raises InvalidRequest for what cannot be an alias."""
     if not _ALIAS.fullmatch(alias) or NAME.fullmatch(alias) or alias == LATEST:
         hint = "An alias is a lower-case word such as `stable`, and not a version's name."
-        raise InvalidRequest(f"{alias!r} cannot be an alias.", param="alias", hint=hint)
+        raise InvalidRequest(Sentence("“{alias}” cannot be an alias.", alias=alias), param="alias", hint=hint)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage import __version__
-from tutelage.errors import Conflict, InvalidRequest, ModelError, NotFound
+from tutelage.errors import Conflict, InvalidRequest, ModelError, NotFound, Sentence
 from tutelage.registry.aliases import LATEST, Aliases
 from tutelage.registry.version import (
     ADAPTER,
@@ -72,7 +72,9 @@ class Registry:
         """
         if kind not in KINDS:
             raise InvalidRequest(
-                f"There is no kind {kind!r}.", param="kind", hint=f"Use {' or '.join(KINDS)}."
+                Sentence("There is no kind “{kind}”.", kind=kind),
+                param="kind",
+                hint=Sentence("Use {kinds}.", kinds=" or ".join(KINDS)),
             )
         for parent in parents:
             self.get(parent)
@@ -150,7 +152,13 @@ class Registry:
         version = self.get(name)
         wanted = self._kind_behind(alias)
         if wanted not in (None, version.kind):
-            message = f"{alias!r} means a {wanted} model, and {name} is a {version.kind} model."
+            message = Sentence(
+                "“{alias}” means a {wanted} model, and {name} is a {kind} model.",
+                alias=alias,
+                wanted=wanted,
+                name=name,
+                kind=version.kind,
+            )
             raise InvalidRequest(message, param="alias", hint="Choose another alias.")
         self.check(version)
         self._aliases.point(alias, version.name)
@@ -165,8 +173,8 @@ class Registry:
         for name in reversed(before):
             if name != present and (version := self._if_whole(name)) is not None:
                 return version
-        hint = f"Promote a version: `tutelage versions promote NAME --alias {alias}`."
-        raise Conflict(f"There is nothing before the present {alias!r}.", hint=hint)
+        hint = Sentence("Promote a version: `tutelage versions promote NAME --alias {alias}`.", alias=alias)
+        raise Conflict(Sentence("There is nothing before the present “{alias}”.", alias=alias), hint=hint)
 
     def rollback(self, alias: str = STABLE) -> ModelVersion:
         """Let an alias mean its previous version. Raises Conflict when there is none."""
@@ -247,9 +255,11 @@ class Registry:
     def _unknown(self, name: str) -> NotFound:
         known = [*self._names(None), *sorted(self._aliases.current())]
         hint = (
-            f"There are {', '.join(known)}." if known else "Publish one: `tutelage versions publish RUN_DIR`."
+            Sentence("There are {versions}.", versions=", ".join(known))
+            if known
+            else "Publish one: `tutelage versions publish RUN_DIR`."
         )
-        return NotFound(f"There is no version {name!r}.", hint=hint)
+        return NotFound(Sentence("There is no version “{name}”.", name=name), hint=hint)
 
 
 def _code() -> str:

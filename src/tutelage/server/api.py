@@ -49,6 +49,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import JSONResponse, Response
 
 from tutelage.server.answer import visible_text
+from tutelage.server.errors import Failure, told_to
 from tutelage.server.permissions import current_user
 from tutelage.server.services import services
 from tutelage.server.streaming import EventStream, sse
@@ -196,7 +197,8 @@ async def answer_events(
 
     async def lines() -> AsyncGenerator[bytes, None]:
         async for event in turns.events(me, answer_id, after=start):
-            yield sse(event.data, event=event.kind, id=event.seq)
+            data = _told(request, event.data) if event.kind == "error" else event.data
+            yield sse(data, event=event.kind, id=event.seq)
 
     return EventStream(lines())
 
@@ -302,6 +304,12 @@ def _started(turn: StartedTurn) -> dict[str, Any]:
         "input_verdict": turn.input_verdict.as_dict(),
         "remaining": turn.remaining,
     }
+
+
+def _told(request: Request, broken: dict[str, Any]) -> dict[str, Any]:
+    """Why an answer broke off, in its reader's language."""
+    failure = told_to(request, Failure(503, broken["message"], hint=broken["hint"]))
+    return {**broken, "message": failure.said, "hint": failure.hint}
 
 
 def _newest_leaf(tx: Session, user: User, dialogue_id: str) -> str | None:

@@ -3,7 +3,9 @@
     InvalidRequest 400 · Unauthenticated 401 · Denied 403 · NotFound 404 · Conflict 409 · RateLimited 429 ·
     Unavailable 503 · DataError, ConfigError 400 · everything else 500, logged without content
 
-Pages may show errors of navigations their own way: set `app.state.error_page`.
+`message` is what happened and the hint. People read it in the language of the page they are on (`app.state.translator`
+says how), programs for OpenAI's API in English. Pages may show errors of navigations their own way: set
+`app.state.error_page`.
 """
 
 from __future__ import annotations
@@ -17,24 +19,39 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
 from tutelage import errors
+from tutelage.errors import Sentence
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error as the client sees it. `message` holds the hint, too."""
+    """An error as the client sees it: what happened, in `said`, and the way out."""
 
     status: int
-    message: str
+    said: str
     type: str = "invalid_request_error"
     code: str | None = None
     param: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    hint: str = ""
+
+    @property
+    def message(self) -> str:
+        """What happened and the way out, as one text."""
+        if not self.hint:
+            return self.said
+        end = "" if self.said.endswith("。") else ". "
+        return f"{self.said.rstrip('.')}{end}{_sentence(self.hint)}"
+
+    def told(self, t: Translate) -> Failure:
+        """The same for a reader of `t`'s language, in whole sentences."""
+        said, hint = (_sentence(translated(text, t)) for text in (self.said, self.hint))
+        return replace(self, said=said, hint=hint)
 
     def body(self) -> dict[str, Any]:
         """The JSON that every endpoint answers with. Never holds a lone surrogate, which has no UTF-8."""
@@ -61,6 +78,8 @@ class UnknownModel(errors.NotFound):
     param = "model"
 
 
+Translate = Callable[..., str]
+Translator = Callable[[HTTPConnection], Translate]
 ErrorPage = Callable[[Request, Failure], Response]
 
 # The first row whose class fits: subclasses stand before their bases.
@@ -100,13 +119,26 @@ def failure_of(error: Exception) -> Failure:
 
 def respond(request: Request, error: Exception) -> Response:
     """The answer to a request that failed: JSON, or the app's own page when a browser navigates."""
-    failure = failure_of(error)
+    failure = told_to(request, failure_of(error))
     if isinstance(error, HTTPException) and request.url.path.startswith("/v1"):
         failure = _of_routing(failure, f"{request.method} {request.url.path[:200]}")
     if failure.status == 500:
         log_failure(error, request_id=getattr(request.state, "request_id", "-"))
     page: ErrorPage | None = getattr(request.app.state, "error_page", None)
     return page(request, failure) if page and _navigates(request) else failure.response()
+
+
+def told_to(asker: HTTPConnection, failure: Failure) -> Failure:
+    """A failure in the words of whoever asks: in the language of a page, or as it is for programs."""
+    translator: Translator | None = getattr(asker.app.state, "translator", None)
+    if translator is None or asker.url.path.startswith("/v1"):
+        return failure
+    return failure.told(translator(asker))
+
+
+def translated(text: str, t: Translate) -> str:
+    """One sentence of an error in another language."""
+    return text.told(t) if isinstance(text, Sentence) else t(text)
 
 
 def install(app: FastAPI) -> None:
@@ -131,18 +163,18 @@ def log_failure(error: BaseException, *, request_id: str) -> None:
 
 def _of_ours(error: errors.TutelageError) -> Failure:
     status, kind, code = next(row[1:] for row in TABLE if isinstance(error, row[0]))
-    message = f"{error.message.rstrip('.')}. {_sentence(error.hint)}" if error.hint else error.message
     param, own_code = getattr(error, "param", None), getattr(error, "code", None)
     kind = getattr(error, "type", kind)
-    return Failure(status, message, kind, own_code or code, param, _headers(error, status))
+    headers = _headers(error, status)
+    return Failure(status, error.message, kind, own_code or code, param, headers, error.hint)
 
 
 def _of_routing(failure: Failure, asked: str) -> Failure:
     """What is not there, in the words that programs for OpenAI's API know."""
     if failure.status == 404:
-        return replace(failure, message=f"Invalid URL ({asked})", code="unknown_url")
+        return replace(failure, said=f"Invalid URL ({asked})", code="unknown_url")
     if failure.status == 405:
-        return replace(failure, message=f"Not allowed: {asked}", code="method_not_supported")
+        return replace(failure, said=f"Not allowed: {asked}", code="method_not_supported")
     return failure
 
 
@@ -156,14 +188,24 @@ def _of_validation(problems: Sequence[Mapping[str, Any]]) -> Failure:
     """The first thing wrong with a body or a query. What was sent is never repeated."""
     problem = problems[0]
     if problem["loc"] == ("body",):
-        return Failure(
-            400, "the body is not a JSON object. Send one, as application/json", code="invalid_json"
-        )
+        hint = "send one, as application/json"
+        return Failure(400, "the body is not a JSON object", code="invalid_json", hint=hint)
     if problem["type"] == "json_invalid":
         return Failure(400, "the body is not valid JSON", code="invalid_json")
     place = [str(part) for part in problem["loc"] if part not in ("body", "query", "path")]
     param = ".".join(place)[:200] or None
-    return Failure(400, f"{param or 'the body'}: {problem['msg']}", code="invalid_value", param=param)
+    said = Sentence("{field}: {problem}", field=param or Sentence("the body"), problem=_problem(problem))
+    return Failure(400, said, code="invalid_value", param=param)
+
+
+def _problem(problem: Mapping[str, Any]) -> Sentence:
+    """What pydantic says of a value, with its bounds as values of the sentence."""
+    template, bounds = problem["msg"], {}
+    for name, bound in problem.get("ctx", {}).items():
+        shown = f"{bound:.15g}" if isinstance(bound, int | float) else ""
+        if shown and shown in template:
+            template, bounds[name] = template.replace(shown, f"{{{name}}}", 1), shown
+    return Sentence(template, **bounds)
 
 
 def _sentence(hint: str) -> str:

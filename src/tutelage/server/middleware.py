@@ -12,13 +12,20 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tutelage.server.errors import INTERNAL, Failure, log_failure
+from tutelage.errors import Sentence
+from tutelage.server.errors import INTERNAL, Failure, log_failure, told_to
 from tutelage.server.permissions import SESSION_DAYS, cookie_name
 
 LONGEST_BODY = 2 * 1024 * 1024
 BODY_SECONDS = 30.0
-TOO_LARGE = Failure(413, f"the body is over {LONGEST_BODY // 1024 // 1024} MB", code="request_too_large")
-TOO_SLOW = Failure(408, f"the body did not come within {BODY_SECONDS:.0f} s", code="request_timeout")
+TOO_LARGE = Failure(
+    413, Sentence("the body is over {size} MB", size=LONGEST_BODY // 1024 // 1024), code="request_too_large"
+)
+TOO_SLOW = Failure(
+    408,
+    Sentence("the body did not come within {seconds} s", seconds=format(BODY_SECONDS, ".0f")),
+    code="request_timeout",
+)
 SANE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 OPENAI_VERSION = "2020-10-01"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -69,7 +76,7 @@ class RequestId:
         except Exception as error:
             log_failure(error, request_id=request_id)
             if not answered:
-                await INTERNAL.response()(scope, receive, named)
+                await _refuse(INTERNAL, scope, receive, named)
 
 
 class SecurityHeaders:
@@ -102,7 +109,7 @@ class HostCheck:
             host = _host_name(Headers(scope=scope).get("host", ""))
             if host not in self.hosts:
                 failure = Failure(421, "this server does not answer to that host name", code="wrong_host")
-                await failure.response()(scope, receive, send)
+                await _refuse(failure, scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
@@ -120,7 +127,7 @@ class OriginCheck:
         unsafe = scope["type"] == "http" and scope["method"] not in SAFE_METHODS
         if unsafe and not scope["path"].startswith("/v1/") and _foreign(Headers(scope=scope)):
             failure = Failure(403, "this request came from another site", code="cross_site")
-            await failure.response()(scope, receive, send)
+            await _refuse(failure, scope, receive, send)
             return
         await self.app(scope, receive, send)
 
@@ -136,7 +143,7 @@ class BodyLimit:
             return await self.app(scope, receive, send)
         announced = Headers(scope=scope).get("content-length", "0")
         if not announced.isdecimal() or int(announced[:20]) > LONGEST_BODY:
-            return await TOO_LARGE.response()(scope, receive, send)
+            return await _refuse(TOO_LARGE, scope, receive, send)
         answered = False
 
         async def noted(message: Message) -> None:
@@ -148,7 +155,12 @@ class BodyLimit:
             await self.app(scope, _limited(receive), noted)
         except _RefusedBodyError as error:
             if not answered:
-                await error.failure.response()(scope, receive, send)
+                await _refuse(error.failure, scope, receive, send)
+
+
+async def _refuse(failure: Failure, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with a failure, in the asker's language."""
+    await told_to(HTTPConnection(scope), failure).response()(scope, receive, send)
 
 
 def _limited(receive: Receive) -> Receive:

@@ -9,7 +9,7 @@ from time import monotonic
 import argon2
 from anyio.to_thread import run_sync
 
-from tutelage.errors import InvalidRequest, RateLimited
+from tutelage.errors import InvalidRequest, RateLimited, Sentence
 
 SHORTEST, LONGEST = 10, 1024
 _hasher = argon2.PasswordHasher()
@@ -22,7 +22,7 @@ def check_new(password: str) -> None:
     """Raise InvalidRequest for a password that is too short to be one, or absurdly long."""
     if not SHORTEST <= len(password) <= LONGEST:
         raise InvalidRequest(
-            f"a password has {SHORTEST} to {LONGEST} characters",
+            Sentence("a password has {least} to {most} characters", least=SHORTEST, most=LONGEST),
             param="password",
             hint="a few random words make a good one",
         )

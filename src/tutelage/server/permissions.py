@@ -12,7 +12,7 @@ from typing import Literal
 from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection, Request
 
-from tutelage.errors import Denied, Unauthenticated
+from tutelage.errors import Denied, Sentence, Unauthenticated
 from tutelage.server.errors import InvalidKey
 from tutelage.server.services import services
 from tutelage.server.transactions import read, write
@@ -22,6 +22,12 @@ from tutelage.store.usage import chat_settings
 
 Role = Literal["guest", "user", "trainer", "operator"]
 RANKS: dict[str, int] = {"guest": 0, "user": 1, "trainer": 2, "operator": 3}
+NAMES = {
+    "guest": Sentence("guest"),
+    "user": Sentence("user"),
+    "trainer": Sentence("trainer"),
+    "operator": Sentence("operator"),
+}
 SESSION_DAYS = 365
 """A guest who loses the session has lost their chats, so it lasts; sessions can be ended one by one."""
 Scope = Literal["chat", "moderations", "rewards"]
@@ -30,11 +36,13 @@ OTHER_HEADERS = ("api-key", "x-api-key", "openai-api-key", "proxy-authorization"
 
 
 async def optional_user(request: Request) -> User | None:
-    """The signed-in user or guest, or None. Makes nobody."""
+    """The signed-in user or guest, or None. Makes nobody. Errors are told in the language of `request.state.reader`."""
     token = session_token(request)
     if token is None:
         return None
-    return await read(services(request).store, lambda tx: accounts.session_user(tx, token))
+    user = await read(services(request).store, lambda tx: accounts.session_user(tx, token))
+    request.state.reader = user
+    return user
 
 
 async def current_user(request: Request) -> User:
@@ -73,7 +81,7 @@ def require(role: Role) -> Callable[[Request], Awaitable[User]]:
 def demand(user: User, role: Role) -> None:
     """Raise Denied unless the user has this role or a higher one."""
     if not allows(user, role):
-        raise Denied(f"this needs the role {role}", hint="ask an operator for it")
+        raise Denied(Sentence("this needs the role {role}", role=NAMES[role]), hint="ask an operator for it")
 
 
 def allows(user: User | None, role: Role) -> bool:
@@ -96,7 +104,9 @@ def api_key(scope: Scope) -> Callable[[Request], Awaitable[ApiKey]]:
         if key is None:
             raise InvalidKey("this API key is not valid", hint="make one: tutelage keys create")
         if scope not in key.scopes:
-            raise Denied(f"this API key lacks the scope {scope}", hint="make a key that has it")
+            raise Denied(
+                Sentence("this API key lacks the scope {scope}", scope=scope), hint="make a key that has it"
+            )
         request.state.allowance = parts.limits.admit(key.id)
         parts.limits.begin(request.state.allowance)
         return key

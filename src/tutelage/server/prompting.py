@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tutelage.dialogue import Message
 from tutelage.engine.interface import Engine
-from tutelage.errors import ContextTooLong
+from tutelage.errors import ContextTooLong, Sentence
 from tutelage.store import tables
 
 LONGEST_TOKEN = 128
@@ -60,7 +60,11 @@ def refuse_endless(engine: Engine, text: str) -> None:
     """Raise ContextTooLong for a text so long that there is no need to count: that may take seconds."""
     if len(text) > engine.context_length * LONGEST_TOKEN:
         raise ContextTooLong(
-            f"this has {len(text)} characters, and the model reads at most {engine.context_length - 1} tokens",
+            Sentence(
+                "this has {characters} characters, and the model reads at most {most} tokens",
+                characters=len(text),
+                most=engine.context_length - 1,
+            ),
             param="messages",
             hint="shorten it, or send it in parts",
         )
@@ -73,7 +77,11 @@ def check_room(
     most = engine.context_length - answer
     if len(token_ids) > most:
         raise ContextTooLong(
-            f"this has {len(token_ids)} tokens, and the model reads at most {most}",
+            Sentence(
+                "this has {tokens} tokens, and the model reads at most {most}",
+                tokens=len(token_ids),
+                most=most,
+            ),
             param=param,
             hint="shorten it, or send it in parts",
         )

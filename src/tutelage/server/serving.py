@@ -13,7 +13,7 @@ from anyio.to_thread import run_sync
 from tutelage.dialogue import Message
 from tutelage.engine.interface import Sampling
 from tutelage.engine.pool import Engines, Lease
-from tutelage.errors import ModelError, NotFound
+from tutelage.errors import ModelError, NotFound, Sentence
 from tutelage.server.prompting import fit
 from tutelage.server.transactions import read
 from tutelage.store import Store, experiments, tables
@@ -68,15 +68,15 @@ async def try_version(engines: Engines, name: str) -> None:
                 async for chunk in lease.engine.generate(prompt.token_ids, sampling):
                     logprobs += chunk.logprobs
         except TimeoutError as error:
-            raise _broken(name, "it did not answer in time") from error
+            raise _broken(name, Sentence("it did not answer in time")) from error
     if not logprobs:
-        raise _broken(name, "it has nothing to say")
+        raise _broken(name, Sentence("it has nothing to say"))
     if not all(map(math.isfinite, logprobs)):
-        raise _broken(name, "its probabilities are not numbers")
+        raise _broken(name, Sentence("its probabilities are not numbers"))
 
 
 def _broken(name: str, reason: str) -> ModelError:
     return ModelError(
-        f"Version {name} was asked a question and failed: {reason}.",
+        Sentence("Version {name} was asked a question and failed: {reason}.", name=name, reason=reason),
         hint="Train it again, or promote another version.",
     )

@@ -11,7 +11,7 @@ rest, from memory, from the row after a restart, or from a row that another proc
     verdict  characters so far   {"side": "output", "state", "categories", "scores", "policy_version", "help"}
     done     characters + 1      {"status": "complete"|"interrupted"|"blocked", "finish_reason", "model_version",
                                   "prompt_tokens", "completion_tokens", "dropped_messages"}
-    error    characters + 1      {"message", "code"}: the answer broke off; it is `interrupted`
+    error    characters + 1      {"message", "hint", "code"}: the answer broke off; it is `interrupted`
 
 A verdict may come twice to a reader who comes back. When `done` says `blocked`, hide what was shown.
 """
@@ -33,7 +33,7 @@ from sqlalchemy.orm import Session
 from tutelage import dialogue
 from tutelage.engine.interface import Engine, Sampling
 from tutelage.engine.pool import Engines
-from tutelage.errors import Conflict, InvalidRequest, NotFound, RateLimited, Unavailable
+from tutelage.errors import Conflict, InvalidRequest, NotFound, RateLimited, Sentence, Unavailable
 from tutelage.moderation.gate import Gate
 from tutelage.server import writing
 from tutelage.server.acceptance import (
@@ -228,7 +228,7 @@ class Turns:
         self.line.check()
         if self._places[user.id] + count > ANSWERS_AT_ONCE:
             raise RateLimited(
-                f"{ANSWERS_AT_ONCE} of your answers may be written at a time",
+                Sentence("{count} of your answers may be written at a time", count=ANSWERS_AT_ONCE),
                 retry_after=5,
                 hint="wait for one to end, or stop it",
             )

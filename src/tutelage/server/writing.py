@@ -143,7 +143,7 @@ class Writing:
             )
         except TutelageError as second:
             log_failure(second, request_id=live.message_id)  # without beats the row will be reaped
-        live.end("error", {"message": failure.message, "code": failure.code})
+        live.end("error", {"message": failure.said, "hint": failure.hint, "code": failure.code})
 
 
 def _innermost(error: Exception) -> Exception:

@@ -16,7 +16,7 @@ from typing import get_args
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
-from tutelage.errors import Conflict, Denied, InvalidRequest, NotFound
+from tutelage.errors import Conflict, Denied, InvalidRequest, NotFound, Sentence
 from tutelage.store import privacy
 from tutelage.store.columns import clean
 from tutelage.store.ids import now
@@ -134,7 +134,7 @@ def set_instructions(tx: Session, user_id: str, instructions: str) -> User:
     """What every new chat of the person begins with. Raises NotFound, InvalidRequest when it is too long."""
     user = get_user(tx, user_id)
     if len(instructions.strip()) > LONGEST_INSTRUCTIONS:
-        message = f"Instructions have at most {LONGEST_INSTRUCTIONS} characters."
+        message = Sentence("Instructions have at most {most} characters.", most=LONGEST_INSTRUCTIONS)
         raise InvalidRequest(message, param="instructions")
     user.instructions = instructions.strip()
     return user
@@ -248,7 +248,7 @@ def create_key(
 ) -> tuple[ApiKey, str]:
     """A key for programs and its secret (`tut-…`), which is shown once. Raises InvalidRequest, NotFound."""
     if not scopes or not set(scopes) <= set(SCOPES):
-        hint = f"Use {' and '.join(SCOPES)}, or one of them."
+        hint = Sentence("Use {scopes}, or one of them.", scopes=" and ".join(SCOPES))
         raise InvalidRequest("A key needs scopes that exist.", param="scopes", hint=hint)
     if user_id is not None:
         get_user(tx, user_id)
@@ -290,7 +290,7 @@ def _add_user(tx: Session, user: User) -> User:
 def _free_name(tx: Session, name: str) -> str:
     name = _checked_name(name)
     if find_by_name(tx, name) is not None:
-        raise Conflict(f"The name {name!r} is taken.", hint="Choose another.")
+        raise Conflict(Sentence("The name “{name}” is taken.", name=name), hint="Choose another.")
     return name
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from tutelage.errors import Conflict, DataError, TutelageError, Unavailable
+from tutelage.errors import Conflict, DataError, Sentence, TutelageError, Unavailable
 from tutelage.store import migrations
 
 BUSY_SECONDS = 15.0
@@ -163,7 +163,7 @@ def _explained(error: BaseException | None, path: Path) -> TutelageError | None:
     if code == sqlite3.SQLITE_CONSTRAINT:
         return Conflict("Something this belongs to has just been changed or deleted.", hint="Load it again.")
     if code == sqlite3.SQLITE_FULL:
-        return Unavailable("The disk is full.", hint=f"Free some space beside {path}.")
+        return Unavailable("The disk is full.", hint=Sentence("Free some space beside {path}.", path=path))
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return DataError("This file is damaged or not a database.", path=path, hint="Restore a backup.")
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):

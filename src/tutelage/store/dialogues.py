@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session, aliased
 
 from tutelage.dialogue import ROLES, Role
-from tutelage.errors import Conflict, InvalidRequest, NotFound
+from tutelage.errors import Conflict, InvalidRequest, NotFound, Sentence
 from tutelage.store import pairs, privacy
 from tutelage.store.ids import now
 from tutelage.store.tables import AuthorKind, Dialogue, Message, User
@@ -85,7 +85,7 @@ def rename_dialogue(tx: Session, dialogue_id: str, *, owner_id: str, title: str)
     """Raises NotFound, InvalidRequest."""
     dialogue = get_dialogue(tx, dialogue_id, owner_id=owner_id)
     if not 1 <= len(title.strip()) <= MAX_TITLE:
-        raise InvalidRequest(f"A title has 1 to {MAX_TITLE} characters.", param="title")
+        raise InvalidRequest(Sentence("A title has 1 to {most} characters.", most=MAX_TITLE), param="title")
     dialogue.title = title.strip()
     tx.flush()
     return dialogue
@@ -257,15 +257,22 @@ def _grow(tx: Session, message: Message) -> Message:
 def _check_turn(role: Role, parent: Message | None) -> None:
     if role not in ROLES:
         raise InvalidRequest(
-            f"There is no role {role!r}.", param="role", hint=f"Use one of {', '.join(ROLES)}."
+            Sentence("There is no role “{role}”.", role=role),
+            param="role",
+            hint=Sentence("Use one of {roles}.", roles=", ".join(ROLES)),
         )
     if parent is not None and parent.status == "running":
         raise Conflict("The answer is still being written.", hint="Wait for its end, or stop it.")
     before = None if parent is None else parent.role
     allowed = {"system": (None,), "user": (None, "system", "assistant"), "assistant": ("user",)}
     if before not in allowed[role]:
-        place = "at the beginning" if before is None else f"after the {before}'s"
-        raise InvalidRequest(f"A message of the {role} cannot stand {place}.", param="parent_id")
+        place = Sentence("at the beginning")
+        if before is not None:
+            place = Sentence("after one of the {before}", before=before)
+        raise InvalidRequest(
+            Sentence("A message of the {role} cannot stand {place}.", role=role, place=place),
+            param="parent_id",
+        )
 
 
 def _running(tx: Session, message_id: str) -> Message:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from tutelage.errors import Conflict, InvalidRequest
+from tutelage.errors import Conflict, InvalidRequest, Sentence
 from tutelage.store import privacy
 from tutelage.store.dialogues import get_message, path
 from tutelage.store.ids import now
@@ -93,8 +93,10 @@ def _check_words(verdict: str, reasons: Sequence[str]) -> None:
         raise InvalidRequest("A verdict is `up` or `down`.", param="verdict")
     unknown = sorted(set(reasons) - set(REASONS))
     if unknown:
-        hint = f"Use {', '.join(REASONS)}."
-        raise InvalidRequest(f"Unknown reason: {', '.join(unknown)}.", param="reasons", hint=hint)
+        hint = Sentence("Use {reasons}.", reasons=", ".join(REASONS))
+        raise InvalidRequest(
+            Sentence("Unknown reason: {reasons}.", reasons=", ".join(unknown)), param="reasons", hint=hint
+        )
 
 
 def _consent(tx: Session, message: Message, rater_id: str) -> bool:

@@ -8,7 +8,7 @@ from typing import get_args
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from tutelage.errors import InvalidRequest
+from tutelage.errors import InvalidRequest, Sentence
 from tutelage.store import pairs, privacy
 from tutelage.store.dialogues import get_dialogue, get_message
 from tutelage.store.ids import now
@@ -22,7 +22,10 @@ def pick(tx: Session, *, first_id: str, second_id: str, rater_id: str, verdict: 
     in the rater's dialogues, InvalidRequest for two that do not answer the same question.
     """
     if verdict not in get_args(PickVerdict):
-        raise InvalidRequest(f"A verdict is one of {', '.join(get_args(PickVerdict))}.", param="verdict")
+        raise InvalidRequest(
+            Sentence("A verdict is one of {verdicts}.", verdicts=", ".join(get_args(PickVerdict))),
+            param="verdict",
+        )
     first, second = own_answers(tx, first_id, second_id, rater_id)
     if not comparable(first, second):
         raise InvalidRequest("Two finished answers to one question can be compared.", param="other_id")

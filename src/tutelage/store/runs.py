@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from tutelage.errors import Conflict, InvalidRequest, NotFound
+from tutelage.errors import Conflict, InvalidRequest, NotFound, Sentence
 from tutelage.store.ids import now
 from tutelage.store.tables import Run, RunRequest, RunStatus
 
@@ -24,7 +24,9 @@ def create_run(
     if name is None:
         name = _next_name(tx, kind)
     elif tx.scalar(select(Run).where(Run.name == name)) is not None:
-        raise Conflict(f"There is a run named {name!r} already.", hint="Choose another name.")
+        raise Conflict(
+            Sentence("There is a run named “{name}” already.", name=name), hint="Choose another name."
+        )
     run = Run(name=name, kind=kind, config=config, parents=list(parents))
     tx.add(run)
     tx.flush()
@@ -41,7 +43,7 @@ def update_run(
 ) -> Run:
     """How a run is doing; metrics and error stay as they are when None. Raises NotFound, InvalidRequest."""
     if status not in get_args(RunStatus):
-        raise InvalidRequest(f"There is no status {status!r}.", param="status")
+        raise InvalidRequest(Sentence("There is no status “{status}”.", status=status), param="status")
     run = get_run(tx, run_id)
     run.status, run.updated = status, now()
     run.metrics = run.metrics if metrics is None else metrics
@@ -54,7 +56,7 @@ def get_run(tx: Session, run_id: str) -> Run:
     """By id or name. Raises NotFound."""
     run = tx.scalar(select(Run).where((Run.id == run_id) | (Run.name == run_id)))
     if run is None:
-        raise NotFound(f"There is no run {run_id!r}.")
+        raise NotFound(Sentence("There is no run “{name}”.", name=run_id))
     return run
 
 
@@ -125,7 +127,7 @@ def cancel_request(tx: Session, request_id: str) -> RunRequest:
     """The worker notices at its next renewal. Raises NotFound; Conflict when the request has ended."""
     request = get_request(tx, request_id)
     if request.status not in ("pending", "taken"):
-        raise Conflict(f"This request is {request.status}.")
+        raise Conflict(Sentence("This request is {status}.", status=request.status))
     request.status = "cancelled"
     tx.flush()
     return request
@@ -135,7 +137,7 @@ def resume_request(tx: Session, request_id: str, *, requested_by: str | None = N
     """Ask again for what failed or was cancelled; it goes on where it was. Raises NotFound, Conflict."""
     old = get_request(tx, request_id)
     if old.status not in ("failed", "cancelled"):
-        raise Conflict(f"This request is {old.status}.")
+        raise Conflict(Sentence("This request is {status}.", status=old.status))
     request = request_run(tx, kind=old.kind, config=old.config, requested_by=requested_by)
     request.run_id = old.run_id
     tx.flush()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from tutelage.errors import InvalidRequest, RateLimited
+from tutelage.errors import InvalidRequest, RateLimited, Sentence
 from tutelage.store.ids import now
 from tutelage.store.settings import read_setting, write_setting
 from tutelage.store.tables import Usage, User
@@ -74,9 +74,9 @@ class UsedUp(RateLimited):
 def _used_up(limit: int, *, left: int) -> RateLimited:
     wait = (midnight() - now()).total_seconds()
     if left:
-        said = f"You have {left} answer left today, not two."
+        said = Sentence("You have {left} answer left today, not two.", left=left)
         return RateLimited(said, retry_after=wait, hint="Ask for one answer.")
-    said = f"You have had all your answers of today ({limit})."
+    said = Sentence("You have had all your answers of today ({limit}).", limit=limit)
     return UsedUp(said, retry_after=wait, hint="More come after midnight (UTC).")
 
 

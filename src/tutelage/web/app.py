@@ -35,7 +35,7 @@ from tutelage.web.pages import (
     versions,
     write,
 )
-from tutelage.web.templating import Pages
+from tutelage.web.templating import Pages, reader
 
 if TYPE_CHECKING:
     from tutelage.server.oidc.provider import Provider
@@ -73,6 +73,7 @@ def create_app(
     pages = Pages(store)
     app.state.pages = pages
     app.state.error_page = error_page
+    app.state.translator = pages.translator_of
     app.add_api_route("/static/{hash}/{name}", pages.assets.respond, include_in_schema=False)
     for room in ROOMS:
         app.include_router(room.router)
@@ -86,7 +87,12 @@ def error_page(request: Request, failure: Failure) -> Response:
     pages: Pages = request.app.state.pages
     signing_in = request.url.path.startswith("/sign-in/")
     response = pages.bare(
-        request, "error.html", status_code=failure.status, failure=failure, signing_in=signing_in
+        request,
+        "error.html",
+        user=reader(request),
+        status_code=failure.status,
+        failure=failure,
+        signing_in=signing_in,
     )
     response.headers.update(failure.headers)
     return response

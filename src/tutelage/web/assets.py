@@ -8,7 +8,7 @@ from pathlib import Path
 
 from starlette.responses import Response
 
-from tutelage.errors import NotFound
+from tutelage.errors import NotFound, Sentence
 
 FOR_EVER = "public, max-age=31536000, immutable"
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -46,7 +46,7 @@ class Assets:
         Raises NotFound.
         """
         if name not in self.files:
-            raise NotFound(f"there is no file {name}")
+            raise NotFound(Sentence("there is no file {name}", name=name))
         kind = TYPES[Path(name).suffix]
         headers = {"cache-control": FOR_EVER if hash == self.hash else "no-cache"}
         return Response(self.files[name], media_type=kind, headers=headers)

@@ -12,13 +12,13 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, Response
 
 from tutelage.server.middleware import SECURITY_HEADERS
 from tutelage.store import Store, dialogues
 from tutelage.store.tables import Dialogue, User
-from tutelage.web import catalogue, icons
+from tutelage.web import catalogue, icons, metrics
 from tutelage.web.assets import Assets
 from tutelage.web.catalogue import Translate
 
@@ -70,18 +70,23 @@ class Pages:
             locale=locale,
             t=catalogue.translator(locale),
             when=lambda moment: when(moment, zone(request)),
+            metric=lambda name: metrics.named(name, catalogue.translator(locale)),
             utc=lambda moment: f"{when(moment, UTC)} UTC",
             script_texts=self._script_texts(locale),
         )
         return HTMLResponse(html, status_code=status_code, headers=HEADERS)
 
-    def locale(self, request: Request, user: User | None) -> str:
+    def locale(self, request: HTTPConnection, user: User | None) -> str:
         """The reader's language."""
         return catalogue.choose(user.locale if user else None, request.headers.get("accept-language", ""))
 
-    def translator(self, request: Request, user: User | None) -> Translate:
+    def translator(self, request: HTTPConnection, user: User | None) -> Translate:
         """The reader's `t`."""
         return catalogue.translator(self.locale(request, user))
+
+    def translator_of(self, asker: HTTPConnection) -> Translate:
+        """The `t` of whoever asks, where that is known by now; else of their browser."""
+        return self.translator(asker, reader(asker))
 
     def _script_texts(self, locale: str) -> dict[str, str]:
         texts = catalogue.texts(locale)
@@ -90,6 +95,12 @@ class Pages:
     @cached_property
     def _texts_of_scripts(self) -> list[str]:
         return sorted(texts_of_scripts(self.assets))
+
+
+def reader(asker: HTTPConnection) -> User | None:
+    """Who asks, if somebody has looked."""
+    found: User | None = getattr(asker.state, "reader", None)
+    return found
 
 
 def texts_of_scripts(assets: Assets) -> set[str]:

@@ -1,13 +1,21 @@
-"""Every text has a translation, and nothing is translated that no page shows."""
+"""Every text has a translation, errors included, and nothing is translated that no page shows."""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 import tutelage.web
+from tutelage import errors
+from tutelage.server.errors import failure_of
 from tutelage.web import catalogue
 from tutelage.web.assets import Assets
 from tutelage.web.templating import HERE, texts_of_scripts
@@ -16,12 +24,113 @@ WEB = Path(tutelage.web.__file__).parent
 CALL = re.compile(r"""\bt\(\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
 OTHERS = [name for name in catalogue.locales() if name != "en"]
 
+ROOMS = ("server", "store", "web", "engine", "moderation", "registry")
+PROGRAMS = (
+    *("server/openai", "server/oidc/settings.py", "engine/scorers.py", "engine/scripted_engine.py"),
+    *("store/export", "store/imports.py", "store/transfer.py", "store/restoring.py", "registry/folders.py"),
+)
+"""Whose errors no page shows: programs read them, or whoever gives commands."""
+TECHNICAL = {"ConfigError", "DataError", "ModelError", "InvalidKey", "UnknownModel"}
+"""What these say is about files and keys, and is not translated."""
+KINDS = {
+    name
+    for name, kind in inspect.getmembers(errors, inspect.isclass)
+    if name not in TECHNICAL and kind.__module__ == errors.__name__
+} | {"AtCapacity", "UsedUp", "Failure"}
+BY_OTHERS = {
+    "{field}: {problem}",
+    "Not Found",
+    "Method Not Allowed",
+    "Field required",
+    "String should have at least {min_length} characters",
+    "String should have at least {min_length} character",
+    "String should have at most {max_length} characters",
+    "Input should be greater than {gt}",
+    "Input should be greater than or equal to {ge}",
+    "Input should be less than or equal to {le}",
+    "Input should be a valid string",
+    "Input should be a valid boolean",
+    "Input should be a valid integer",
+    "Input should be a valid integer, unable to parse string as an integer",
+    "Input should be a valid integer, got a number with a fractional part",
+    "Input should be a valid number",
+    "Input should be a valid number, unable to parse string as a number",
+    "Input should be a finite number",
+    "Extra inputs are not permitted",
+}
+"""What the framework and pydantic say of addresses and fields."""
+
 
 def shown() -> set[str]:
     """Every text that a template, a page or a script passes to `t`."""
     files = [*WEB.glob("templates/*.html"), *WEB.glob("pages/*.py"), *WEB.glob("*.py")]
     found = {literal[1:-1] for file in files for literal in CALL.findall(file.read_text(encoding="utf-8"))}
-    return found | texts_of_scripts(Assets(HERE / "static"))
+    return found | texts_of_scripts(Assets(HERE / "static")) | set(sentences()) | BY_OTHERS
+
+
+def sentences() -> dict[str, str]:
+    """Every sentence and hint of an error that a page may show, with a place where it is made."""
+    found: dict[str, str] = {}
+    for room in ROOMS:
+        for file in sorted((WEB.parent / room).rglob("*.py")):
+            name = file.relative_to(WEB.parent).as_posix()
+            if not name.startswith(PROGRAMS):
+                tree = ast.parse(file.read_text(encoding="utf-8"))
+                found |= {text: name for node in said(tree) for text in literals(node, tree, name)}
+    tree = ast.parse((WEB.parent / "dialogue.py").read_text(encoding="utf-8"))
+    return found | {
+        text: "dialogue.py" for node in said(tree) for text in literals(node, tree, "dialogue.py")
+    }
+
+
+def said(tree: ast.Module) -> Iterator[ast.expr]:
+    """What is given to errors, to sentences and to the log of operators as words."""
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call):
+            continue
+        kind = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        if ast.unparse(call.func) == "audit.record":
+            yield call.args[2]
+        if kind in KINDS:
+            yield from call.args[1:2] if kind == "Failure" else call.args[:1]
+            yield from (each.value for each in call.keywords if each.arg == "hint")
+
+
+def literals(node: ast.expr, tree: ast.Module, place: str) -> Iterator[str]:
+    """The words of an expression. An f-string has none that could be looked up."""
+    assert not isinstance(node, ast.JoinedStr), f"{place}:{node.lineno}: write it as a Sentence"
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield from filter(None, [node.value])
+    elif isinstance(node, ast.IfExp):
+        yield from literals(node.body, tree, place)
+        yield from literals(node.orelse, tree, place)
+    elif isinstance(node, ast.Name):
+        for each in ast.walk(tree):
+            if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == node.id:
+                yield from literals(each.value, tree, place) if not isinstance(each.value, ast.Name) else ()
+
+
+def test_what_pydantic_says_of_a_field_is_told_with_its_bounds() -> None:
+    class Form(BaseModel):
+        name: str = Field(min_length=2, max_length=5)
+        share: float = Field(gt=0, le=50, allow_inf_nan=False)
+        count: int = Field(ge=1)
+
+    bodies: list[dict[str, Any]] = [
+        {},
+        {"name": "x", "share": 0, "count": 0},
+        {"name": "x" * 9, "share": 51, "count": "x"},
+        {"name": 1, "share": "x", "count": 1.5},
+        {"name": "xx", "share": float("inf"), "count": None},
+    ]
+    t = catalogue.translator("zh-Hant")
+    for body in bodies:
+        with pytest.raises(ValidationError) as caught:
+            Form.model_validate(body)
+        for problem in caught.value.errors():
+            failure = failure_of(RequestValidationError([problem])).told(t)
+            words = re.sub(r"name|share|count", "", failure.message, flags=re.IGNORECASE)
+            assert not re.search("[A-Za-z]", words), failure.message
 
 
 @pytest.mark.parametrize("locale", OTHERS)

@@ -12,7 +12,7 @@ import pytest
 from starlette.requests import Request
 
 from tutelage.store.labelling import provenance
-from tutelage.web import icons
+from tutelage.web import icons, metrics
 from tutelage.web.catalogue import translator
 from tutelage.web.pages.sign_in import local_path
 from tutelage.web.pages.versions import figures
@@ -94,8 +94,10 @@ def test_figures_are_the_numbers_of_a_report_in_its_order() -> None:
     assert figures(report) == [
         ("refusal.rate", "0.912"),
         ("refusal.n", "1,200"),
-        ("win rate", "0.5 (0.41 to 0.59)"),
+        ("win_rate", "0.5 (0.41 – 0.59)"),
     ]
+    named = [metrics.named(name, translator("zh-Hant")) for name, _ in figures(report)]
+    assert named == ["refusal · rate", "refusal · n", "勝率"]
 
 
 def message(**fields: Any) -> Any:

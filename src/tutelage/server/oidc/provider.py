@@ -14,7 +14,7 @@ from urllib.parse import quote_plus, urlencode
 
 import httpx
 
-from tutelage.errors import Denied, InvalidRequest, TutelageError, Unavailable
+from tutelage.errors import Denied, InvalidRequest, Sentence, TutelageError, Unavailable
 from tutelage.server.oidc import tokens
 from tutelage.server.oidc.attempt import Attempt
 from tutelage.server.oidc.settings import ProviderSettings, is_private
@@ -78,7 +78,9 @@ class Provider:
         if "error" in answer:
             raise self._refusal(answer["error"])
         if not answer.get("code"):
-            raise InvalidRequest(f"{self.settings.name} sent no code.", hint=BEGIN_AGAIN)
+            raise InvalidRequest(
+                Sentence("{provider} sent no code.", provider=self.settings.name), hint=BEGIN_AGAIN
+            )
         granted = await self._redeem(about, attempt, redirect_uri, answer["code"])
         token = granted.get("id_token")
         if not isinstance(token, str):
@@ -87,7 +89,7 @@ class Provider:
         claims = {**await self._more(about, granted, claims), **claims}
         if not self.settings.admits(claims):
             raise Denied(
-                f"This account of {self.settings.name} may not come in here.",
+                Sentence("This account of {provider} may not come in here.", provider=self.settings.name),
                 hint="Sign in with another one, or ask an operator.",
             )
         names = [claims.get(name) for name in NAME_CLAIMS]
@@ -182,7 +184,10 @@ class Provider:
 
     def _refusal(self, error: str) -> TutelageError:
         if error == "access_denied":
-            return Denied(f"{self.settings.name} did not let you in, or you turned back.", hint=BEGIN_AGAIN)
+            return Denied(
+                Sentence("{provider} did not let you in, or you turned back.", provider=self.settings.name),
+                hint=BEGIN_AGAIN,
+            )
         return self._odd(f"it refused: {_code(error)}")
 
     def _endpoint(self, about: dict[str, Any], name: str) -> str:
@@ -221,12 +226,15 @@ class Provider:
         return answer.status_code, found
 
     def _away(self) -> Unavailable:
-        return Unavailable(f"{self.settings.name} cannot be reached.", hint=LATER)
+        return Unavailable(Sentence("{provider} cannot be reached.", provider=self.settings.name), hint=LATER)
 
     def _odd(self, why: str) -> Unavailable:
         """The error of a provider that does not do its part; why is for the operator's log."""
         log.warning("sign-in by %s: %s", self.key, why)
-        return Unavailable(f"Signing in by {self.settings.name} does not work at present.", hint=LATER)
+        return Unavailable(
+            Sentence("Signing in by {provider} does not work at present.", provider=self.settings.name),
+            hint=LATER,
+        )
 
 
 def _code(error: Any) -> str:

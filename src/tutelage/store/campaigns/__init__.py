@@ -16,7 +16,7 @@ from typing import Literal, get_args
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from tutelage.errors import Conflict, InvalidRequest, NotFound
+from tutelage.errors import Conflict, InvalidRequest, NotFound, Sentence
 from tutelage.store.ids import now
 from tutelage.store.tables import Campaign, CampaignEntry, CampaignWeight
 
@@ -122,7 +122,9 @@ def _check(call: Call) -> None:
     lengths = {"title": LONGEST_TITLE, "prize": LONGEST_PRIZE, "rules": LONGEST_RULES}
     for name, longest in lengths.items():
         if len(getattr(call, name)) > longest:
-            raise InvalidRequest(f"This may have at most {longest} characters.", param=name)
+            raise InvalidRequest(
+                Sentence("This may have at most {most} characters.", most=longest), param=name
+            )
     for name in ("title", "rules"):
         if not getattr(call, name).strip():
             raise InvalidRequest("A campaign needs a title and rules.", param=name)
@@ -138,7 +140,12 @@ def _check_alone(tx: Session, campaign: Campaign) -> None:
     other = next((row for row in tx.scalars(query) if row is not campaign), None)
     if other is not None:
         raise Conflict(
-            f"“{other.title}” is open from {_moment(other.opens)} to {_moment(other.closes)}.",
+            Sentence(
+                "“{title}” is open from {opens} to {closes}.",
+                title=other.title,
+                opens=_moment(other.opens),
+                closes=_moment(other.closes),
+            ),
             hint="One campaign is open at a time: choose other dates.",
         )
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from tutelage.errors import Conflict, InvalidRequest
+from tutelage.errors import Conflict, InvalidRequest, Sentence
 from tutelage.store.campaigns import get_campaign, state
 from tutelage.store.campaigns.entries import Entered, list_entries
 from tutelage.store.tables import Campaign, CampaignWinner, User
@@ -31,7 +31,7 @@ def draw(tx: Session, campaign_id: str, count: int) -> list[CampaignWinner]:
             "Winners are drawn when the campaign has ended.", hint="Wait for its end, or close it."
         )
     if not 1 <= count <= MOST_WINNERS:
-        raise InvalidRequest(f"Draw between 1 and {MOST_WINNERS} winners.", param="count")
+        raise InvalidRequest(Sentence("Draw between 1 and {most} winners.", most=MOST_WINNERS), param="count")
     before = [row for row, _ in list_winners(tx, campaign_id)]
     won = {row.winner_id for row in before}
     waiting = sorted((best, person) for person, best in lots(tx, campaign).items() if person not in won)

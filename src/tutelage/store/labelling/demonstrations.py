@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from tutelage.dialogue import ROLES, check_turns
 from tutelage.dialogue import Message as Turn
-from tutelage.errors import Conflict, InvalidRequest, NotFound
+from tutelage.errors import Conflict, InvalidRequest, NotFound, Sentence
 from tutelage.store.ids import now
 from tutelage.store.tables import Demonstration, DemonstrationStatus, Message
 
@@ -43,7 +43,7 @@ def save_demonstration(
     that was accepted.
     """
     if status not in ("draft", "submitted", "accepted"):
-        raise InvalidRequest(f"There is no status {status!r}.", param="status")
+        raise InvalidRequest(Sentence("There is no status “{status}”.", status=status), param="status")
     kept = [_message(message) for message in messages]
     if status != "draft":
         _check_whole(kept)
@@ -95,7 +95,7 @@ def list_demonstrations(
 ) -> Sequence[Demonstration]:
     """Of all authors, flagged ones first, then newest first. Raises InvalidRequest for an unknown status."""
     if status is not None and status not in get_args(DemonstrationStatus):
-        raise InvalidRequest(f"There is no status {status!r}.", param="status")
+        raise InvalidRequest(Sentence("There is no status “{status}”.", status=status), param="status")
     flagged_first = (Demonstration.flag == "", Demonstration.id.desc())
     query = select(Demonstration).order_by(*flagged_first).limit(limit)
     return tx.scalars(query if status is None else query.where(Demonstration.status == status)).all()
@@ -156,6 +156,8 @@ def _check_whole(messages: Sequence[dict[str, Any]]) -> None:
     turns = [Turn(message["role"], message["content"]) for message in messages]
     problem = check_turns(turns, last="assistant")
     if problem is None and any(not turn.content.strip() for turn in turns):
-        problem = "a message is empty"
+        problem = Sentence("a message is empty")
     if problem is not None:
-        raise InvalidRequest(f"This dialogue cannot be handed in: {problem}.", param="messages")
+        raise InvalidRequest(
+            Sentence("This dialogue cannot be handed in: {problem}.", problem=problem), param="messages"
+        )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from tutelage.errors import InvalidRequest
+from tutelage.errors import InvalidRequest, Sentence
 from tutelage.store.tables import Guidelines
 
 PLACES = ("write", "rank")
@@ -29,9 +29,11 @@ def guidelines_history(tx: Session, place: str, *, limit: int = 100) -> Sequence
 def change_guidelines(tx: Session, place: str, content: str, *, by: str) -> Guidelines:
     """A new version; the same text again is no change. Raises InvalidRequest."""
     if place not in PLACES:
-        raise InvalidRequest(f"There are no guidelines for {place!r}.", param="place")
+        raise InvalidRequest(Sentence("There are no guidelines for “{place}”.", place=place), param="place")
     if len(content) > MAX_LENGTH:
-        raise InvalidRequest(f"Guidelines have at most {MAX_LENGTH} characters.", param="content")
+        raise InvalidRequest(
+            Sentence("Guidelines have at most {most} characters.", most=MAX_LENGTH), param="content"
+        )
     newest = next(iter(guidelines_history(tx, place, limit=1)), None)
     if newest is not None and newest.content == content.strip():
         return newest

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from tutelage.errors import InvalidRequest
+from tutelage.errors import InvalidRequest, Sentence
 from tutelage.store.settings import read_setting, write_setting
 
 NAME = "labelling"
@@ -50,10 +50,16 @@ def _plain(settings: LabellingSettings) -> dict[str, Any]:
 
 def _check(settings: LabellingSettings) -> None:
     if not MIN_CANDIDATES <= settings.candidates <= MAX_CANDIDATES:
-        message = f"Between {MIN_CANDIDATES} and {MAX_CANDIDATES} answers can be ranked at a time."
+        message = Sentence(
+            "Between {least} and {most} answers can be ranked at a time.",
+            least=MIN_CANDIDATES,
+            most=MAX_CANDIDATES,
+        )
         raise InvalidRequest(message, param="candidates")
     if not 1 <= settings.overlap <= MAX_OVERLAP:
-        raise InvalidRequest(f"Between 1 and {MAX_OVERLAP} people may rank the same.", param="overlap")
+        raise InvalidRequest(
+            Sentence("Between 1 and {most} people may rank the same.", most=MAX_OVERLAP), param="overlap"
+        )
     if not 0 <= settings.gold_share <= 0.5:
         raise InvalidRequest("The share of gold tasks lies between 0 and a half.", param="gold_share")
     if not settings.versions:
@@ -63,5 +69,5 @@ def _check(settings: LabellingSettings) -> None:
     unknown = set(settings.topics) - set(TOPICS)
     weights = settings.topics.values()
     if unknown or any(weight < 0 for weight in weights) or not sum(weights):
-        hint = f"Give at least one of {', '.join(TOPICS)} a weight above 0."
+        hint = Sentence("Give at least one of {topics} a weight above 0.", topics=", ".join(TOPICS))
         raise InvalidRequest("This mix of topics cannot be drawn from.", param="topics", hint=hint)

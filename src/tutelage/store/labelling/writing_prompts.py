@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from tutelage.errors import InvalidRequest
+from tutelage.errors import InvalidRequest, Sentence
 from tutelage.store.columns import clean
 from tutelage.store.labelling.settings import TOPICS, labelling_settings
 from tutelage.store.tables import WritingPrompt
@@ -30,7 +30,11 @@ class Start:
 def add_writing_prompts(tx: Session, topic: str, contents: Iterable[str]) -> int:
     """Store first messages for a topic, each text once; returns how many are new. Raises InvalidRequest."""
     if topic not in TOPICS:
-        raise InvalidRequest(f"There is no topic {topic!r}.", param="topic", hint=f"Use {', '.join(TOPICS)}.")
+        raise InvalidRequest(
+            Sentence("There is no topic “{topic}”.", topic=topic),
+            param="topic",
+            hint=Sentence("Use {topics}.", topics=", ".join(TOPICS)),
+        )
     texts = {clean(text).strip()[:MAX_LENGTH] for text in contents} - {""}
     by_hash = {hashlib.sha256(text.encode()).hexdigest(): text for text in sorted(texts)}
     known = set(tx.scalars(select(WritingPrompt.content_hash).where(WritingPrompt.topic == topic)))

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from tutelage.errors import InvalidRequest
+from tutelage.errors import InvalidRequest, Sentence
 from tutelage.server.passwords import SHORTEST
 from tutelage.server.permissions import session_token
 from tutelage.store import accounts, dialogues, identities, reports, shares
@@ -64,7 +64,9 @@ def account(request: Request, user: Anybody, parts: Parts, pages: Templates) -> 
 def save_preferences(body: Preferences, user: Anybody, parts: Parts) -> None:
     """Change consent and language."""
     if body.locale not in ("", *locales()):
-        raise InvalidRequest(f"there is no language {body.locale}", param="locale")
+        raise InvalidRequest(
+            Sentence("there is no language {language}", language=body.locale), param="locale"
+        )
     with parts.store.write() as tx:
         accounts.set_consent(tx, user.id, body.consent)
         accounts.set_locale(tx, user.id, body.locale)

@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from tutelage.errors import Conflict, TutelageError
-from tutelage.server.errors import failure_of
+from tutelage.server.errors import failure_of, told_to
 from tutelage.server.sampling import sample_candidates
 from tutelage.server.services import Services
 from tutelage.server.transactions import read, write
@@ -68,9 +68,9 @@ def rank(request: Request, user: Trainer, pages: Templates) -> Response:
 
 
 @router.post("/next")
-async def next_task(user: Trainer, parts: Parts) -> StreamingResponse:
+async def next_task(request: Request, user: Trainer, parts: Parts) -> StreamingResponse:
     """Lease a task, and have the model write what there is to rank. Takes as long as the model takes."""
-    return StreamingResponse(_lines(user, parts), media_type="application/x-ndjson")
+    return StreamingResponse(_lines(request, user, parts), media_type="application/x-ndjson")
 
 
 @router.get("/tasks/{task_id}")
@@ -124,13 +124,13 @@ def skip(task_id: str, body: Skip, user: Trainer, parts: Parts) -> None:
         labelling.release(tx, task_id, user.id, reason=body.reason, flagged=body.flagged)
 
 
-async def _lines(user: User, parts: Services) -> AsyncIterator[str]:
+async def _lines(request: Request, user: User, parts: Services) -> AsyncIterator[str]:
     """What `next` answers. An error after the first line can no longer be a status, so it is a line."""
     try:
         async for event in _events(user, parts):
             yield json.dumps(event) + "\n"
     except TutelageError as error:
-        yield json.dumps(failure_of(error).body()) + "\n"
+        yield json.dumps(told_to(request, failure_of(error)).body()) + "\n"
 
 
 async def _events(user: User, parts: Services) -> AsyncIterator[dict[str, Any]]:

@@ -20,7 +20,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from tutelage.errors import Conflict, NotFound
+from tutelage.errors import Conflict, NotFound, Sentence
 from tutelage.registry import Registry
 from tutelage.server.services import Services
 from tutelage.store import audit, labelling, runs
@@ -119,7 +119,7 @@ def diary(request: Request, name: str, user: Operator, parts: Parts, pages: Temp
     with parts.store.read() as tx:
         run = runs.get_run(tx, name)
     if run.kind != ROUND:
-        raise NotFound(f"There is no round {name!r}.")
+        raise NotFound(Sentence("There is no round “{name}”.", name=name))
     folder = parts.home / "runs" / run.name
     state = _json(folder / "round.json")
     snapshot = str(state.get("snapshot", ""))

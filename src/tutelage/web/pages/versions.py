@@ -21,7 +21,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from tutelage.errors import Conflict, ModelError, NotFound
+from tutelage.errors import Conflict, ModelError, NotFound, Sentence
 from tutelage.evaluation.bradley_terry import Game, strengths
 from tutelage.evaluation.gate import refusal
 from tutelage.evaluation.sequential import Sequential, sequential_test
@@ -94,7 +94,8 @@ async def promote(name: str, user: Operator, parts: Parts, body: Promotion | Non
     anyway = body is not None and body.anyway
     if reason is not None and not anyway:
         raise Conflict(
-            f"{version.name} did not pass the gate ({reason})", hint="promote it anyway, if you know better"
+            Sentence("{name} did not pass the gate ({reason})", name=version.name, reason=reason),
+            hint="promote it anyway, if you know better",
         )
     await _ask(parts, version.name)
     await run_sync(parts.registry.promote, version.name)
@@ -173,15 +174,14 @@ def _end(tx: Session, experiment_id: str) -> None:
 
 def figures(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
     """The numbers of an evaluation report with their intervals, by dotted name, in its own order."""
-    found = [(".".join(path).replace("_", " "), text) for path, text in _figures(evaluation)]
-    return found[:MAX_FIGURES]
+    return [(".".join(path), text) for path, text in _figures(evaluation)][:MAX_FIGURES]
 
 
 def _figures(report: dict[str, Any], path: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], str]]:
     for name, value in report.items():
         here = (*path, str(name))
         if isinstance(value, dict) and value.keys() == {"value", "low", "high"}:
-            yield here, "{} ({} to {})".format(*(_figure(value[key]) for key in ("value", "low", "high")))
+            yield here, "{} ({} – {})".format(*(_figure(value[key]) for key in ("value", "low", "high")))
         elif isinstance(value, dict):
             yield from _figures(value, here)
         elif isinstance(value, int | float) and not isinstance(value, bool):

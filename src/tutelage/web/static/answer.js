@@ -28,8 +28,8 @@ export function follow(element, id) {
     source.addEventListener("done", () => end(resolve));
     source.addEventListener("error", (event) => {
       if (event instanceof MessageEvent) {
-        const { message } = JSON.parse(event.data);
-        end(() => reject(new Problem(message)));
+        const { message, hint } = JSON.parse(event.data);
+        end(() => reject(new Problem(message, hint)));
       } else if (source.readyState === EventSource.CLOSED) {
         end(() => reject(new Problem(t("The connection was lost."), t("The answer goes on without it: load the page again to see it."))));
       }

@@ -1,0 +1,107 @@
+"""People read errors in the language of their page, programs for OpenAI's API in English."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tutelage.engine.interface import Sampling, TokenChunk
+from tutelage.errors import Unavailable
+from tutelage.store import accounts
+from tutelage.web.app import create_app
+
+from .conftest import events_of
+
+CHINESE = {"accept-language": "zh-TW,zh;q=0.9,en;q=0.5"}
+
+
+@pytest.fixture
+def pages(site: Any) -> Iterator[TestClient]:
+    """The whole application."""
+    site.create = create_app
+    with site.client() as client:
+        yield client
+
+
+def message(response: Any) -> str:
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return str(error["message"])
+
+
+def test_an_error_is_told_in_the_browsers_language(pages: TestClient) -> None:
+    body = {"name": "nobody", "password": "wrong"}
+    assert (
+        message(pages.post("/api/sign-in", json=body))
+        == "Name or password is wrong. Check both, and try again"
+    )
+    assert (
+        message(pages.post("/api/sign-in", json=body, headers=CHINESE))
+        == "名稱或密碼錯誤。請檢查後再試一次。"
+    )
+
+
+def test_the_language_that_somebody_chose_goes_before_their_browsers(site: Any, pages: TestClient) -> None:
+    cookie = site.session("user")
+    with site.store.write() as tx:
+        token = cookie["cookie"].partition("=")[2]
+        user = accounts.session_user(tx, token)
+        assert user is not None
+        user.locale = "zh-Hant"
+    for language in ({}, {"accept-language": "en"}):
+        headers = {**cookie, **language}
+        assert (
+            message(pages.post("/api/dialogues", json={"text": " "}, headers=headers))
+            == "訊息是空的。請輸入內容。"
+        )
+        assert (
+            message(pages.post("/operate/rollback", headers=headers))
+            == "這需要「管理者」的角色。請向管理者申請。"
+        )
+        wrong = pages.post("/api/dialogues", json={"text": "x", "answers": 3}, headers=headers)
+        assert message(wrong) == "Answers：必須小於或等於 2。"
+        page = pages.get("/operate", headers={**headers, "accept": "text/html"})
+        assert (page.status_code, "這需要「管理者」的角色。" in page.text) == (403, True)
+
+
+def test_programs_read_english(site: Any, pages: TestClient) -> None:
+    asked = pages.get("/v1/models/v9", headers={**site.bearer(), **CHINESE})
+    assert message(asked) == "There is no version “v9”. There are v1, stable."
+    assert message(pages.get("/v1/nowhere", headers=CHINESE)) == "Invalid URL (GET /v1/nowhere)"
+
+
+def test_what_stands_before_every_handler_speaks_the_language_too(pages: TestClient) -> None:
+    elsewhere = {**CHINESE, "sec-fetch-site": "cross-site"}
+    assert message(pages.post("/api/sign-out", headers=elsewhere)) == "這個請求來自其他網站。"
+    large = {**CHINESE, "content-length": str(10**9)}
+    assert message(pages.post("/api/sign-in", content=b"{", headers=large)) == "請求內容超過 2 MB。"
+
+
+def test_an_answer_that_breaks_off_says_why_in_its_readers_language(site: Any) -> None:
+    class Broken:
+        version, context_length, wait = "v1", 1024, 0.0
+        renderer = site.renderer
+
+        async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> AsyncIterator[TokenChunk]:
+            await asyncio.sleep(self.wait)
+            raise Unavailable("the model's server broke off its answer", hint="send the message again")
+            yield
+
+        async def close(self) -> None:
+            return
+
+    engine = Broken()
+    site.create, site.load = create_app, lambda version: engine
+    with site.client() as client:
+        for engine.wait in (0.1, 1.0, 10.0):  # whoever comes too late reads only that it was interrupted
+            started = client.post("/api/dialogues", json={"text": "Hi"}, headers=CHINESE).json()
+            events = events_of(client.get(f"/api/answers/{started['answer_id']}/events", headers=CHINESE))
+            if events[-1][1] == "error":
+                break
+    told = json.loads(events[-1][2])
+    assert (told["message"], told["hint"]) == ("模型的伺服器中斷了回答。", "請重新傳送訊息。")
