@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from starlette.testclient import TestClient
 
+from tutelage.errors import InvalidRequest, ModelError
 from tutelage.store import accounts, experiments, picks
 from tutelage.store.tables import Message, Pick, User
 from tutelage.store.usage import ChatSettings, change_chat_settings
@@ -134,6 +135,91 @@ def test_while_versions_are_compared_each_gives_one(client: TestClient, site: An
         assert pick.kind == "experiment"
         assert len(list(experiments.compared_pairs(tx))) == 1
         assert list(experiments.observations(tx, running)) == []
+
+
+@pytest.fixture
+def compared(site: Any) -> None:
+    """Two versions are being compared, and every turn may show both."""
+    site.registry.publish(kind="chat", model="tiny")
+    with site.store.write() as tx:
+        by = accounts.create_guest(tx).id
+        experiments.start_experiment(tx, control="v1", treatment="v2", share=0.5, by=by, pairs=1.0)
+
+
+def ask(client: TestClient, **more: Any) -> dict[str, Any]:
+    path = f"/api/dialogues/{more.pop('dialogue')}/messages" if "dialogue" in more else "/api/dialogues"
+    turn: dict[str, Any] = client.post(path, json={"text": "Hi", **more}).json()
+    for name in filter(None, (turn["answer_id"], turn["second_answer_id"])):
+        client.get(f"/api/answers/{name}/events")
+    return turn
+
+
+def test_a_comparison_shows_both_unasked_but_never_twice_in_a_row(
+    client: TestClient, site: Any, compared: None
+) -> None:
+    turn = ask(client)
+    with site.store.read() as tx:
+        pair = [tx.get_one(Message, turn[name]) for name in ("answer_id", "second_answer_id")]
+        assert {row.model_version for row in pair} == {"v1", "v2"}
+    choose(client, turn, "first")
+    with site.store.read() as tx:
+        assert [row.kind for row in tx.query(Pick)] == ["experiment"]
+        assert len(list(experiments.compared_pairs(tx))) == 1
+    assert ask(client, dialogue=turn["dialogue_id"])["second_answer_id"] is None
+    assert ask(client, dialogue=turn["dialogue_id"])["second_answer_id"] is not None
+    assert ask(client)["second_answer_id"] is None, "in another chat, too"
+    assert ask(client, answers=1)["second_answer_id"] is None
+    client.cookies.clear()
+    assert ask(client)["second_answer_id"] is not None, "somebody else"
+
+
+def test_an_answer_that_nobody_asked_for_costs_nothing(client: TestClient, site: Any, compared: None) -> None:
+    with site.store.write() as tx:
+        change_chat_settings(tx, ChatSettings(guest_limit=1))
+    turn = ask(client)
+    assert (turn["second_answer_id"] is not None, turn["remaining"]) == (True, 0)
+
+
+def test_no_temporary_chat_is_made_part_of_a_comparison(client: TestClient, compared: None) -> None:
+    turn = ask(client, temporary=True)
+    assert turn["second_answer_id"] is None
+    assert ask(client, dialogue=turn["dialogue_id"])["second_answer_id"] is None
+
+
+def test_a_second_answer_never_keeps_anybody_waiting(client: TestClient, compared: None) -> None:
+    line = cast(Any, client.app).state.services.turns.line
+    line.places = 1
+    assert ask(client)["second_answer_id"] is None
+    line.places = 2
+    assert ask(client)["second_answer_id"] is not None
+
+
+def test_a_version_that_cannot_answer_is_not_shown_beside_itself(
+    client: TestClient, site: Any, compared: None
+) -> None:
+    whole = site.load
+
+    def load(version: Any) -> Any:
+        if version.name == "v2":
+            raise ModelError("its weights are gone")
+        return whole(version)
+
+    site.load = load
+    turn = ask(client)
+    assert turn["second_answer_id"] is None
+    assert shown(client, turn)[-1]["model_version"] == "v1"
+
+
+def test_how_often_is_an_operators_choice(client: TestClient, site: Any) -> None:
+    with site.store.write() as tx:
+        site.registry.publish(kind="chat", model="tiny")
+        by = accounts.create_guest(tx).id
+        assert experiments.pairs_share(tx) == 0.05
+        for wrong in (-0.1, 1.1):
+            with pytest.raises(InvalidRequest):
+                experiments.start_experiment(tx, control="v1", treatment="v2", share=0.5, by=by, pairs=wrong)
+        experiments.start_experiment(tx, control="v1", treatment="v2", share=0.5, by=by, pairs=0.0)
+    assert [ask(client)["second_answer_id"] for _ in range(3)] == [None] * 3
 
 
 def test_only_its_reader_may_choose(client: TestClient, site: Any) -> None:

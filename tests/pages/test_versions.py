@@ -59,9 +59,18 @@ def test_a_version_is_compared_in_the_chat_until_it_is_clear(visit: Visit, site:
     card = page.locator("#v2")
     card.get_by_text("Compare it in the chat").press("Enter")
     card.get_by_label("Share of new conversations").fill("50")
+    card.get_by_label("Share of turns that show both").fill("100")
     card.get_by_role("button", name="Start").press("Enter")
     expect(page.get_by_text("v2 answers 50 % of new conversations")).to_be_visible()
     expect(page.get_by_text("Not clear yet.")).to_be_visible()
+    expect(page.get_by_text("At 100 % of turns readers see both and choose.")).to_be_visible()
+    reader = visit(role="user")
+    reader.get_by_role("textbox", name="Your message").fill("Which?")
+    reader.keyboard.press("Enter")
+    expect(reader.locator(".pair[data-undecided] [data-status='complete']")).to_have_count(2)
+    expect(reader.locator(".pair")).to_contain_text("Two versions of the model answer.")
+    reader.get_by_role("button", name="Answer 2 is better").click()
+    expect(reader.locator(".beside")).to_contain_text("You found this answer better")
     with site.client("operator") as operator:
         again = operator.post("/operate/experiments", json={"treatment": "v2", "percent": 10})
         assert again.status_code == 409

@@ -22,7 +22,7 @@ class StartedTurn:
     """A turn that was accepted: its rows are on disk. A blocked question has one answer that is blocked, too.
 
     `remaining` is how many answers the user has left for today; None when nobody counts. `second_answer_id` is there
-    when two were asked for.
+    when there are two: they were asked for, or both versions of a comparison are shown.
     """
 
     dialogue_id: str
@@ -42,7 +42,8 @@ class StartedTurn:
 class Question:
     """What a user wants answered: new words, or (in a regeneration) words that are there already.
 
-    `instructions` and `temporary` are for the dialogue that begins with it; two `answers` stand side by side.
+    `instructions` and `temporary` are for the dialogue that begins with it. Of `answers`, two stand side by side; None
+    leaves their number to the server.
     """
 
     text: str
@@ -52,7 +53,7 @@ class Question:
     message: tables.Message | None = None
     instructions: str = ""
     temporary: bool = False
-    answers: int = 1
+    answers: int | None = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def accept(tx: Session, user: User, plan: Plan) -> tuple[StartedTurn, bool]:
         answers, left = [_refusal(tx, message)], usage.remaining(tx, user)
     else:
         answers = [_add_answer(tx, message, draft, plan.sampling) for draft in plan.drafts]
-        left = usage.count_answers(tx, user, len(answers))
+        left = usage.count_answers(tx, user, plan.question.answers or 1)
     if len(answers) == 2:
         pairs.put_side_by_side(*answers)
     return _started(message, answers, plan.verdict, left), True

@@ -26,8 +26,8 @@ server/own_data.py):
     PUT    /api/account/password             {old, new}                                    {user}
 
 A started turn is {dialogue_id, user_message_id, answer_id, second_answer_id, input_verdict, remaining}; `answers: 2` in
-a sent message asks for two side by side, otherwise the second is null. `remaining` is how many answers are left for
-today, null where nobody counts.
+a sent message asks for two side by side, `answers: 1` for one, and the second is null. Without `answers` there are two
+now and then while versions are compared. `remaining` is how many answers are left for today, null where nobody counts.
 
 A message is {id, dialogue_id, parent_id, role, content, author_kind, status, finish_reason, model_version,
 verdict, siblings: [ids], rating: {verdict, reasons, note, ideal} | null, created}. The content of a blocked answer
@@ -108,7 +108,7 @@ async def start_dialogue(request: Request, body: FirstMessage, me: Me) -> dict[s
         text=body.text,
         idempotency_key=body.idempotency_key,
         temporary=body.temporary,
-        answers=body.answers,
+        answers=_wanted(body),
     )
     return _started(turn)
 
@@ -171,7 +171,7 @@ async def send_message(request: Request, me: Me, dialogue_id: str, body: NextMes
         dialogue_id=dialogue_id,
         parent_id=parent_id,
         idempotency_key=body.idempotency_key,
-        answers=body.answers,
+        answers=_wanted(body),
     )
     return _started(turn)
 
@@ -304,6 +304,11 @@ def _started(turn: StartedTurn) -> dict[str, Any]:
         "input_verdict": turn.input_verdict.as_dict(),
         "remaining": turn.remaining,
     }
+
+
+def _wanted(body: FirstMessage | NextMessage) -> int | None:
+    """How many answers were asked for; None when that is left to the server."""
+    return body.answers if "answers" in body.model_fields_set else None
 
 
 def _told(request: Request, broken: dict[str, Any]) -> dict[str, Any]:

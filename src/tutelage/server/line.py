@@ -46,6 +46,10 @@ class Line:
         """How many are waiting."""
         return len(self._waiting)
 
+    def has_room(self, count: int) -> bool:
+        """Whether `count` more answers could begin at once."""
+        return not self._waiting and self._held.total() + count <= self.places
+
     def check(self) -> None:
         """Raise AtCapacity when the line is as long as it may be."""
         if self.length >= self.longest:

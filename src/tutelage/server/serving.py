@@ -9,6 +9,7 @@ from random import SystemRandom
 
 from anyio import fail_after
 from anyio.to_thread import run_sync
+from sqlalchemy.orm import Session
 
 from tutelage.dialogue import Message
 from tutelage.engine.interface import Sampling
@@ -16,7 +17,7 @@ from tutelage.engine.pool import Engines, Lease
 from tutelage.errors import ModelError, NotFound, Sentence
 from tutelage.server.prompting import fit
 from tutelage.server.transactions import read
-from tutelage.store import Store, experiments, tables
+from tutelage.store import Store, dialogues, experiments, pairs, tables
 
 log = logging.getLogger(__name__)
 _random = SystemRandom()
@@ -36,6 +37,22 @@ async def versions_for(store: Store, before: Sequence[tables.Message], count: in
     if experiment is None or count == 1:
         return [experiments.version_for(experiment, before, _random)] * count
     return _random.sample([None, experiment.treatment], count)
+
+
+async def offers_two(store: Store, user_id: str, dialogue_id: str | None) -> bool:
+    """Whether a turn shows both versions that are being compared, though one answer was asked for.
+
+    Now and then, never in a temporary chat, and never at two turns in a row of one person.
+    """
+
+    def drawn(tx: Session) -> bool:
+        if experiments.running_experiment(tx) is None or _random.random() >= experiments.pairs_share(tx):
+            return False
+        if dialogue_id is not None and dialogues.get_dialogue(tx, dialogue_id, owner_id=user_id).temporary:
+            return False
+        return not pairs.last_was_one(tx, user_id)
+
+    return await read(store, drawn)
 
 
 async def lease_of(engines: Engines, version: str | None) -> Lease:

@@ -52,7 +52,7 @@ from tutelage.server.drafting import Candidate, Drafts, Suggestion
 from tutelage.server.line import Line
 from tutelage.server.permissions import demand
 from tutelage.server.prompting import fit, readable
-from tutelage.server.serving import lease_of, versions_for
+from tutelage.server.serving import lease_of, offers_two, versions_for
 from tutelage.server.transactions import read, write
 from tutelage.server.writing import Writing
 from tutelage.store import Store, dialogues, tables
@@ -90,12 +90,13 @@ class Turns:
         idempotency_key: str | None = None,
         sampling: Sampling | None = None,
         temporary: bool = False,
-        answers: int = 1,
+        answers: int | None = 1,
     ) -> StartedTurn:
         """Take a user's message and start the answer. Without `dialogue_id`, a new dialogue begins.
 
         A new dialogue begins with the user's instructions; a `temporary` one is in no list and trains no model.
-        Of two `answers` their reader chooses one; while versions are being compared, each gives one of them.
+        Of two `answers` their reader chooses one; while versions are being compared, each gives one of them. None is
+        one answer, and now and then two while versions are being compared; the second one then costs nothing.
 
         `parent_id` is the answer that the message follows; None makes it a first message (so an edit of a message
         is sent with that message's parent). The same `idempotency_key` again gives the first turn again.
@@ -201,12 +202,15 @@ class Turns:
     ) -> StartedTurn:
         """Fit, moderate, persist, and start the writing of the answers."""
         with ExitStack() as held:
-            places = [held.enter_context(place) for place in self._take_places(user, question.answers)]
-            versions = await versions_for(self._store, before, question.answers)
+            count = question.answers or (2 if await self._offers_two(user, question) else 1)
+            places = [held.enter_context(place) for place in self._take_places(user, count)]
+            versions = await versions_for(self._store, before, count)
             leases = [
                 place.enter_context(await lease_of(self._engines, version))
                 for place, version in zip(places, versions, strict=True)
             ]
+            if question.answers is None and len({lease.engine.version for lease in leases}) < count:
+                del places[1:], leases[1:]  # one of the two cannot be loaded
             messages = [*_system(question), *readable(before), dialogue.Message("user", question.text)]
             tokens = sampling.max_tokens
             drafts = [await run_sync(partial(_draft, lease.engine, messages, tokens)) for lease in leases]
@@ -220,6 +224,13 @@ class Turns:
                     live = LiveAnswer(name, user.id)
                     self._writing.begin(live, completion, draft.prompt, sampling, place.pop_all())
             return started
+
+    async def _offers_two(self, user: User, question: Question) -> bool:
+        """Whether both versions of a comparison answer unasked: never where that would keep somebody waiting."""
+        room = self.line.has_room(2) and self._places[user.id] + 2 <= ANSWERS_AT_ONCE
+        return (
+            room and not question.temporary and await offers_two(self._store, user.id, question.dialogue_id)
+        )
 
     def _take_places(self, user: User, count: int) -> list[ExitStack]:
         """What answers hold while they are being written: each one of its user's places, later a lease too."""

@@ -11,23 +11,39 @@ from sqlalchemy.orm import Session, aliased
 
 from tutelage.errors import Conflict, InvalidRequest, NotFound
 from tutelage.store.ids import now
+from tutelage.store.settings import read_setting, write_setting
 from tutelage.store.tables import Candidate, Experiment, ExperimentStatus, Message, Pick, Ranking, Rating
 
 Arm = Literal["control", "treatment"]
+SETTING = "experiments"
+PAIRS = 0.05
+"""The share of turns that show both versions, unless an operator says otherwise."""
 
 
-def start_experiment(tx: Session, *, control: str, treatment: str, share: float, by: str) -> Experiment:
-    """Let `treatment` answer a share of new conversations. Raises Conflict while another one runs, InvalidRequest."""
+def start_experiment(
+    tx: Session, *, control: str, treatment: str, share: float, by: str, pairs: float = PAIRS
+) -> Experiment:
+    """Let `treatment` answer a share of new conversations, and show both versions at a share `pairs` of turns.
+
+    Raises Conflict while another one runs, InvalidRequest.
+    """
     if running_experiment(tx) is not None:
         raise Conflict("Two versions are being compared already.", hint="End that comparison first.")
     if not 0 < share <= 0.5:
         raise InvalidRequest("The share lies above 0 and is at most a half.", param="share")
+    if not 0 <= pairs <= 1:
+        raise InvalidRequest("The share of pairs lies between 0 and 1.", param="pairs")
     if control == treatment:
         raise InvalidRequest("A version cannot be compared with itself.", param="treatment")
     row = Experiment(control=control, treatment=treatment, share=share, started_by=by)
     tx.add(row)
-    tx.flush()
+    write_setting(tx, SETTING, {"pairs": pairs})
     return row
+
+
+def pairs_share(tx: Session) -> float:
+    """At which share of turns both versions answer, side by side, though nobody asked for two."""
+    return float(read_setting(tx, SETTING).get("pairs", PAIRS))
 
 
 def running_experiment(tx: Session) -> Experiment | None:

@@ -1,11 +1,11 @@
-"""Two answers that somebody asked for side by side: which they are, and which of them goes on."""
+"""Two answers side by side: which they are, and which of them goes on."""
 
 from __future__ import annotations
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from tutelage.store.tables import Message, Pick
+from tutelage.store.tables import Dialogue, Message, Pick
 
 BESIDE = "beside"
 """The key under which the provenance of each of the two names the other."""
@@ -29,6 +29,17 @@ def pair_of(tx: Session, answer: Message) -> tuple[Message, Message] | None:
     if other is None:
         return None
     return (answer, other) if answer.id < other.id else (other, answer)
+
+
+def last_was_one(tx: Session, owner_id: str) -> bool:
+    """Whether this person's latest turn had two answers."""
+    latest = select(Dialogue.id).where(Dialogue.owner_id == owner_id)
+    latest = latest.order_by(Dialogue.updated.desc(), Dialogue.id.desc()).limit(1)
+    answers = select(Message).where(
+        Message.dialogue_id == latest.scalar_subquery(), Message.role == "assistant"
+    )
+    answer = tx.scalar(answers.order_by(Message.id.desc()).limit(1))
+    return answer is not None and beside(answer) is not None
 
 
 def going_on(tx: Session, answer: Message) -> Message:

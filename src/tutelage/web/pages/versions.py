@@ -3,7 +3,8 @@
 GET  /operate
 POST /operate/versions/{name}/promote    {anyway}: it becomes `stable`
 POST /operate/rollback                   `stable` goes back to the version before
-POST /operate/experiments                {treatment, percent}: it answers that share of new conversations
+POST /operate/experiments                {treatment, percent, pairs}: it answers `percent` of new conversations, and at
+                                         `pairs` percent of turns both versions do, side by side
 POST /operate/experiments/{id}/end
 
 Whichever version is to answer people, it is loaded and asked first; a broken one is refused, and nothing changes.
@@ -46,10 +47,11 @@ class Promotion(BaseModel):
 
 
 class NewExperiment(BaseModel):
-    """A version to compare with the stable one, and its share of new conversations."""
+    """A version to compare with the stable one, its share of new conversations, and that of turns that show both."""
 
     treatment: str = Field(max_length=16)
     percent: float = Field(gt=0, le=50, allow_inf_nan=False)
+    pairs: float = Field(experiments.PAIRS * 100, ge=0, le=100, allow_inf_nan=False)
 
 
 @router.get("")
@@ -61,6 +63,7 @@ def versions(request: Request, user: Operator, parts: Parts, pages: Templates) -
     with parts.store.read() as tx:
         running = experiments.running_experiment(tx)
         standing = None if running is None else sequential_test(experiments.observations(tx, running))
+        pairs = experiments.pairs_share(tx)
         ended = [row for row in experiments.list_experiments(tx) if row.status != "running"]
         table = strengths(Game(*pair) for pair in experiments.compared_pairs(tx))
     return pages.page(
@@ -76,6 +79,7 @@ def versions(request: Request, user: Operator, parts: Parts, pages: Templates) -
         strengths=table,
         running=running,
         standing=standing,
+        pairs=pairs,
         ended=ended,
         broken=broken,
         stable=stable,
@@ -121,7 +125,12 @@ async def start_experiment(body: NewExperiment, user: Operator, parts: Parts) ->
 
     def start(tx: Session) -> Experiment:
         row = experiments.start_experiment(
-            tx, control=stable.name, treatment=treatment.name, share=body.percent / 100, by=user.id
+            tx,
+            control=stable.name,
+            treatment=treatment.name,
+            share=body.percent / 100,
+            by=user.id,
+            pairs=body.pairs / 100,
         )
         audit.record(tx, user.id, "start experiment", row.id, detail={"treatment": row.treatment})
         return row

@@ -84,8 +84,17 @@ function waitForAnswer(answers = 1) {
   return answer;
 }
 
+/** Show two answers where one was waited for. @param {HTMLElement} answer @returns {HTMLElement} */
+function offerBoth(answer) {
+  const pair = make("pending-pair");
+  pair.querySelector("[data-offered]").hidden = false;
+  answer.replaceWith(pair);
+  announce(t("Two versions of the model answer. Your choice says which of them is better, and goes on."));
+  return pair;
+}
+
 /**
- * @param {string} content @param {string | null} parent @param {number} answers one, or two side by side
+ * @param {string} content @param {string | null} parent @param {number} answers one (or two, as the server sees fit), or two side by side
  * @param {string} key the same for every try of one message
  */
 async function ask(content, parent, answers = 1, key = crypto.randomUUID()) {
@@ -94,7 +103,7 @@ async function ask(content, parent, answers = 1, key = crypto.randomUUID()) {
   const question = make("pending-question");
   question.querySelector(".body").textContent = content;
   thread.append(question);
-  const answer = waitForAnswer(answers);
+  let answer = waitForAnswer(answers);
   toEnd();
   let started = /** @type {any} */ (null);
   const retry = () => {
@@ -107,12 +116,14 @@ async function ask(content, parent, answers = 1, key = crypto.randomUUID()) {
     const path = dialogue ? `/api/dialogues/${dialogue}/messages` : "/api/dialogues";
     const place = dialogue ? { parent_id: parent } : { temporary: "temporary" in main.dataset };
     unsent = content;
-    started = await call("POST", path, { text: content, answers, idempotency_key: key, ...place });
+    const wanted = answers === 2 ? { answers } : {};
+    started = await call("POST", path, { text: content, idempotency_key: key, ...wanted, ...place });
     unsent = "";
     enter(started.dialogue_id);
     count(started.remaining);
     await settle(question, started.user_message_id);
     const { answer_id: first, second_answer_id: second } = started;
+    if (second && answers !== 2) answer = offerBoth(answer);
     await (second ? finishBoth(answer, started.user_message_id, [first, second]) : finish(answer, first));
   }, retry);
   refreshTitle();
