@@ -236,6 +236,20 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
+@pytest.fixture(scope="session")
+def violations() -> Callable[[Page], list[tuple[str, str]]]:
+    """What axe finds on a page: the rule and the first element that breaks it."""
+    axe = pytest.importorskip("axe_playwright_python", reason="axe-core comes with axe-playwright-python")
+    source = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+
+    def found(page: Page) -> list[tuple[str, str]]:
+        page.evaluate(source)
+        broken = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+        return [(each["id"], each["nodes"][0]["html"][:120]) for each in broken]
+
+    return found
+
+
 @pytest.fixture
 def visit(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
     """Open a fresh browser context as a user of a role (None: a guest) and go to a path."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,9 +13,18 @@ from tutelage.store import accounts
 pytestmark = pytest.mark.browser
 
 
-def test_there_and_back_and_out_again(browser: Browser, site_with_provider: Any, fake_provider: Any) -> None:
+def test_there_and_back_and_out_again(
+    browser: Browser,
+    site_with_provider: Any,
+    fake_provider: Any,
+    violations: Callable[[Page], list[tuple[str, str]]],
+) -> None:
     site = site_with_provider
     page = open_page(browser, f"{site.url}/sign-in?next=/account")
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        expect(page.get_by_role("link", name="Continue with Example")).to_be_visible()
+        assert violations(page) == []
     page.get_by_role("link", name="Continue with Example").click()
     expect(page).to_have_url(f"{site.url}/account")
     expect(page.get_by_role("heading", name="jane")).to_be_visible()
