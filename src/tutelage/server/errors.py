@@ -201,7 +201,7 @@ def _of_validation(problems: Sequence[Mapping[str, Any]]) -> Failure:
 def _problem(problem: Mapping[str, Any]) -> Sentence:
     """What pydantic says of a value, with its bounds as values of the sentence."""
     template, bounds = problem["msg"], {}
-    for name, bound in problem.get("ctx", {}).items():
+    for name, bound in problem.get("ctx", {}).items() if "{" not in template else ():
         shown = f"{bound:.15g}" if isinstance(bound, int | float) else ""
         if shown and shown in template:
             template, bounds[name] = template.replace(shown, f"{{{name}}}", 1), shown
