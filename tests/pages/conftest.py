@@ -76,9 +76,8 @@ def _sad(text: str) -> float:
 
 
 class Actor:
-    """An engine whose script can be changed between two answers."""
+    """Speaks for every version; its script can be changed between two answers."""
 
-    version = "v1"
     context_length = 100_000
 
     def __init__(self, renderer: Renderer) -> None:
@@ -100,8 +99,17 @@ class Actor:
             if self._breaks and spoken == 30:
                 raise Unavailable("the model has fallen over")
 
+
+class Voice:
+    """The engine of one version. Its end leaves the others alone."""
+
+    context_length = Actor.context_length
+
+    def __init__(self, actor: Actor, version: str) -> None:
+        self.renderer, self.generate, self.version = actor.renderer, actor.generate, version
+
     async def close(self) -> None:
-        """Nothing: it speaks for every version, and the end of one leaves the others."""
+        """Nothing to free."""
 
 
 @dataclass
@@ -177,12 +185,12 @@ def running_site(
         kind="chat", model="tiny", notes="Tuned on what people wrote.", parents=["v1"], evaluation=EVALUATION
     )
     registry.promote("v1")
-    engine = Actor(renderer)
+    actor = Actor(renderer)
 
-    def load(version: ModelVersion) -> Actor:
+    def load(version: ModelVersion) -> Voice:
         if loaded is not None:
             loaded.wait(20)
-        return engine
+        return Voice(actor, version.name)
 
     app = create_app(
         store=store,
@@ -199,7 +207,7 @@ def running_site(
     while not server.started:
         time.sleep(0.01)
         assert thread.is_alive(), "the server did not start"
-    yield Site(f"http://127.0.0.1:{listening.getsockname()[1]}", store, registry, engine.learn)
+    yield Site(f"http://127.0.0.1:{listening.getsockname()[1]}", store, registry, actor.learn)
     server.should_exit = True
     thread.join(timeout=20)
     store.close()
