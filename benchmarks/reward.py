@@ -47,7 +47,7 @@ from tutelage.models.loading import LoadedModel, load_model
 from tutelage.models.locate import locate
 from tutelage.models.saving import save_weights
 from tutelage.rendering import Renderer
-from tutelage.training.optimizer import adamw, update
+from tutelage.training.optimizer import AdamW, update
 from tutelage.training.reward import accumulate_gradients
 from tutelage.training.reward_model import ValueModel
 
@@ -123,7 +123,7 @@ class Ours:
         self.member = ValueModel("reward", ScalarHead(self.model.width, seed=0))
         save_file({"weight": self.member.head.weight.detach().contiguous()}, head_file)
         parameters = self.model.adapter_parameters("reward")
-        self.optimizer = adamw([(parameters, 1e-4), (self.member.head.parameters(), 1e-4)])
+        self.optimizer = AdamW([(parameters, 1e-4), (self.member.head.parameters(), 1e-4)])
 
     def step(self, examples: Sequence[PreferenceExample]) -> tuple[float, float]:
         """Seconds and loss."""

@@ -40,7 +40,7 @@ from tutelage.models.saving import save_weights
 from tutelage.rendering import Rendered
 from tutelage.tokenizer import load_tokenizer
 from tutelage.training.memory import keep_freed_memory
-from tutelage.training.optimizer import adamw, update
+from tutelage.training.optimizer import AdamW, update
 from tutelage.training.sft import ADAPTER, accumulate_gradients
 from tutelage.training.weights import new_adapter
 
@@ -90,7 +90,7 @@ def train(file: Path) -> None:
     keep_freed_memory()
     model = load_model("builtin", Path(wanted["home"])).model
     weights = new_adapter(model, ADAPTER, AdapterShape(16, 32), seed=0)
-    optimizer = adamw([(weights.parameters, 1e-4)])
+    optimizer = AdamW([(weights.parameters, 1e-4)])
     steps = iter(wanted["steps"])
 
     def step() -> dict[str, Any]:

@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 import torch
 
-from tutelage.dialogue import Dialogue, Message
+from tutelage.dialogue import Comparison, Dialogue, Message
 from tutelage.errors import ConfigError, ModelError, TrainingError
 from tutelage.models.adapters import AdapterShape, save_adapter
 from tutelage.models.loading import load_model
 from tutelage.registry import Registry, publish_run
-from tutelage.training.checkpoints import load_newest
+from tutelage.training.checkpoints import State, load_newest, save
+from tutelage.training.job import SCHEMAS, Stage
 from tutelage.training.metrics import Run
+from tutelage.training.reward import train_reward
 from tutelage.training.sft import SFTConfig, train_sft
 
 SMALL: dict[str, Any] = {"model": "tiny", "batch_tokens": 200, "held_out": 0.2, "rank": 2, "alpha": 4}
@@ -121,3 +123,17 @@ def test_an_adapter_that_is_cut_off_is_named(
     with pytest.raises(ModelError, match="cannot be read") as raised:
         train_sft(config, demonstrations, begin(tmp_path / "run", config), home, start=tmp_path / "adapter")
     assert raised.value.where == str(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward"])
+def test_a_checkpoint_of_other_content_is_refused_with_a_way_out(
+    stage: Stage, home: Path, demonstrations: list[Dialogue], comparisons: list[Comparison], tmp_path: Path
+) -> None:
+    config = SCHEMAS[stage].model_validate({"model": "tiny", "batch_tokens": 200})
+    run = Run.open(tmp_path, stage, config.model_dump(), resume=False)
+    save(run.folder, State(1, {"head/weight": torch.ones(3)}))
+    train: Any = train_sft if stage == "sft" else train_reward
+    with pytest.raises(ModelError, match="does not hold what this version") as raised:
+        train(config, demonstrations if stage == "sft" else comparisons, run, home)
+    assert raised.value.where == str(run.folder)
+    assert "checkpoint-*" in raised.value.hint

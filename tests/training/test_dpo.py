@@ -11,11 +11,13 @@ from safetensors.torch import load_file
 
 from tutelage.datasets.preference import PreferenceExample, render_comparisons
 from tutelage.dialogue import Comparison
+from tutelage.errors import ModelError
 from tutelage.models.adapters import AdapterShape
 from tutelage.models.layout import sequences
 from tutelage.models.loading import load_model
 from tutelage.models.locate import locate
 from tutelage.rendering import load_renderer
+from tutelage.training.checkpoints import State, save
 from tutelage.training.dpo import (
     POLICY,
     DPOConfig,
@@ -128,3 +130,17 @@ def test_it_learns_the_taste_and_goes_on_where_it_stopped(
     made = "weights/model.safetensors" if full else "adapter/adapter_model.safetensors"
     first, second = (load_file(each.folder / made) for each in (straight, run))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["adapter", "full"])
+def test_a_checkpoint_of_other_content_is_refused_with_a_way_out(
+    home: Path, comparisons: list[Comparison], tmp_path: Path, full: bool
+) -> None:
+    config = CONFIG.model_copy(update={"full": full})
+    run = Run.open(tmp_path / "run", "dpo", config.model_dump(), resume=False)
+    save(run.folder, State(1, {"reference": torch.zeros(2)}))
+    with pytest.raises(ModelError, match="does not hold what this version") as raised:
+        train_dpo(config, comparisons, run, home, start=None)
+    assert raised.value.where == str(run.folder)
+    assert "checkpoint-*" in raised.value.hint
+    assert list(run.folder.glob("checkpoint-*")), "what is there stays there"

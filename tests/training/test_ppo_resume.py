@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any
 import pytest
 
 from tutelage.dialogue import Dialogue
+from tutelage.errors import ModelError
 from tutelage.training import ppo
-from tutelage.training.checkpoints import load_newest
+from tutelage.training.checkpoints import State, load_newest, save
 from tutelage.training.metrics import Run
 from tutelage.training.ppo import train_ppo
 from tutelage.training.ppo_recipe import GoldConfig, KLConfig, MixConfig, PPOConfig, ValueConfig
@@ -153,3 +155,14 @@ def test_what_a_run_needs_to_go_on_is_in_its_checkpoint(
         "policy_optimizer",
         "value_optimizer",
     }
+
+
+def test_a_checkpoint_of_other_content_is_refused_with_a_way_out(
+    train: Train, straight: Path, tmp_path: Path
+) -> None:
+    shutil.copy(straight / "config.json", tmp_path)
+    save(tmp_path, State(2, {}, {"beta": 0.1}))
+    with pytest.raises(ModelError, match="does not hold what this version") as raised:
+        train(tmp_path)
+    assert raised.value.where == str(tmp_path)
+    assert "checkpoint-*" in raised.value.hint

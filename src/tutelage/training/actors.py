@@ -19,7 +19,7 @@ from tutelage.models.foreign import ForeignModel
 from tutelage.models.interface import CausalModel
 from tutelage.models.loading import LoadedModel
 from tutelage.training.checkpoints import pack_optimizer, prefixed, section, unpack_optimizer
-from tutelage.training.optimizer import adamw
+from tutelage.training.optimizer import AdamW
 from tutelage.training.remote_rollouts import RolloutServers
 from tutelage.training.reward_model import RewardModel, ValueModel, load_reward_model, load_value_model
 from tutelage.training.weights import Weights, new_adapter, whole_model
@@ -139,13 +139,13 @@ def whole_policy(model: CausalModel, start: Path | None) -> tuple[Weights, Weigh
 class Learners:
     """The optimizers of policy and value model."""
 
-    policy: torch.optim.AdamW
-    value: torch.optim.AdamW
+    policy: AdamW
+    value: AdamW
 
     @classmethod
     def of(cls, models: Models, *, policy_rate: float, value_rate: float) -> Learners:
         values = [*models.model.adapter_parameters(VALUE), *models.value.head.parameters()]
-        return cls(adamw([(models.policy.parameters, policy_rate)]), adamw([(values, value_rate)]))
+        return cls(AdamW([(models.policy.parameters, policy_rate)]), AdamW([(values, value_rate)]))
 
     def tensors(self) -> dict[str, Tensor]:
         """Their state, for a checkpoint."""

@@ -16,7 +16,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from torch import Tensor
 from tutelage.errors import ModelError, TrainingError
 from tutelage.registry.folders import sync
 from tutelage.training.distributed import parted, whole, world
+from tutelage.training.optimizer import AdamW
 
 log = logging.getLogger(__name__)
 
@@ -146,16 +148,36 @@ def _settings(folder: Path) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
-def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+@contextmanager
+def resuming(folder: Path) -> Iterator[None]:
+    """Inside the block a run takes up its checkpoint.
+
+    Raises ModelError when the checkpoint lacks something, or has it in other sizes.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError, ModelError) as error:
+        log.debug("what does not fit", exc_info=True)
+        raise ModelError(
+            "the checkpoint does not hold what this version of tutelage goes on from",
+            where=str(folder),
+            hint="go on with the version that wrote it, or delete the folders checkpoint-*: "
+            "with --resume the run then begins anew",
+        ) from error
+
+
+def pack_optimizer(optimizer: AdamW) -> dict[str, Tensor]:
     """The optimizer's state as named tensors, in the order of its parameters."""
     tensors: dict[str, Tensor] = {}
     for index, parameter in enumerate(_parameters(optimizer)):
-        for key, value in optimizer.state[parameter].items():
+        for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{index}.{key}"] = whole(torch.as_tensor(value))
     return tensors
 
 
-def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def unpack_optimizer(optimizer: AdamW, tensors: dict[str, Tensor]) -> None:
     """Put back what `pack_optimizer` gave, into an optimizer over the same parameters.
 
     Raises ModelError when it was another optimizer's, before anything has changed.
@@ -192,5 +214,5 @@ def section(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key[len(name) + 1 :]: tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")}
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> Sequence[torch.nn.Parameter]:
+def _parameters(optimizer: AdamW) -> Sequence[torch.nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]

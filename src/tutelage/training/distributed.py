@@ -9,18 +9,21 @@ add up or collect are called by all processes in the same order, or all of them 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tutelage.errors import TrainingError
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 Item = TypeVar("Item")
 
@@ -98,7 +101,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     if world().size == 1:
         return
     # What is held in parts has been added up in the backward pass.
-    trained = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
+    trained = [parameter for parameter in parameters if not is_part(parameter)]
     for parameter in trained:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
@@ -141,22 +144,30 @@ def most(count: int) -> int:
     return int(largest)
 
 
+def is_part(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Whether the processes hold a part of this tensor each."""
+    loaded = sys.modules.get("torch.distributed.tensor")  # slow to import; where nobody has, no tensor is one
+    return loaded is not None and isinstance(tensor, loaded.DTensor)
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A tensor with all its parts, where the processes hold a part each."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_part(tensor) else tensor
 
 
 def parted(tensor: Tensor, like: Tensor) -> Tensor:
     """This process's part of a whole tensor, where `like` is held in parts; the tensor itself otherwise."""
-    if not isinstance(like, DTensor) or not tensor.ndim:
+    if not is_part(like) or not tensor.ndim:
         return tensor
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
 
 
 def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     """The norm of all gradients together, some of which may be held in parts."""
-    parts = [gradient for gradient in gradients if isinstance(gradient, DTensor)]
-    rest = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
+    parts = [gradient for gradient in gradients if is_part(gradient)]
+    rest = [gradient for gradient in gradients if not is_part(gradient)]
     norms = [whole(torch.nn.utils.get_total_norm(each)) for each in (parts, rest) if each]
     return torch.stack(norms).norm() if norms else torch.zeros(())
 
@@ -166,7 +177,7 @@ def by_layout(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
     rest: list[nn.Parameter] = []
     parts: list[nn.Parameter] = []
     for parameter in parameters:
-        (parts if isinstance(parameter, DTensor) else rest).append(parameter)
+        (parts if is_part(parameter) else rest).append(parameter)
     return [group for group in (rest, parts) if group]
 
 

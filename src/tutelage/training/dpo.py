@@ -32,6 +32,7 @@ from tutelage.training.checkpoints import (
     load_newest,
     pack_optimizer,
     prefixed,
+    resuming,
     save,
     section,
     unpack_optimizer,
@@ -41,7 +42,7 @@ from tutelage.training.distributed import collect, share, sum_scalars
 from tutelage.training.flat import preference_trees
 from tutelage.training.losses import preference_loss
 from tutelage.training.metrics import Run
-from tutelage.training.optimizer import adamw, cosine, set_rate, update
+from tutelage.training.optimizer import AdamW, cosine, set_rate, update
 from tutelage.training.weights import Weights, new_adapter, whole_model
 
 POLICY = "policy"
@@ -82,7 +83,7 @@ def train_dpo(
         policy = whole_model(loaded.model, start=start)
     else:
         policy = new_adapter(loaded.model, POLICY, AdapterShape(), seed=config.seed, start=start)
-    optimizer = adamw([(policy.parameters, config.learning_rate)])
+    optimizer = AdamW([(policy.parameters, config.learning_rate)])
     steps = data.steps[0]
     examples = [*data.train, *data.held_out]
 
@@ -91,11 +92,12 @@ def train_dpo(
     if state is None:
         reference = likelihoods(policy, examples, config.micro_tokens)
     else:
-        first = state.step
-        policy.restore(section("policy", state.tensors))
-        unpack_optimizer(optimizer, section("optimizer", state.tensors))
-        counts = [len(example.completions) for example in examples]
-        reference = list(state.tensors["reference"].split_with_sizes(counts))
+        with resuming(run.folder):
+            first = state.step
+            policy.restore(section("policy", state.tensors))
+            unpack_optimizer(optimizer, section("optimizer", state.tensors))
+            counts = [len(example.completions) for example in examples]
+            reference = list(state.tensors["reference"].split_with_sizes(counts))
     run.rewind(first)
 
     for step in range(first, len(steps)):

@@ -34,7 +34,7 @@ from tutelage.models.locate import locate
 from tutelage.rendering import Rendered
 from tutelage.training.actors import AVERAGE, Learners, Models
 from tutelage.training.advantages import generalised_advantages, token_rewards, whiten
-from tutelage.training.checkpoints import State, copied, load_newest, prefixed, save, section
+from tutelage.training.checkpoints import State, copied, load_newest, prefixed, resuming, save, section
 from tutelage.training.course import Course
 from tutelage.training.distributed import share, sum_scalars, world
 from tutelage.training.flat import flatten
@@ -114,11 +114,12 @@ def train_ppo(
         course = begin(config, data, models, partial(look, models.reference))
         best = copied(given.tensors()) if gold else {}
     else:
-        course = Course.restore(state.step, state.scalars)
-        check_reference(course.probe, probe(models, data.held_out[0].token_ids))
-        models.restore(state.tensors)
-        learners.restore(state.tensors)
-        best = section("best", state.tensors)
+        with resuming(run.folder):
+            course = Course.restore(state.step, state.scalars)
+            check_reference(course.probe, probe(models, data.held_out[0].token_ids))
+            models.restore(state.tensors)
+            learners.restore(state.tensors)
+            best = section("best", state.tensors)
     run.rewind(course.step)
 
     stopped = ""

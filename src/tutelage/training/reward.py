@@ -38,6 +38,7 @@ from tutelage.training.checkpoints import (
     load_newest,
     pack_optimizer,
     prefixed,
+    resuming,
     save,
     section,
     unpack_optimizer,
@@ -48,7 +49,7 @@ from tutelage.training.early_stop import Best
 from tutelage.training.flat import preference_trees
 from tutelage.training.losses import preference_loss
 from tutelage.training.metrics import Run
-from tutelage.training.optimizer import adamw, cosine, set_rate, update
+from tutelage.training.optimizer import AdamW, cosine, set_rate, update
 from tutelage.training.reward_model import (
     RewardModel,
     ValueModel,
@@ -156,7 +157,7 @@ def train_member(training: Training, index: int, state: State | None) -> ValueMo
     if state is not None and state.step >= before + len(steps):
         return load_member(model, folder, name=f"{ADAPTER}-{index}")
     member = new_member(training, index)
-    optimizer = adamw(
+    optimizer = AdamW(
         [
             (model.adapter_parameters(member.adapter), config.learning_rate),
             (member.head.parameters(), config.head_learning_rate),
@@ -164,9 +165,10 @@ def train_member(training: Training, index: int, state: State | None) -> ValueMo
     )
     first, best = 0, Best()
     if state is not None and state.step > before:
-        first, best = state.step - before, Best.unpacked(state)
-        restore_member(model, member, state.tensors)
-        unpack_optimizer(optimizer, section("optimizer", state.tensors))
+        with resuming(run.folder):
+            first, best = state.step - before, Best.unpacked(state)
+            restore_member(model, member, state.tensors)
+            unpack_optimizer(optimizer, section("optimizer", state.tensors))
 
     for step in range(first, len(steps)):
         set_rate(optimizer, cosine(step, len(steps), warmup=config.warmup_steps))

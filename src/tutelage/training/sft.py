@@ -31,6 +31,7 @@ from tutelage.training.checkpoints import (
     load_newest,
     pack_optimizer,
     prefixed,
+    resuming,
     save,
     section,
     unpack_optimizer,
@@ -38,7 +39,7 @@ from tutelage.training.checkpoints import (
 from tutelage.training.distributed import share, sum_scalars
 from tutelage.training.flat import flatten
 from tutelage.training.metrics import Run
-from tutelage.training.optimizer import adamw, cosine, set_rate, update
+from tutelage.training.optimizer import AdamW, cosine, set_rate, update
 from tutelage.training.sharding import in_step
 from tutelage.training.weights import Weights, new_adapter, whole_model
 
@@ -142,7 +143,7 @@ def train_sft(
         weights = new_adapter(model, ADAPTER, shape, seed=config.seed, start=start)
     if config.shard:
         weights = weights.sharded()
-    optimizer = adamw([(weights.parameters, config.learning_rate)])
+    optimizer = AdamW([(weights.parameters, config.learning_rate)])
     total = len(data.steps)
     loss_held_out = partial(held_out_loss, weights, data.held_out.rendered, config.micro_tokens)
 
@@ -151,9 +152,10 @@ def train_sft(
         first = 0
         loss_before = loss_held_out()
     else:
-        first, loss_before = state.step, state.scalars["held_out_loss_before"]
-        weights.restore(section("weights", state.tensors))
-        unpack_optimizer(optimizer, section("optimizer", state.tensors))
+        with resuming(run.folder):
+            first, loss_before = state.step, state.scalars["held_out_loss_before"]
+            weights.restore(section("weights", state.tensors))
+            unpack_optimizer(optimizer, section("optimizer", state.tensors))
     run.rewind(first)
 
     for step in range(first, total):

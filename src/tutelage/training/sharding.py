@@ -10,17 +10,20 @@ A sharded model trains and scores; it does not generate.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from tutelage.errors import ConfigError
 from tutelage.models.interface import CausalModel
 from tutelage.models.transformer import Transformer
 from tutelage.training.distributed import most, world
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
 
 Item = TypeVar("Item")
 
@@ -42,6 +45,8 @@ def shard(model: CausalModel) -> None:
             "only the Llama family can be sharded",
             hint="leave out `shard`: each process then holds the model",
         )
+    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
     policy = MixedPrecisionPolicy(
         param_dtype=model.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
@@ -66,14 +71,18 @@ def _make_parameters(block: nn.Module) -> None:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether a model's layers are split."""
-    return any(isinstance(module, FSDPModule) for module in model.modules())
+    return bool(_split_layers(model))
 
 
 def together(model: nn.Module) -> None:
     """Bring all layers together for good, in the dtype they compute in: to be written. Every process calls it."""
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.unshard()
+    for layer in _split_layers(model):
+        layer.unshard()
+
+
+def _split_layers(model: nn.Module) -> list[FSDPModule]:
+    loaded = sys.modules.get("torch.distributed.fsdp")  # slow to import; where nobody has, no layer is split
+    return [] if loaded is None else [each for each in model.modules() if isinstance(each, loaded.FSDPModule)]
 
 
 def in_step(model: nn.Module, groups: Sequence[Item], filler: Item) -> list[tuple[Item, float]]:

@@ -16,7 +16,7 @@ from torch import nn
 from tutelage.errors import ModelError, TrainingError
 from tutelage.training import checkpoints
 from tutelage.training.checkpoints import State, load_newest, pack_optimizer, save, unpack_optimizer
-from tutelage.training.optimizer import adamw, update
+from tutelage.training.optimizer import AdamW, update
 
 
 def test_the_newest_checkpoint_is_what_was_saved(tmp_path: Path) -> None:
@@ -164,31 +164,31 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("sizes", [[2], [2, 4]])
 def test_an_optimizer_of_another_model_is_refused(sizes: list[int]) -> None:
     weights = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(3))]
-    optimizer = adamw([(weights, 0.1)])
+    optimizer = AdamW([(weights, 0.1)])
     sum(weight.sum() for weight in weights).backward()
     update(optimizer, 0.0, max_norm=1.0, where="")
-    other = adamw([([nn.Parameter(torch.zeros(size)) for size in sizes], 0.1)])
+    other = AdamW([([nn.Parameter(torch.zeros(size)) for size in sizes], 0.1)])
     with pytest.raises(ModelError, match="does not fit"):
         unpack_optimizer(other, pack_optimizer(optimizer))
     assert not other.state
 
 
 def test_an_optimizer_goes_on_as_if_it_had_never_stopped() -> None:
-    def steps(weight: nn.Parameter, optimizer: torch.optim.Optimizer, first: int, last: int) -> None:
+    def steps(weight: nn.Parameter, optimizer: AdamW, first: int, last: int) -> None:
         for step in range(first, last):
             loss = ((weight - step) ** 2).sum()
             loss.backward()
             update(optimizer, loss.item(), max_norm=1.0, where="")
 
     straight = nn.Parameter(torch.zeros(3))
-    steps(straight, adamw([([straight], 0.1)]), 0, 6)
+    steps(straight, AdamW([([straight], 0.1)]), 0, 6)
 
     first_half = nn.Parameter(torch.zeros(3))
-    optimizer = adamw([([first_half], 0.1)])
+    optimizer = AdamW([([first_half], 0.1)])
     steps(first_half, optimizer, 0, 3)
     kept = pack_optimizer(optimizer)
     second_half = nn.Parameter(first_half.detach().clone())
-    resumed = adamw([([second_half], 0.1)])
+    resumed = AdamW([([second_half], 0.1)])
     unpack_optimizer(resumed, kept)
     steps(second_half, resumed, 3, 6)
     assert torch.equal(straight, second_half)
