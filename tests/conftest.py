@@ -1,4 +1,4 @@
-"""The order of the whole suite, and a provider to sign in by."""
+"""The order of the whole suite, a provider to sign in by, and a PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import base64
 import hashlib
 import hmac
 import json
+import os
+import pwd
 import secrets
+import shutil
 import socket
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +31,9 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 PAGES = Path(__file__).with_name("pages")
+PROGRAMS = [*sorted(Path("/usr/lib/postgresql").glob("*/bin")), Path(shutil.which("initdb") or "/").parent]
+
+os.environ.pop("TUTELAGE_DATABASE_URL", None)  # tests have databases of their own
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -172,3 +180,67 @@ def fake_provider() -> Iterator[FakeProvider]:
         yield provider
         server.should_exit = True
         thread.join(10)
+
+
+@dataclass
+class PostgresServer:
+    """A server of this session's own, reached by a socket in its folder. Everybody may come in as `tutelage`.
+
+    `free` are databases with tables and without rows that nobody uses.
+    """
+
+    folder: Path
+    free: list[Any] = field(default_factory=list)
+
+    def address(self, database: str = "postgres", user: str = "tutelage") -> str:
+        return f"postgresql://{user}@/{database}?host={self.folder}"
+
+    def run(self, statement: str, database: str = "postgres") -> None:
+        """As its administrator."""
+        import psycopg
+
+        with psycopg.connect(self.address(database), autocommit=True) as connection:
+            connection.execute(statement)
+
+    def create(self, options: str = "") -> str:
+        """A new database; gives its address."""
+        name = f"made_{secrets.token_hex(8)}"
+        self.run(f"CREATE DATABASE {name} {options}")
+        return self.address(name)
+
+
+def postgres_programs() -> Path | None:
+    """Where PostgreSQL's programs are. It refuses to run as root; its packages bring a user for it."""
+    able = os.getuid() != 0 or any(user.pw_name == "postgres" for user in pwd.getpwall())
+    return next((each for each in PROGRAMS if able and (each / "initdb").exists()), None)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """Without PostgreSQL, tests are skipped, unless TUTELAGE_REQUIRE_POSTGRES is 1."""
+    programs = postgres_programs()
+    if programs is None:
+        if os.environ.get("TUTELAGE_REQUIRE_POSTGRES") == "1":
+            pytest.fail("there is no PostgreSQL, and TUTELAGE_REQUIRE_POSTGRES asks for one")
+        pytest.skip("there is no PostgreSQL: install it, e.g. apt-get install postgresql")
+    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
+
+    def control(program: str, *arguments: str | Path) -> None:
+        subprocess.run([*user, programs / program, *arguments], check=True, capture_output=True, cwd="/")
+
+    with tempfile.TemporaryDirectory(prefix="tutelage-postgres-") as name:
+        folder, data = Path(name), Path(name) / "data"
+        if user:
+            shutil.chown(folder, "postgres")
+        locale = ("--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
+        control("initdb", "-D", data, "-U", "tutelage", "-A", "trust", *locale)
+        with (data / "pg_hba.conf").open("r+") as rules:
+            rest = rules.read()
+            rules.seek(0)
+            rules.write(f"local all locked scram-sha-256\n{rest}")
+        options = f"-F -c listen_addresses='' -c unix_socket_directories={folder}"
+        control("pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start")
+        try:
+            yield PostgresServer(folder)
+        finally:
+            control("pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")

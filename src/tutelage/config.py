@@ -41,6 +41,11 @@ def home() -> Path:
     return folder.resolve()
 
 
+def database() -> Path | str:
+    """Where the rows are: the PostgreSQL address in `TUTELAGE_DATABASE_URL`, or a file in the data folder."""
+    return os.environ.get("TUTELAGE_DATABASE_URL") or home() / "tutelage.db"
+
+
 def load(path: Path, schema: type[SettingsT], overrides: Iterable[str] = ()) -> SettingsT:
     """Read a TOML recipe, apply `key.sub=value` overrides, and check it.
 

@@ -38,8 +38,14 @@ def work(place: Installation, *, tell: Tell, once: bool = False, poll_seconds: f
     """Carry out requests until interrupted; with `once`, one request or none."""
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     while True:
-        with place.store.write() as tx:
-            request = runs.take_request(tx, worker=name)
+        try:
+            with place.store.write() as tx:
+                request = runs.take_request(tx, worker=name)
+        except Unavailable as problem:
+            if once:
+                raise
+            log.warning("requests cannot be taken now: %s", problem)
+            request = None
         if request is not None:
             tell(request.id, _carry_out(request, place, name))
         if once:

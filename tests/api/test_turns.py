@@ -12,7 +12,8 @@ import pytest
 from tutelage.dialogue import Message
 from tutelage.engine.pool import EnginePool
 from tutelage.errors import ContextTooLong, Denied, InvalidRequest, NotFound, Unavailable
-from tutelage.server.turn import Turns
+from tutelage.server import writing
+from tutelage.server.turn import TurnEvent, Turns
 from tutelage.store import accounts, dialogues
 from tutelage.store.tables import User, UserRole
 
@@ -61,6 +62,34 @@ def test_one_key_sent_twice_at_once_is_one_turn(site: Any) -> None:
     assert len(site.engines["v1"].prompts) == 1
     with site.store.read() as tx:
         assert len(dialogues.list_dialogues(tx, user.id, limit=10)) == 1
+
+
+def test_an_answer_is_followed_and_stopped_through_another_server(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "FLUSH_SECONDS", 0.05)
+    site.answers, site.delay = ["word " * 500], 0.01
+    user = person(site)
+
+    async def read(turns: Turns, answer_id: str) -> list[TurnEvent]:
+        return [event async for event in turns.events(user, answer_id)]
+
+    async def scenario(here: Turns) -> None:
+        there = Turns(site.store, EnginePool(site.registry, site.load), site.gate)
+        answer = (await here.send(user, text="Hi")).answer_id
+        readers = [asyncio.create_task(read(turns, answer)) for turns in (here, there)]
+        while not (await there.answer(user, answer)).content:
+            await asyncio.sleep(0.01)
+        await there.stop(user, answer)
+        for events in await asyncio.gather(*readers):
+            assert [event.kind for event in events[-1:]] == ["done"]
+            assert events[-1].data["status"] == "interrupted"
+        kept = (await there.answer(user, answer)).content
+        assert 0 < len(kept) < 2000
+        await there.stop(user, answer)
+        assert (await here.answer(user, answer)).content == kept
+
+    run(site, scenario)
 
 
 def test_nothing_begins_while_the_server_ends(site: Any) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from tutelage.cli import main
 from tutelage.config import load
-from tutelage.errors import InvalidRequest, NotFound
+from tutelage.errors import InvalidRequest, NotFound, Unavailable
 from tutelage.improvement import ImproveConfig, Installation
 from tutelage.improvement.stages import find_adapter, find_start
 from tutelage.models.loading import load_model, load_version
@@ -247,6 +247,20 @@ def test_two_workers_share_requests_and_take_over_from_one_that_died(
         each.join(30)
     assert sorted(told) == sorted(wanted)
     assert len(set(carried_out)) == 2
+    place.store.close()
+
+
+def test_a_worker_waits_for_a_database_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = place_of(tmp_path)
+    raised = [Unavailable("The database cannot be reached."), KeyboardInterrupt()]
+
+    def take_request(*given: Any, **rest: Any) -> None:
+        raise raised.pop(0)
+
+    monkeypatch.setattr(runs, "take_request", take_request)
+    with pytest.raises(KeyboardInterrupt):
+        work(place, poll_seconds=0, tell=lambda *news: None)
+    assert raised == []
     place.store.close()
 
 

@@ -196,7 +196,7 @@ def _store() -> Iterator[Store]:
     from tutelage import config
     from tutelage.store import Store
 
-    store = Store.open(config.home() / "tutelage.db")
+    store = Store.open(config.database())
     try:
         yield store
     finally:

@@ -156,7 +156,7 @@ def _run(
     logging.getLogger("tutelage").setLevel(logging.INFO)
     registry, gate, providers = Registry(home), default_gate(home), _providers(home)
     registry.begin(model)
-    store = Store.open(home / "tutelage.db")
+    store = Store.open(config.database())
     try:
         engines = EnginePool(
             registry,

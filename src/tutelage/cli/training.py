@@ -151,13 +151,13 @@ def tidy(
 @contextmanager
 def installation() -> Iterator[Installation]:
     """The data folder with its store open."""
-    from tutelage.config import home
+    from tutelage.config import database, home
     from tutelage.improvement import Installation
     from tutelage.registry import Registry
     from tutelage.store import Store
 
     folder = home()
-    store = Store.open(folder / "tutelage.db")
+    store = Store.open(database())
     try:
         yield Installation(folder, store, Registry(folder))
     finally:

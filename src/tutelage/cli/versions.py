@@ -227,10 +227,15 @@ def restore(
     as_json: JsonOption = False,
 ) -> None:
     """Put a backup in the place of the database. What people have deleted since stays deleted."""
-    from tutelage.config import home
-    from tutelage.store.restoring import restore as restore_store
+    from tutelage.config import database, home
+    from tutelage.store import restoring
 
-    kept = restore_store(path, home() / "tutelage.db")
+    place = database()
+    if isinstance(place, Path):
+        kept = restoring.restore(path, place)
+    else:
+        with _store() as store:
+            kept = restoring.restore_on_server(path, store, home())
     text = f"Restored {path}." + (f" What was there before is in {kept}." if kept else "")
     emit({"path": str(path), "kept": None if kept is None else str(kept)}, escape(text), as_json=as_json)
 
@@ -244,10 +249,10 @@ def _registry() -> Registry:
 
 @contextmanager
 def _store() -> Iterator[Store]:
-    from tutelage.config import home
+    from tutelage.config import database
     from tutelage.store import Store
 
-    store = Store.open(home() / "tutelage.db")
+    store = Store.open(database())
     try:
         yield store
     finally:

@@ -91,7 +91,7 @@ def create_app(
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Services = app.state.services
-    await parts.turns.reap(older_than=timedelta(0))
+    await parts.turns.reap(older_than=DEAD_AFTER if parts.store.shared else timedelta(0))
     parts.turns.line.places = (await read(parts.store, chat_settings)).answers_at_once
     beside = [
         asyncio.create_task(_reap(parts.turns, parts.store)),

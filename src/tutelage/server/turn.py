@@ -150,10 +150,13 @@ class Turns:
 
     async def stop(self, user: User, answer_id: str) -> None:
         """End an answer of the user's early; what was written stays. An answer that has ended is left as it is."""
-        await self.answer(user, answer_id)
+        row = await self.answer(user, answer_id)
         live = self._writing.get(answer_id)
         if live is not None:
             live.scope.cancel()
+        elif row.status == "running":  # its writer learns of it when it next writes to the row
+            with suppress(Conflict):
+                await write(self._store, lambda tx: dialogues.interrupt_answer(tx, answer_id))
 
     async def suggest(self, user: User, messages: Sequence[dialogue.Message]) -> Suggestion:
         """Stream one suggestion for the assistant's next turn, for a trainer who writes a dialogue.
@@ -174,7 +177,8 @@ class Turns:
         return await self._drafts.candidates(version, messages, k, seed=seed)
 
     async def reap(self, *, older_than: timedelta = DEAD_AFTER) -> None:
-        """Mark answers whose writer has died as interrupted. At start nobody is writing: `older_than` is zero.
+        """Mark answers whose writer has died as interrupted. At the start of the only server nobody is writing:
+        `older_than` is zero.
 
         The answers of this process show first that they live: it may have slept, with all its beats, for hours.
         """

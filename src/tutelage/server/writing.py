@@ -17,8 +17,9 @@ from tutelage.server.completion import Completion
 from tutelage.server.errors import failure_of, log_failure
 from tutelage.server.line import Line
 from tutelage.server.prompting import Prompt
-from tutelage.server.transactions import write
+from tutelage.server.transactions import read, write
 from tutelage.store import Store, dialogues
+from tutelage.store.tables import Message
 
 log = logging.getLogger(__name__)
 
@@ -109,20 +110,24 @@ class Writing:
         status: EndStatus = (
             "blocked" if blocked else "complete" if completion.finish_reason else "interrupted"
         )
-        row = await write(
-            self._store,
-            lambda tx: dialogues.finish_answer(
-                tx,
-                live.message_id,
-                content=completion.text if blocked else live.text,
-                status=status,
-                finish_reason=completion.finish_reason,
-                prompt_tokens=len(prompt.token_ids),
-                completion_tokens=len(completion.tokens),
-                filter_verdict=verdict.as_dict(),
-            ),
-        )
-        live.judge(verdict.as_dict())
+        try:
+            row = await write(
+                self._store,
+                lambda tx: dialogues.finish_answer(
+                    tx,
+                    live.message_id,
+                    content=completion.text if blocked else live.text,
+                    status=status,
+                    finish_reason=completion.finish_reason,
+                    prompt_tokens=len(prompt.token_ids),
+                    completion_tokens=len(completion.tokens),
+                    filter_verdict=verdict.as_dict(),
+                ),
+            )
+        except Conflict:  # stopped through another server, or taken for dead: it stays as it ended there
+            row = await read(self._store, lambda tx: tx.get_one(Message, live.message_id))
+        else:
+            live.judge(verdict.as_dict())
         live.end("done", done_data(row, dropped=prompt.dropped))
 
     async def _break_off(self, live: LiveAnswer, completion: Completion, error: Exception) -> None:

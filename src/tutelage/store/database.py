@@ -1,24 +1,36 @@
-"""One SQLite file, many threads and processes: one writer at a time, readers never in its way."""
+"""The database for many threads and processes: one writer at a time, readers never in its way.
+
+It is a SQLite file (`sqlite`) or lies on a PostgreSQL server (`postgres`). Both keep the same tables and order: a
+writer is alone until its transaction has ended, so what was read in it still holds.
+"""
 
 from __future__ import annotations
 
-import os
-import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import URL, Engine
 from sqlalchemy.orm import Session
 
-from tutelage.errors import Conflict, DataError, Sentence, TutelageError, Unavailable
-from tutelage.store import migrations
+from tutelage.store import sqlite, waiting
 
-BUSY_SECONDS = 15.0
+
+class Database(Protocol):
+    """What a store stands on. Transactions of `writers` come one after the other."""
+
+    @property
+    def place(self) -> Path | URL: ...
+    @property
+    def readers(self) -> Engine: ...
+    @property
+    def writers(self) -> Engine: ...
+    def errors(self) -> AbstractContextManager[None]:
+        """Turns what the database says into errors for people."""
+
+    def backup(self, target: Path) -> None: ...
 
 
 class Store:
@@ -28,47 +40,60 @@ class Store:
     who writes is waiting.
     """
 
-    def __init__(self, path: Path, engine: Engine) -> None:
-        self.path = path
-        self._readers = engine
-        self._writers = engine.execution_options(begin="BEGIN IMMEDIATE")
+    def __init__(self, database: Database) -> None:
+        self.place = database.place
+        self._database = database
         self._turn = threading.Lock()
 
     @classmethod
-    def open(cls, path: Path | str) -> Store:
-        """The store in this file, created when it is missing, migrated (after a backup) when it is older.
+    def open(cls, place: Path | str | URL) -> Store:
+        """The store in this file, or at this address (postgresql://…); made when it is missing, migrated when older.
 
-        Raises DataError when the file is not a database, is damaged, or is newer than this program.
+        A file is copied before it is migrated. Raises DataError when it is not a database, is damaged, or is newer than
+        this program, ConfigError when a server's database cannot be used.
         """
-        path = Path(path)
-        with errors_for_people(path):
-            _create_private(path)
-            _migrate(path)
-        return cls(path, connect(path))
+        if isinstance(place, URL) or (isinstance(place, str) and "://" in place):
+            from tutelage.store import postgres  # who has no server need not have its driver
+
+            return cls(postgres.open_database(place))
+        return cls(sqlite.open_database(Path(place)))
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A transaction that may write; committed at the end, rolled back when the block raises.
 
-        Raises Unavailable when other writers do not finish in time or the disk is full.
+        Raises Unavailable when other writers do not finish in time, the disk is full or the server cannot be reached.
         """
-        with errors_for_people(self.path), self._my_turn(), self._session(self._writers) as tx, tx.begin():
+        with (
+            self._database.errors(),
+            self._my_turn(),
+            self._session(self._database.writers) as tx,
+            tx.begin(),
+        ):
             yield tx
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A consistent view of one moment. What is changed in it is forgotten."""
-        with errors_for_people(self.path), self._session(self._readers) as tx:
+        with self._database.errors(), self._session(self._database.readers) as tx:
             yield tx
 
     def backup(self, target: Path) -> None:
-        """Copy the database as it is at this moment, while others read and write. See `backup`."""
-        with errors_for_people(self.path):
-            backup(self.path, target)
+        """Copy the database as it is at this moment, while others read and write, to a file that does not exist yet.
+
+        The copy is a SQLite file. Raises DataError when the target exists or cannot be written.
+        """
+        with self._database.errors():
+            self._database.backup(target)
 
     def close(self) -> None:
         """Close all connections."""
-        self._readers.dispose()
+        self._database.readers.dispose()
+
+    @property
+    def shared(self) -> bool:
+        """Whether other servers may be writing answers into it at this moment."""
+        return isinstance(self.place, URL)
 
     @staticmethod
     def _session(engine: Engine) -> Session:
@@ -77,105 +102,9 @@ class Store:
     @contextmanager
     def _my_turn(self) -> Iterator[None]:
         # Threads of this process queue here, in order; SQLite's own waiting is by polling and unfair.
-        if not self._turn.acquire(timeout=BUSY_SECONDS):
-            raise Unavailable("The database is busy.", hint="Try again in a moment.")
+        if not self._turn.acquire(timeout=waiting.BUSY_SECONDS):
+            raise waiting.busy()
         try:
             yield
         finally:
             self._turn.release()
-
-
-def connect(path: Path, *, migrating: bool = False) -> Engine:
-    """An engine for this file. Transactions begin with the execution option `begin`, or plain BEGIN.
-
-    While `migrating`, tables may be rebuilt: that must not cascade into their children, nor trip over triggers that
-    name a table which is not there for a moment.
-    """
-    engine = create_engine(f"sqlite:///{path}", max_overflow=-1, connect_args={"timeout": BUSY_SECONDS})
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, record: Any) -> None:
-        connection.isolation_level = None  # transactions begin where we say, not where the driver guesses
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")  # what was accepted survives a power cut
-        connection.execute(f"PRAGMA foreign_keys = {'OFF' if migrating else 'ON'}")
-        connection.execute(f"PRAGMA legacy_alter_table = {'ON' if migrating else 'OFF'}")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
-
-    return engine
-
-
-def backup(source: Path, target: Path) -> None:
-    """Copy a database to a file that does not exist yet, by SQLite's online backup.
-
-    Raises DataError when the target exists or cannot be written.
-    """
-    if target.exists():
-        raise DataError("There is a file already.", path=target, hint="Name a new file.")
-    partial = target.with_name(f"{target.name}.partial")
-    try:
-        _create_private(partial)
-        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(partial)) as new:
-            old.backup(new)
-        os.replace(partial, target)
-    except OSError as error:
-        raise DataError(f"Cannot write the backup: {error.strerror}.", path=target) from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _migrate(path: Path) -> None:
-    revision = migrations.current(path)
-    if revision == migrations.HEAD:
-        return
-    if revision is not None:
-        backup(path, path.with_name(f"{path.name}.{revision}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.bak"))
-    engine = connect(path, migrating=True)
-    try:
-        with engine.execution_options(begin="BEGIN IMMEDIATE").begin() as connection:
-            migrations.upgrade(connection)
-            if connection.exec_driver_sql("PRAGMA foreign_key_check").first():
-                raise DataError(
-                    "The migration would break links between rows.", path=path, hint="Report this."
-                )
-    finally:
-        engine.dispose()
-
-
-@contextmanager
-def errors_for_people(path: Path) -> Iterator[None]:
-    """Turn what SQLite says into our own errors; errors in the program itself pass through."""
-    try:
-        yield
-    except DBAPIError as error:
-        raise _explained(error.orig, path) or error from error
-    except sqlite3.DatabaseError as error:
-        raise _explained(error, path) or error from error
-
-
-def _explained(error: BaseException | None, path: Path) -> TutelageError | None:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return Unavailable("The database is busy.", hint="Try again in a moment.")
-    if code == sqlite3.SQLITE_CONSTRAINT:
-        return Conflict("Something this belongs to has just been changed or deleted.", hint="Load it again.")
-    if code == sqlite3.SQLITE_FULL:
-        return Unavailable("The disk is full.", hint=Sentence("Free some space beside {path}.", path=path))
-    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return DataError("This file is damaged or not a database.", path=path, hint="Restore a backup.")
-    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
-        return DataError(
-            f"The database cannot be used: {error}.", path=path, hint="Check the folder's rights."
-        )
-    return None
-
-
-def _create_private(path: Path) -> None:
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    except OSError as error:
-        raise DataError(f"The file cannot be opened: {error.strerror}.", path=path) from error

@@ -201,6 +201,14 @@ def finish_answer(
     return message
 
 
+def interrupt_answer(tx: Session, message_id: str) -> Message:
+    """End an answer with what its row has. Raises Conflict when it has ended already."""
+    message = _running(tx, message_id)
+    message.status = "interrupted"
+    tx.flush()
+    return message
+
+
 def reap_answers(tx: Session, *, older_than: timedelta) -> int:
     """Mark running answers whose last beat is older as interrupted; returns how many."""
     late = (Message.status == "running") & (Message.beat_at <= now() - older_than)

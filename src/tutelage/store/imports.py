@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Table, insert
-from sqlalchemy.dialects.sqlite import insert as insert_once
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from tutelage.dialogue import Comparison, Dialogue, Message, check_turns
@@ -66,10 +66,11 @@ def content_hash(fields: dict[str, Any]) -> str:
 
 
 def _insert_once(tx: Session, row_class: type[tables.Base], row: dict[str, Any]) -> bool:
-    statement = insert_once(_table(row_class)).on_conflict_do_nothing(
-        index_elements=["source", "content_hash"]
-    )
-    return bool(tx.connection().execute(statement, row).rowcount)
+    connection, table = tx.connection(), _table(row_class)
+    statement = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+    statement = statement.on_conflict_do_nothing(index_elements=["source", "content_hash"])
+    options = {"preserve_rowcount": True}  # psycopg's would be -1
+    return bool(connection.execute(statement, row, execution_options=options).rowcount)
 
 
 def _table(row_class: type[tables.Base]) -> Table:

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, CompoundSelect, Select, insert, literal, select, union_all
 from sqlalchemy.orm import Session
 
+from tutelage.store.columns import Time
 from tutelage.store.ids import now
 from tutelage.store.tables import (
     Demonstration,
@@ -29,7 +30,7 @@ ALLOWED: ColumnElement[bool] = Dialogue.consent & Dialogue.temporary.is_(False)
 def bury(tx: Session, dialogues: ColumnElement[bool]) -> None:
     """Set tombstones for dialogues that are about to be deleted, and for all that hangs on them."""
     ids = _ids(dialogues).subquery()
-    tx.execute(insert(Tombstone).from_select(["id", "created"], select(ids.c.id, literal(now()))))
+    tx.execute(insert(Tombstone).from_select(["id", "created"], select(ids.c.id, literal(now(), Time()))))
 
 
 def bury_row(tx: Session, row_id: str) -> None:

@@ -1,9 +1,11 @@
 """Finding one's own dialogues by their words. The only place that knows which database searches, and how.
 
-SQLite's FTS5 with trigrams: it needs no word boundaries, so it finds Chinese, and parts of words. Every person's
-messages stand in a range of row numbers of their own, newest last, so that a search never touches anybody else's,
-however many they are, and ends as soon as a list is full. Words of less than three characters have no trigram; they
-are looked for in the newest messages.
+By trigrams: they need no word boundaries, so Chinese is found, and parts of words. Words of less than three characters
+have no trigram; they are looked for in the newest messages.
+
+SQLite's FTS5 keeps every person's messages in a range of row numbers of their own, newest last, so that a search never
+touches anybody else's, however many they are, and ends as soon as a list is full. PostgreSQL's planner goes by the
+person's dialogues or by pg_trgm's index of all messages, whichever it finds to be less.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from sqlalchemy import and_, select, text
 from sqlalchemy.orm import Session
 
+from tutelage.store.columns import clean
 from tutelage.store.dialogues import listed
 from tutelage.store.tables import Dialogue, Message, SearchOwner
 
@@ -41,7 +44,7 @@ def search(tx: Session, owner_id: str, query: str, *, limit: int = 30) -> list[F
 
     Last changed first. An empty query finds nothing.
     """
-    words = query[:LONGEST_QUERY].split()
+    words = clean(query[:LONGEST_QUERY]).split()
     if not words:
         return []
     found = {hit.dialogue.id: hit for hit in _by_title(tx, owner_id, words, limit)}
@@ -50,7 +53,7 @@ def search(tx: Session, owner_id: str, query: str, *, limit: int = 30) -> list[F
 
 
 def _by_title(tx: Session, owner_id: str, words: Sequence[str], limit: int) -> Iterator[Found]:
-    fits = and_(*(Dialogue.title.contains(word, autoescape=True) for word in words))
+    fits = and_(*(Dialogue.title.icontains(word, autoescape=True) for word in words))
     rows = tx.scalars(
         select(Dialogue).where(listed(owner_id), fits).order_by(Dialogue.updated.desc()).limit(limit)
     )
@@ -60,7 +63,8 @@ def _by_title(tx: Session, owner_id: str, words: Sequence[str], limit: int) -> I
 def _by_message(tx: Session, owner_id: str, words: Sequence[str], limit: int) -> Iterator[Found]:
     """The newest message that fits of each dialogue, for at most `limit` dialogues."""
     seen: set[str] = set()
-    ids = _newest(tx, owner_id, words)
+    on_server = tx.get_bind().dialect.name == "postgresql"
+    ids = (_newest_on_server if on_server else _newest_in_file)(tx, owner_id, words)
     for first in range(0, len(ids), LOT):
         lot = ids[first : first + LOT]
         query = select(Message.id, Message.content, Dialogue).join(
@@ -75,8 +79,8 @@ def _by_message(tx: Session, owner_id: str, words: Sequence[str], limit: int) ->
                 return
 
 
-def _newest(tx: Session, owner_id: str, words: Sequence[str]) -> Sequence[str]:
-    """Ids of a person's messages with all the words, whatever the case of letters; newest first."""
+def _newest_in_file(tx: Session, owner_id: str, words: Sequence[str]) -> Sequence[str]:
+    """On SQLite: ids of a person's messages with all the words, whatever the case of letters; newest first."""
     owner = tx.scalar(select(SearchOwner.number).where(SearchOwner.owner_id == owner_id))
     if owner is None:
         return []
@@ -101,6 +105,33 @@ _TEXTS = """
     SELECT search_rows.message_id FROM search_texts CROSS JOIN search_rows ON search_rows.id = search_texts.rowid
     WHERE search_texts.rowid BETWEEN :first AND :last AND {fits}
     ORDER BY search_texts.rowid DESC LIMIT :most
+"""
+
+
+def _newest_on_server(tx: Session, owner_id: str, words: Sequence[str]) -> Sequence[str]:
+    """On PostgreSQL: the same."""
+    names = {f"word_{place}": f"%{_escaped(word)}%" for place, word in enumerate(words)}
+    fits = " AND ".join(f"messages.content ILIKE :{name} ESCAPE '/'" for name in names)
+    by_trigram = any(len(word) >= 3 for word in words)
+    query = text((_BY_TRIGRAM if by_trigram else _OF_THE_NEWEST).format(mine=_MINE, fits=fits))
+    limit = {"most": MOST_HITS} | ({} if by_trigram else {"read": MOST_READ})
+    return tx.scalars(query, {"owner": owner_id, **limit, **names}).all()
+
+
+# The last condition of these is that of the index.
+_MINE = """
+    FROM messages JOIN dialogues ON dialogues.id = messages.dialogue_id
+    WHERE dialogues.owner_id = :owner AND messages.role <> 'system'
+    AND NOT (messages.role = 'assistant' AND messages.status = 'blocked') AND messages.status <> 'running'
+"""
+# MATERIALIZED: found first and sorted then, or the planner might walk everybody's messages from the newest on.
+_BY_TRIGRAM = """
+    WITH found AS MATERIALIZED (SELECT messages.id {mine} AND {fits})
+    SELECT id FROM found ORDER BY id DESC LIMIT :most
+"""
+_OF_THE_NEWEST = """
+    WITH messages AS MATERIALIZED (SELECT messages.id, messages.content {mine} ORDER BY messages.id DESC LIMIT :read)
+    SELECT id FROM messages WHERE {fits} ORDER BY id DESC LIMIT :most
 """
 
 

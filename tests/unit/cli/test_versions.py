@@ -146,6 +146,32 @@ def test_a_backup_is_restored(home: Path, run: Run, tmp_path: Path) -> None:
     assert run("restore", str(tmp_path / "none.db"))["error"]["where"] == str(tmp_path / "none.db")
 
 
+@pytest.mark.postgres
+def test_an_installation_moves_to_a_server(
+    run: Run, tmp_path: Path, postgres_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("keys", "create", "--name", "script")
+    run("backup", str(tmp_path / "all.db"))
+    postgres_server.run("CREATE DATABASE moved")
+    monkeypatch.setenv("TUTELAGE_DATABASE_URL", postgres_server.address("moved"))
+    assert run("keys", "list")["keys"] == []
+    assert run("restore", str(tmp_path / "all.db"))["kept"] is None
+    assert [key["name"] for key in run("keys", "list")["keys"]] == ["script"]
+    assert run("backup", str(tmp_path / "back.db"))["bytes"]
+    monkeypatch.delenv("TUTELAGE_DATABASE_URL")
+    run("restore", str(tmp_path / "back.db"))
+    assert [key["name"] for key in run("keys", "list")["keys"]] == ["script"]
+
+
+def test_a_server_that_does_not_answer_is_told_without_its_password(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUTELAGE_DATABASE_URL", "postgresql://me:secret@127.0.0.1:1/d")
+    error = run("keys", "list")["error"]
+    assert error["hint"]
+    assert "secret" not in json.dumps(error)
+
+
 def test_what_is_broken_or_failed_the_gate_is_not_promoted(home: Path, run: Run, finished_run: Path) -> None:
     registry = Registry(home)
     broken = registry.publish(kind="chat", model="tiny", files=finished_run / "adapter")

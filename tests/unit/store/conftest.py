@@ -2,17 +2,56 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import compress
 from pathlib import Path
+from textwrap import dedent
 from types import SimpleNamespace
 
 import pytest
 
-from tutelage.store import Store, accounts, dialogues
+from tutelage.store import Store, accounts, copying, dialogues, migrations
 from tutelage.store.tables import Message
+
+NEXT_STEP = """
+    import sqlalchemy as sa
+    from alembic import op
+
+    revision = "9000"
+    down_revision = "{head}"
+
+
+    def upgrade():
+        file = op.get_bind().dialect.name == "sqlite"
+        with op.batch_alter_table("dialogues", recreate="always" if file else "auto") as table:
+            table.add_column(sa.Column("mood", sa.Text(), server_default="calm"))
+"""
+
+# What differs most between databases; the rest is asked of PostgreSQL by `make test-postgres`.
+ON_POSTGRES_TOO = {
+    "test_campaigns",
+    "test_database",
+    "test_dialogues",
+    "test_export",
+    "test_imports",
+    "test_ranking",
+    "test_runs",
+    "test_search",
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Whatever uses a store is asked of both kinds, but for what is marked as one's own."""
+    if "kind" in metafunc.fixturenames:
+        kinds = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
+        own = [metafunc.definition.get_closest_marker(name) is not None for name in ("sqlite", "postgres")]
+        every = metafunc.config.getoption("markexpr") == "postgres"
+        if not any(own):
+            own = [True, every or metafunc.module.__name__.rpartition(".")[2] in ON_POSTGRES_TOO]
+        metafunc.parametrize("kind", list(compress(kinds, own)))
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated database without rows, to copy."""
     path = tmp_path_factory.mktemp("template") / "tutelage.db"
     Store.open(path).close()
@@ -21,25 +60,47 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_store(
-    empty_database: Path, tmp_path_factory: pytest.TempPathFactory
+    kind: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[], Store]]:
     """Makes stores with nothing in them; hypothesis needs one an example."""
     opened: list[Store] = []
 
+    def in_file() -> Path:
+        place = tmp_path_factory.mktemp("store") / "tutelage.db"
+        shutil.copy(request.getfixturevalue("empty_file"), place)
+        return place
+
+    def on_server() -> str:
+        server = request.getfixturevalue("postgres_server")
+        return server.free.pop() if server.free else server.create()
+
     def make() -> Store:
-        path = tmp_path_factory.mktemp("store") / "tutelage.db"
-        shutil.copy(empty_database, path)
-        opened.append(Store.open(path))
+        opened.append(Store.open(in_file() if kind == "sqlite" else on_server()))
         return opened[-1]
 
     yield make
     for store in opened:
+        if kind == "postgres":
+            with store.write() as tx:
+                copying.empty(tx)
+            request.getfixturevalue("postgres_server").free.append(store.place)
         store.close()
 
 
 @pytest.fixture
 def store(make_store: Callable[[], Store]) -> Store:
     return make_store()
+
+
+@pytest.fixture
+def future(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The program one step on: a schema that rebuilds a table on which others hang."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(migrations.FOLDER, folder)
+    (folder / "versions" / "9000_next.py").write_text(dedent(NEXT_STEP.format(head=migrations.HEAD)))
+    monkeypatch.setattr(migrations, "FOLDER", folder)
+    monkeypatch.setattr(migrations, "HEAD", "9000")
+    return folder
 
 
 @pytest.fixture

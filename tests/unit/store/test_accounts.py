@@ -94,6 +94,7 @@ def test_a_new_password_ends_all_sessions(store: Store, cast: SimpleNamespace) -
         assert accounts.session_user(tx, token) is None
 
 
+@pytest.mark.sqlite
 def test_no_token_or_key_is_kept(store: Store, cast: SimpleNamespace) -> None:
     with store.write() as tx:
         shown = [
@@ -107,7 +108,7 @@ def test_no_token_or_key_is_kept(store: Store, cast: SimpleNamespace) -> None:
             tx.scalar(select(ApiKey.secret_hash)),
         ]
     assert all(len(text) == 64 for text in kept if text)
-    written = b"".join(file.read_bytes() for file in store.path.parent.iterdir())
+    written = b"".join(file.read_bytes() for file in store.place.parent.iterdir())
     assert str(kept[0]).encode() in written
     assert not any(secret.encode() in written for secret in shown)
 

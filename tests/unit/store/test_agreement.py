@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -182,8 +183,8 @@ def test_one_annotator_alone_has_no_agreement_but_counts(
 
 
 def test_a_snapshot_says_how_reliable_its_annotators_are(
-    store: Store, cast: SimpleNamespace, chat: Callable[..., list[Message]]
+    store: Store, cast: SimpleNamespace, chat: Callable[..., list[Message]], tmp_path: Path
 ) -> None:
     rank_all(store, chat, cast.reader, {cast.trainer: [0, 1, 2]}, gold=False)
-    taken = export.snapshot(store, store.path.parent)
+    taken = export.snapshot(store, tmp_path)
     assert export.read_reliability(taken.path) == {cast.trainer: 1.0}

@@ -295,6 +295,7 @@ def test_a_campaign_that_was_entered_stays(store: Store, cast: SimpleNamespace, 
         campaigns.delete_campaign(tx, contest)
 
 
+@pytest.mark.sqlite
 def test_an_entry_that_was_taken_back_does_not_return_with_a_backup(
     store: Store, cast: SimpleNamespace, chat: Chat
 ) -> None:
@@ -302,10 +303,10 @@ def test_an_entry_that_was_taken_back_does_not_return_with_a_backup(
     answer = chat(cast.private, "q", "a")[1].id
     rate(store, cast.private, answer)
     enter(store, contest, cast.private, answer)
-    store.backup(store.path.with_name("copy.db"))
+    store.backup(store.place.with_name("copy.db"))
     with store.write() as tx:
         entries.take_back(tx, campaign_id=contest, message_id=answer, user_id=cast.private)
-    restore(store.path.with_name("copy.db"), store.path)
+    restore(store.place.with_name("copy.db"), store.place)
     with store.read() as tx:
         assert entries.count_entries(tx, contest) == (0, 0)
         assert feedback.ratings_for(tx, [answer], cast.private)

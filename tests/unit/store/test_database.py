@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import func, select
 
 from tutelage.errors import Conflict, DataError, NotFound, Unavailable
-from tutelage.store import Store, accounts, database
+from tutelage.store import Store, accounts, waiting
 from tutelage.store.tables import Dialogue, User
 
 
@@ -22,13 +22,14 @@ def names(store: Store) -> list[str | None]:
         return [*tx.scalars(select(User.name).order_by(User.id))]
 
 
+@pytest.mark.sqlite
 def test_every_connection_is_set_up(store: Store) -> None:
     for session in (store.read, store.write):
         with session() as tx:
             pragma = tx.connection().exec_driver_sql
             assert pragma("PRAGMA journal_mode").scalar() == "wal"
             assert pragma("PRAGMA foreign_keys").scalar() == 1
-            assert pragma("PRAGMA busy_timeout").scalar() == database.BUSY_SECONDS * 1000
+            assert pragma("PRAGMA busy_timeout").scalar() == waiting.BUSY_SECONDS * 1000
 
 
 def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
@@ -74,8 +75,8 @@ def test_writers_in_many_threads_take_turns(store: Store) -> None:
         assert accounts.get_user(tx, user_id).locale == "200"
 
 
-def test_two_stores_on_one_file_take_turns(store: Store) -> None:
-    other = Store.open(store.path)
+def test_two_stores_on_one_database_take_turns(store: Store) -> None:
+    other = Store.open(store.place)
     with store.write() as tx:
         user_id = accounts.create_guest(tx).id
 
@@ -105,8 +106,8 @@ def test_readers_go_on_while_somebody_writes_and_see_one_moment(store: Store) ->
 
 
 def test_a_writer_kept_waiting_is_told_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
-    impatient = Store.open(store.path)
+    monkeypatch.setattr(waiting, "BUSY_SECONDS", 0.05)
+    impatient = Store.open(store.place)
     with store.write() as tx:
         accounts.create_guest(tx)
         with pytest.raises(Unavailable), impatient.write() as late:
@@ -116,6 +117,7 @@ def test_a_writer_kept_waiting_is_told_so(store: Store, monkeypatch: pytest.Monk
     impatient.close()
 
 
+@pytest.mark.sqlite
 def test_a_full_disk_is_told_and_nothing_is_half_written(store: Store) -> None:
     def fill() -> None:
         with store.write() as tx:
@@ -141,7 +143,7 @@ while True:
     print(name, flush=True)
 """
     with subprocess.Popen(
-        [sys.executable, "-c", program, str(store.path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, str(store.place)], stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout is not None
         accepted = [child.stdout.readline().strip() for _ in range(20)]
@@ -170,15 +172,16 @@ def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
     assert file.read_bytes() == content
 
 
+@pytest.mark.sqlite
 def test_pages_damaged_later_are_an_error_for_people(store: Store) -> None:
     with store.write() as tx:
         for _ in range(500):
             accounts.create_guest(tx)
     store.close()
-    with closing(sqlite3.connect(store.path)) as connection:
+    with closing(sqlite3.connect(store.place)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    size = store.path.stat().st_size
-    with store.path.open("r+b") as file:
+    size = store.place.stat().st_size
+    with store.place.open("r+b") as file:
         file.seek(size // 2)
         file.write(b"\xff" * (size - size // 2))
     with pytest.raises(DataError), store.read() as tx:
@@ -200,6 +203,7 @@ def test_a_place_that_cannot_hold_a_file_is_an_error(tmp_path: Path) -> None:
             Store.open(place)
 
 
+@pytest.mark.sqlite
 def test_a_backup_while_others_write_is_whole(store: Store, tmp_path: Path) -> None:
     stop = threading.Event()
 
@@ -224,6 +228,7 @@ def test_a_backup_while_others_write_is_whole(store: Store, tmp_path: Path) -> N
     assert not [*tmp_path.glob("*.partial")]
 
 
+@pytest.mark.sqlite
 def test_a_backup_never_replaces_a_file(store: Store, tmp_path: Path) -> None:
     target = tmp_path / "mine.txt"
     target.write_text("precious")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import func, select, text
+from sqlalchemy import func, inspect, select, text
 from sqlalchemy.orm import Session
 
 from tutelage.errors import Conflict, InvalidRequest, NotFound
@@ -257,7 +257,7 @@ def test_a_chat_of_any_length_can_be_deleted(
             accounts.delete_user(tx, cast.reader)
     with store.read() as tx:
         assert tx.scalar(select(func.count()).select_from(Message)) == 0
-        for table in ("search_rows", "search_texts"):
+        for table in {"search_rows", "search_texts"} & {*inspect(tx.get_bind()).get_table_names()}:
             assert tx.scalar(text(f"SELECT count(*) FROM {table}")) == 0
 
 

@@ -73,11 +73,11 @@ def test_text_is_cleaned(store: Store) -> None:
         assert [*tx.scalars(select(tables.ComparisonRow.candidates))] == [["a\ufffd", "b"]]
 
 
-def test_thousands_of_rows_take_seconds(store: Store) -> None:
+def test_thousands_of_rows_take_seconds(store: Store, kind: str) -> None:
     begun = time.monotonic()
     with store.write() as tx:
         for number in range(2000):
             imports.import_dialogue(tx, Dialogue(said(f"q{number}", "a" * 500), source="s"))
             imports.import_comparison(tx, Comparison(said(f"q{number}"), ("a", "b"), (), source="s"))
         assert tx.scalar(select(func.count()).select_from(tables.Message)) == 4000
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < {"sqlite": 10, "postgres": 30}[kind]

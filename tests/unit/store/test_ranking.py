@@ -307,7 +307,7 @@ def test_many_at_once_never_share_a_place_or_see_a_task_twice(
     make_store: Callable[[], Store], messages: int, people: int, overlap: int, seed: int
 ) -> None:
     store = make_store()
-    other = Store.open(store.path)  # as another process would: the two know nothing of each other
+    other = Store.open(store.place)  # as another process would: the two know nothing of each other
     with store.write() as tx:
         owner = accounts.create_guest(tx, consent=True).id
         annotators = [accounts.create_guest(tx).id for _ in range(people)]
@@ -362,6 +362,7 @@ def test_many_at_once_never_share_a_place_or_see_a_task_twice(
     assert len(done) <= messages
 
 
+@pytest.mark.sqlite
 def test_a_task_is_found_along_an_index_whatever_there_is_beside_it(
     store: Store, cast: SimpleNamespace, chat: Chat
 ) -> None:

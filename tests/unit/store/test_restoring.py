@@ -19,6 +19,8 @@ from tutelage.store import Store, accounts, dialogues, feedback
 from tutelage.store.restoring import restore
 from tutelage.store.tables import Dialogue, Message, Rating, User
 
+pytestmark = pytest.mark.sqlite
+
 
 def count(store: Store, table: type[Dialogue] | type[Message] | type[User] | type[Rating]) -> int:
     with store.read() as tx:
@@ -35,13 +37,13 @@ def test_everybody_sees_the_old_content_and_it_can_be_taken_back(store: Store, t
     add_guests(store, 2)
     store.backup(tmp_path / "copy.db")
     add_guests(store, 3)
-    kept = restore(tmp_path / "copy.db", store.path)
+    kept = restore(tmp_path / "copy.db", store.place)
     assert count(store, User) == 2, "the connections that were open before see what was restored"
     add_guests(store, 1)
     assert kept is not None
-    restore(kept, store.path)
+    restore(kept, store.place)
     assert count(store, User) == 5
-    assert not list(store.path.parent.glob(".restoring-*"))
+    assert not list(store.place.parent.glob(".restoring-*"))
 
 
 def test_while_others_read_and_write_nobody_sees_a_part(store: Store, tmp_path: Path) -> None:
@@ -59,12 +61,12 @@ def test_while_others_read_and_write_nobody_sees_a_part(store: Store, tmp_path: 
     writer.start()
     try:
         for _ in range(3):
-            restore(tmp_path / "copy.db", store.path)
+            restore(tmp_path / "copy.db", store.place)
     finally:
         stop.set()
         writer.join()
     assert not odd
-    with closing(sqlite3.connect(store.path)) as connection:
+    with closing(sqlite3.connect(store.place)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
@@ -84,7 +86,7 @@ def test_what_was_deleted_since_stays_deleted(store: Store, tmp_path: Path) -> N
     store.backup(tmp_path / "copy.db")
     with store.write() as tx:
         dialogues.delete_dialogue(tx, gone.id, owner_id=user.id)
-    restore(tmp_path / "copy.db", store.path)
+    restore(tmp_path / "copy.db", store.place)
     with store.read() as tx:
         assert [*tx.scalars(select(Dialogue.id))] == [kept.id]
     assert (count(store, Message), count(store, Rating)) == (2, 1)
@@ -116,7 +118,7 @@ def test_killed_anywhere_it_leaves_what_was_there(store: Store, tmp_path: Path) 
     store.close()
     before = 5
     for touch in itertools.count(1, 3):
-        code = restore_until(tmp_path / "copy.db", store.path, touch)
+        code = restore_until(tmp_path / "copy.db", store.place, touch)
         if code == 0:
             break
         assert code == -signal.SIGKILL
@@ -132,11 +134,11 @@ def test_a_damaged_database_gives_way_and_is_kept(store: Store, tmp_path: Path) 
     add_guests(store, 2)
     store.backup(tmp_path / "copy.db")
     store.close()
-    store.path.write_bytes(b"no database at all, " * 500)
-    kept = restore(tmp_path / "copy.db", store.path)
+    store.place.write_bytes(b"no database at all, " * 500)
+    kept = restore(tmp_path / "copy.db", store.place)
     assert kept is not None
     assert kept.read_bytes().startswith(b"no database at all")
-    again = Store.open(store.path)
+    again = Store.open(store.place)
     assert count(again, User) == 2
     again.close()
 
@@ -179,8 +181,8 @@ def test_what_is_no_whole_backup_changes_nothing(store: Store, tmp_path: Path, d
     assert callable(damage)
     damage(copy)
     with pytest.raises(DataError) as raised:
-        restore(copy, store.path)
+        restore(copy, store.place)
     assert raised.value.where == str(copy)
     assert raised.value.hint
     assert count(store, User) == 2
-    assert not list(store.path.parent.glob("*.bak"))
+    assert not list(store.place.parent.glob("*.bak"))

@@ -87,6 +87,7 @@ def test_of_short_words_alone_only_the_newest_messages_are_read(
     assert titles(store, cast.reader, "ab") == []
 
 
+@pytest.mark.sqlite
 def test_an_index_of_an_earlier_version_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrations, "HEAD", "0004")
     store = Store.open(tmp_path / "tutelage.db")
@@ -149,6 +150,7 @@ def test_hidden_unfinished_temporary_and_binned_texts_are_not_found(
     assert titles(store, cast.reader, "treasure") == ["a whole treasure"]
 
 
+@pytest.mark.sqlite
 def test_the_index_forgets_with_the_dialogue_and_never_holds_imported_files(
     store: Store, cast: SimpleNamespace, chat: Chat
 ) -> None:

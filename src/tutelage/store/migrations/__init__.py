@@ -1,4 +1,8 @@
-"""Schema versions. `versions/` holds one file a step; they only go forward."""
+"""Schema versions. `versions/` holds one file a step; they only go forward.
+
+Steps up to 0007 are SQLite's own: on PostgreSQL a database begins after them, with the tables as they are (see
+`postgres`). Later steps are for both; what only one can do stands under a condition on `op.get_bind().dialect.name`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from typing import TYPE_CHECKING
 from tutelage.errors import DataError
 
 if TYPE_CHECKING:
+    from alembic.config import Config
     from sqlalchemy import Connection
 
 HEAD = "0007"
@@ -30,20 +35,37 @@ def current(path: Path) -> str | None:
         if "alembic_version" not in tables:
             raise DataError("This database belongs to another program.", path=path, hint="Name another file.")
         row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    if row is None or not any((FOLDER / "versions").glob(f"{row[0]}_*.py")):
+    return known(None if row is None else row[0], path)
+
+
+def known(revision: str | None, place: Path | str) -> str:
+    """A schema version that this program has heard of. Raises DataError for any other."""
+    if revision is None or not any((FOLDER / "versions").glob(f"{revision}_*.py")):
         raise DataError(
             "This database was written by a newer tutelage.",
-            path=path,
-            hint="Upgrade tutelage, or restore the backup (.bak) that stands beside the file.",
+            path=place,
+            hint="Upgrade tutelage, or restore a backup from before: of a file, the .bak that stands beside it.",
         )
-    return str(row[0])
+    return revision
 
 
 def upgrade(connection: Connection) -> None:
     """Run the missing steps in the caller's transaction; none when another process was faster."""
     from alembic import command
+
+    command.upgrade(_config(connection), HEAD)
+
+
+def stamp(connection: Connection) -> None:
+    """Note that the tables, made all at once, are those of the last step."""
+    from alembic import command
+
+    command.stamp(_config(connection), HEAD)
+
+
+def _config(connection: Connection) -> Config:
     from alembic.config import Config
 
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
-    command.upgrade(config, HEAD)
+    return config

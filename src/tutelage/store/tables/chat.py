@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tutelage.dialogue import Role
@@ -20,6 +20,9 @@ ReportKind = Literal["mistake", "missed"]
 ReportStatus = Literal["open", "accepted", "declined"]
 PickKind = Literal["regeneration", "side_by_side", "experiment"]
 PickVerdict = Literal["first", "second", "tie", "both_bad"]
+
+SQLITE_ALONE = {"sqlite_alone": True}
+"""For tables that PostgreSQL can do without."""
 
 
 class Dialogue(Base):
@@ -58,11 +61,22 @@ class Dialogue(Base):
 class Message(Base):
     """One turn in a dialogue's tree; siblings are edits of a question or other answers to it.
 
-    `provenance` says how a text came to be (suggestions shown, edits, custom instructions in force, …).
+    `provenance` says how a text came to be (suggestions shown, edits, custom instructions in force, …). On PostgreSQL
+    the trigrams of whole messages are indexed for `search`; SQLite has `search_texts` for it.
     """
 
     __tablename__ = "messages"
-    __table_args__ = (UniqueConstraint("dialogue_id", "idempotency_key"), Index(None, "dialogue_id", "id"))
+    __table_args__ = (
+        UniqueConstraint("dialogue_id", "idempotency_key"),
+        Index(None, "dialogue_id", "id"),
+        Index(
+            "ix_messages_content",
+            "content",
+            postgresql_using="gin",
+            postgresql_ops={"content": "gin_trgm_ops"},
+            postgresql_where=text("status <> 'running'"),
+        ).ddl_if(dialect="postgresql"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     dialogue_id: Mapped[str] = mapped_column(ForeignKey("dialogues.id", ondelete="CASCADE"))
@@ -169,6 +183,7 @@ class SearchOwner(Base):
     """A person's number in the text index: their messages are known under `number` << 32 and up."""
 
     __tablename__ = "search_owners"
+    __table_args__ = {"info": SQLITE_ALONE}  # noqa: RUF012 - read by SQLAlchemy as it stands
 
     number: Mapped[int] = mapped_column(primary_key=True)
     owner_id: Mapped[str] = mapped_column(link_to_user(), unique=True)
@@ -178,6 +193,7 @@ class SearchRow(Base):
     """The number under which the text index (`search_texts`, kept by triggers) knows a message."""
 
     __tablename__ = "search_rows"
+    __table_args__ = {"info": SQLITE_ALONE}  # noqa: RUF012 - read by SQLAlchemy as it stands
 
     id: Mapped[int] = mapped_column(primary_key=True)
     message_id: Mapped[str] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"), unique=True)
