@@ -69,14 +69,14 @@ def test_a_round_is_watched_stopped_and_resumed_by_keyboard(
     request_id, name = under_way
     page = visit("/operate/training", role="operator")
     card = page.locator(f"[data-run={name}]")
-    expect(card).to_contain_text("sft: step 3 of 15")
+    expect(card).to_contain_text("SFT: step 3 of 15")
     expect(card).to_contain_text("about 2 min left")
-    expect(card.get_by_role("img", name="sft, loss: from 4 to 2 in 3 steps")).to_be_visible()
+    expect(card.get_by_role("img", name="SFT, loss: from 4 to 2 in 3 steps")).to_be_visible()
     with site.store.write() as tx:
         row = runs.get_run(tx, name)
         far = {"stage": "sft", "done": 9, "total": 15, "metrics": {}}
         runs.update_run(tx, row.id, status="running", metrics=far)
-    expect(card).to_contain_text("sft: step 9 of 15")
+    expect(card).to_contain_text("SFT: step 9 of 15")
     page.get_by_role("button", name="Stop").press("Enter")
     expect(page.get_by_role("button", name="Resume").first).to_be_visible()
     page.get_by_role("button", name="Resume").first.press("Enter")
@@ -97,7 +97,7 @@ def test_the_diary_of_a_round(visit: Visit, site: Any, under_way: tuple[str, str
     state = {"snapshot": "abcdef", "parent": "v1", "report": report}
     (home / "runs" / name / "round.json").write_text(json.dumps(state))
     page = visit(f"/operate/training/rounds/{name}", role="operator")
-    for text in ("ranking", "12", "Lines taken out since", "passed", "best_of_n", "What is <b>rain</b>?"):
+    for text in ("ranking", "12", "Lines taken out since", "passed", "best of n", "What is <b>rain</b>?"):
         expect(page.get_by_text(text, exact=False).first).to_be_visible()
     expect(page.get_by_text("Water that falls from clouds.")).to_be_visible()
     expect(page.get_by_text("70 % (60–80)")).to_be_visible()

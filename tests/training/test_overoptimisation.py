@@ -23,7 +23,8 @@ from tutelage.training.ppo_recipe import GoldConfig, KLConfig, PPOConfig, ValueC
 
 def standing(reward: float, gold: float, *, spread: float = 0.1, kl: float = 1.0) -> Standing:
     noise = [spread * (-1) ** index for index in range(20)]
-    return {"reward": [reward] * 20, "gold": [gold + each for each in noise], "kl": [kl] * 20}
+    rest = {"entropy": [2.0] * 20, "length": [30.0] * 20}
+    return {"reward": [reward] * 20, "gold": [gold + each for each in noise], "kl": [kl] * 20, **rest}
 
 
 def test_past_the_knee_gold_falls_and_the_proxy_rises() -> None:
@@ -129,4 +130,13 @@ def test_the_plot_is_drawn(tmp_path: Path) -> None:
     for step in range(1, 6):
         watch = watch.after(step, standing(step, math.sin(step / 2), kl=step))
     assert plot(watch, tmp_path / "plot.svg")
-    assert "<svg" in (tmp_path / "plot.svg").read_text()
+    drawn = (tmp_path / "plot.svg").read_text()
+    for label in (
+        "reward it trains on",
+        "gold reward",
+        "d(α − β log d)",
+        "length (tokens)",
+        "entropy (nats)",
+        "√KL",
+    ):
+        assert f"<!-- {label}" in drawn

@@ -99,13 +99,16 @@ def fit(curve: Sequence[dict[str, float]]) -> dict[str, float] | None:
 
 
 def plot(watch: Watch, file: Path) -> bool:
-    """Draw proxy and gold reward against sqrt(KL); False without matplotlib (`pip install tutelage[plots]`)."""
+    """Draw proxy and gold reward, length and entropy against sqrt(KL).
+
+    False without matplotlib (`pip install tutelage[plots]`).
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return False
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(6, 5.5), layout="constrained")
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     d = [math.sqrt(max(0.0, point["kl"])) for point in watch.curve]
     for key, label in (("reward", "reward it trains on"), ("gold", "gold reward")):
         errors = [2 * point[f"{key}_error"] for point in watch.curve]
@@ -123,9 +126,15 @@ def plot(watch: Watch, file: Path) -> bool:
     axes.axvline(
         math.sqrt(max(0.0, best["kl"])), color="grey", linewidth=0.8, label=f"best: step {watch.best.step}"
     )
-    axes.set_xlabel("√KL to the SFT model (√nats)")
     axes.set_ylabel("reward (SFT samples: mean 0, deviation 1)")
     axes.legend()
+    for key, unit, each, colour in (
+        ("length", "length (tokens)", below, "C4"),
+        ("entropy", "entropy (nats)", below.twinx(), "C3"),
+    ):
+        each.plot(d, [point[key] for point in watch.curve], marker="o", markersize=3, color=colour)
+        each.set_ylabel(unit, color=colour)
+    below.set_xlabel("√KL to the SFT model (√nats)")
     figure.savefig(file)
     return True
 

@@ -17,7 +17,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "reward": ("loss", "accuracy"),
     "judge": ("accuracy",),
     "dpo": ("loss", "margin"),
-    "ppo": ("reward", "kl", "length", "entropy"),
+    "ppo": ("reward", "held_out_gold", "kl", "length", "entropy"),
 }
 
 
@@ -35,7 +35,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class StageCurves:
-    """A stage of a round: how many steps it has done, in how many seconds, and its curves."""
+    """A stage of a round: how many steps it has done, in how many seconds of work, and its curves."""
 
     stage: str
     steps: int
@@ -55,7 +55,18 @@ def stage_curves(file: Path, stage: str) -> StageCurves | None:
     if not rows:
         return None
     curves = [curve for name in SHOWN[stage] if (curve := _curve(name, rows)) is not None]
-    return StageCurves(stage, len(rows), float(rows[-1].get("seconds", 0.0)), tuple(curves))
+    return StageCurves(stage, len(rows), _worked(rows), tuple(curves))
+
+
+def _worked(rows: Sequence[dict[str, float]]) -> float:
+    """Seconds of work in all: each process that takes a stage up counts from 0 again."""
+    spent = last = 0.0
+    for row in rows:
+        seconds = float(row.get("seconds", 0.0))
+        if seconds < last:
+            spent += last
+        last = seconds
+    return spent + last
 
 
 def read_metrics(file: Path) -> list[dict[str, float]]:

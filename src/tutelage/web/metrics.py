@@ -35,6 +35,7 @@ NAMES = {
     "loss": Sentence("loss"),
     "margin": Sentence("margin"),
     "accuracy": Sentence("accuracy"),
+    "held_out_gold": Sentence("held-out gold reward"),
     "held_out_loss": Sentence("held-out loss"),
     "held_out_loss_before": Sentence("held-out loss before"),
     "held_out_accuracy": Sentence("held-out accuracy"),

@@ -90,14 +90,16 @@ def test_the_outlook_says_what_would_enter_and_why_the_rest_does_not(
     chat(cast.reader, "q", "a", temporary=True)
     chat(cast.reader, "q3", "a3", status="blocked")
     with store.write() as tx:
-        feedback.rate(tx, message_id=rows[1].id, rater_id=cast.reader, verdict="down", ideal="better")
+        feedback.rate(
+            tx, message_id=rows[1].id, rater_id=cast.reader, verdict="down", ideal="call 0912-345-678"
+        )
         feedback.rate(tx, message_id=rows[3].id, rater_id=cast.reader, verdict="up")
     with store.read() as tx:
         found = outlook(tx)
     assert found.enters["comparisons"] == {"correction": 1}
     assert found.enters["demonstrations"] == {"correction": 1}
     assert found.enters["prompts"] == {"chat": 3}
-    assert found.masked == 1
+    assert found.masked == 2
     assert found.left_out["no_consent"] == 1
     assert found.left_out["temporary"] == 1
     assert found.left_out["blocked_or_broken"] == 1

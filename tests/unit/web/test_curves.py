@@ -37,6 +37,12 @@ def test_lines_that_are_being_written_and_what_is_no_number_are_left_out(tmp_pat
     assert "nan" not in found.curves[0].path
 
 
+def test_the_time_of_a_stage_counts_every_process_that_worked_on_it(tmp_path: Path) -> None:
+    write(tmp_path, "sft", [{"loss": 1.0, "seconds": each} for each in (10.0, 20.0, 4.0, 9.0, 2.0)])
+    [found] = stages(tmp_path)
+    assert found.seconds == 20 + 9 + 2
+
+
 def test_long_runs_are_thinned(tmp_path: Path) -> None:
     write(tmp_path, "sft", [{"loss": float(number)} for number in range(5000)])
     [found] = stages(tmp_path)

@@ -98,6 +98,10 @@ def test_figures_are_the_numbers_of_a_report_in_its_order() -> None:
     ]
     named = [metrics.named(name, translator("zh-Hant")) for name, _ in figures(report)]
     assert named == ["refusal · rate", "refusal · n", "勝率"]
+    counted = {"accuracy": {"value": 0.8, "low": 0.7, "high": 0.9, "pairs": 94}}
+    assert figures(counted) == [("accuracy", "0.8 (0.7 – 0.9)"), ("accuracy.pairs", "94")]
+    unknown = {"accuracy": {"value": None, "low": None, "high": None, "pairs": 0}}
+    assert figures(unknown) == [("accuracy.pairs", "0")]
 
 
 def message(**fields: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import ScalarSelect, Select, func, select
@@ -90,6 +91,14 @@ def _alone(tx: Session) -> int:
 
 
 def _masked(tx: Session) -> int:
-    query = select(Message.content).join(Dialogue, Dialogue.id == Message.dialogue_id)
-    query = query.where(ALLOWED, Dialogue.origin == "chat", Message.status == "complete")
-    return sum(mask(text) != text for text in tx.scalars(query.execution_options(yield_per=1000)))
+    """Messages of chats and of written dialogues, and ideal answers, that hold something to mask."""
+    said = select(Message.content).join(Dialogue, Dialogue.id == Message.dialogue_id)
+    said = said.where(ALLOWED, Dialogue.origin == "chat", Message.status == "complete")
+    ideal = select(Rating.ideal).where(Rating.consent, Rating.ideal != "")
+    written = select(Demonstration.messages).where(Demonstration.status.in_(("submitted", "accepted")))
+    texts = chain(
+        tx.scalars(said.execution_options(yield_per=1000)),
+        tx.scalars(ideal),
+        (message["content"] for row in tx.scalars(written) for message in row),
+    )
+    return sum(mask(text) != text for text in texts)

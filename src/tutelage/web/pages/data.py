@@ -67,8 +67,9 @@ def rows(
     source: str,
 ) -> Response:
     """What one source gives to one stream, masked as in a snapshot. The reading is written into the log."""
-    with parts.store.write() as tx:
+    with parts.store.read() as tx:
         newest = deque[Dialogue | Comparison](STREAMS[stream](tx, sources=[source]), maxlen=SHOWN)
+    with parts.store.write() as tx:
         audit.record(tx, user.id, "read training data", stream, detail={"source": source})
     return pages.page(
         request,

@@ -38,6 +38,7 @@ from tutelage.web.pages.parts import Operator, Parts, Templates
 
 router = APIRouter(prefix="/operate", include_in_schema=False)
 MAX_FIGURES = 16
+INTERVAL = ("value", "low", "high")
 
 
 class Promotion(BaseModel):
@@ -189,8 +190,9 @@ def figures(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
 def _figures(report: dict[str, Any], path: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], str]]:
     for name, value in report.items():
         here = (*path, str(name))
-        if isinstance(value, dict) and value.keys() == {"value", "low", "high"}:
-            yield here, "{} ({} – {})".format(*(_figure(value[key]) for key in ("value", "low", "high")))
+        if isinstance(value, dict) and all(isinstance(value.get(key), int | float) for key in INTERVAL):
+            yield here, "{} ({} – {})".format(*(_figure(value[key]) for key in INTERVAL))
+            yield from _figures({key: each for key, each in value.items() if key not in INTERVAL}, here)
         elif isinstance(value, dict):
             yield from _figures(value, here)
         elif isinstance(value, int | float) and not isinstance(value, bool):
