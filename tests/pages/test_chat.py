@@ -41,11 +41,12 @@ def test_an_answer_streams_is_rendered_and_is_there_after_a_reload(visit: Visit,
 
 
 def test_closed_blocks_are_rendered_while_the_rest_still_comes(visit: Visit, site: Any) -> None:
-    site.say("A **first** block.\n\n" + LONG, delay=0.005)
+    site.say("A **first** block.\n\n```\n" + LONG, delay=0.005)
     page = visit()
     ask(page, "Go")
     expect(page.locator("[data-status='running'] .blocks strong")).to_have_text("first")
     expect(page.locator("[data-status='running'] .streaming")).not_to_contain_text("first")
+    expect(page.locator("[data-status='running'] .streaming.code")).to_contain_text("A long answer")
     page.get_by_role("button", name="Stop").click()
     expect(page.locator("[data-status='interrupted']")).to_be_visible()
 
@@ -139,7 +140,7 @@ def test_an_answer_that_breaks_off_keeps_its_text_and_is_asked_for_again(visit: 
     site.say("One two three. Four five six. Seven eight nine.", delay=0.03, breaks=True)
     page = visit()
     ask(page, "Count")
-    expect(page.get_by_role("alert")).to_contain_text("the model has fallen over")
+    expect(page.get_by_role("alert")).to_contain_text("The model has fallen over")
     expect(page.locator("[data-status='interrupted']")).to_be_visible()
     site.say("One two three.")
     page.get_by_role("button", name="Try again").click()

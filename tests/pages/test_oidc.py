@@ -22,7 +22,7 @@ def test_there_and_back_and_out_again(
     site = site_with_provider
     page = open_page(browser, f"{site.url}/sign-in?next=/account")
     for scheme in ("dark", "light"):
-        page.emulate_media(color_scheme=scheme)
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         expect(page.get_by_role("link", name="Continue with Example")).to_be_visible()
         assert violations(page) == []
     page.get_by_role("link", name="Continue with Example").click()

@@ -61,7 +61,13 @@ class StreamedText {
     this.waiting.hidden = true;
     this.streaming.hidden = false;
     this.open.appendData(text);
+    this.dress();
     this.render();
+  }
+
+  /** Code looks like code from its first line on. */
+  dress() {
+    this.streaming.classList.toggle("code", /^ {0,3}(`{3,}|~{3,})[^\n]*\n/.test(this.open.data));
   }
 
   /** The filter has blocked the answer: take away what was shown. */
@@ -85,6 +91,7 @@ class StreamedText {
     dressCode(html);
     this.blocks.append(html);
     this.open.deleteData(0, length);
+    this.dress();
     this.rendering = false;
     this.render();
   }
