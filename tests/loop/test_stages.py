@@ -174,6 +174,9 @@ def test_a_worker_carries_out_a_request(command: Command, tmp_path: Path) -> Non
         assert runs.get_request(tx, request.id).status == "done"
         assert [run.status for run in runs.list_runs(tx, kind="improve")] == ["done"]
     assert place.registry.resolve("candidate").run == "round-0001"
+    log = (tmp_path / "runs" / "round-0001" / "log.txt").read_text()
+    ended = [line.split(": done")[0].split()[-1] for line in log.splitlines() if ": done" in line]
+    assert ended == ["sft", "reward", "judge", "ppo", "evaluation"]
     work(place, once=True, tell=lambda *news: told.append(news))
     assert len(told) == 1, "nothing was left to do"
     assert len(place.registry.list("chat")) == 1

@@ -136,7 +136,11 @@ def improve(
                 reward=folder / "reward" / "adapter" if name == "ppo" else None,
                 lineage=lineage,
             )
-            return run.manifest() if run.finished else trainer(job, progress)
+
+            def noted(_: str, done: int, total: int, metrics: dict[str, float]) -> None:
+                progress(run.folder.name, done, total, metrics)
+
+            return run.manifest() if run.finished else trainer(job, noted)
 
         made = {"sft": stage("sft"), "reward": stage("reward")}
         # The judge sees the same comparisons in another order from other seeds, and no policy is trained against it.
