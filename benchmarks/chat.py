@@ -38,6 +38,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line sets them; read when torch is loaded
+os.environ.setdefault("OMP_WAIT_POLICY", "active")
+
 import torch
 from paced import Program
 from rollouts import prompts

@@ -30,7 +30,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line sets it; read when torch is loaded
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line sets them; read when torch is loaded
+os.environ.setdefault("OMP_WAIT_POLICY", "active")
 
 import torch
 

@@ -18,7 +18,7 @@ from sqlalchemy import and_, select, text
 from sqlalchemy.orm import Session
 
 from tutelage.store.columns import clean
-from tutelage.store.dialogues import listed
+from tutelage.store.dialogues import is_listed, listed
 from tutelage.store.tables import Dialogue, Message, SearchOwner
 
 LONGEST_QUERY = 200
@@ -67,14 +67,20 @@ def _by_message(tx: Session, owner_id: str, words: Sequence[str], limit: int) ->
     ids = (_newest_on_server if on_server else _newest_in_file)(tx, owner_id, words)
     for first in range(0, len(ids), LOT):
         lot = ids[first : first + LOT]
-        query = select(Message.id, Message.content, Dialogue).join(
-            Dialogue, Dialogue.id == Message.dialogue_id
-        )
-        rows = {row.id: row for row in tx.execute(query.where(Message.id.in_(lot), listed(owner_id)))}
-        for message_id, content, dialogue in (rows[each] for each in lot if each in rows):
-            if dialogue.id not in seen:
+        # By ids alone: SQLite would rather walk through all dialogues of the owner.
+        rows = {
+            row.id: row
+            for row in tx.execute(
+                select(Message.id, Message.content, Message.dialogue_id).where(Message.id.in_(lot))
+            )
+        }
+        wanted = {row.dialogue_id for row in rows.values()} - seen
+        dialogues = {row.id: row for row in tx.scalars(select(Dialogue).where(Dialogue.id.in_(wanted)))}
+        for row in (rows[each] for each in lot if each in rows):
+            dialogue = dialogues.get(row.dialogue_id)
+            if dialogue and dialogue.id not in seen and is_listed(dialogue, owner_id):
                 seen.add(dialogue.id)
-                yield Found(dialogue, message_id, excerpt(content, words))
+                yield Found(dialogue, row.id, excerpt(row.content, words))
             if len(seen) == limit:
                 return
 
