@@ -212,7 +212,8 @@ def test_an_operator_promotes_rolls_back_and_reviews(site: Any) -> None:
         assert trainer.post("/write/submit", json={"messages": turns}).status_code == 204
         assert "Because of that." in operator.get("/operate/demonstrations").text
         with site.store.read() as tx:
-            row = labels.list_demonstrations(tx, status="submitted")[0]
+            waiting = labels.list_demonstrations(tx, status="submitted")
+            row = next(each for each in waiting if each.messages[-1]["content"] == turns[-1]["content"])
         reviewed = operator.post(f"/operate/demonstrations/{row.id}", json={"decision": "accepted"})
         assert reviewed.status_code == 204
         assert "Because of that." in operator.get("/operate/demonstrations?status=accepted").text
