@@ -56,7 +56,13 @@ class Site:
         self.operator = self._visitor()
         self.operator.send("POST", "/api/operator-link", {"token": link.rsplit("/", 1)[-1]})
         wanted = {"name": "circle", "scopes": ["chat"]}
-        self.key = self.operator.send("POST", "/operate/keys", wanted)["secret"]
+        key = self.operator.send("POST", "/operate/keys", wanted)["secret"]
+        self._program = httpx.Client(
+            base_url=url,
+            headers={"authorization": f"Bearer {key}"},
+            timeout=PATIENCE,
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
 
     def person(self, name: str, role: str) -> Person:
         """A new person of a role, signed in, who lets the model learn from their chats."""
@@ -106,8 +112,7 @@ class Site:
             "seed": seed,
             "max_tokens": max_tokens,
         }
-        headers = {"authorization": f"Bearer {self.key}"}
-        response = httpx.post(f"{self.url}/v1/chat/completions", json=body, headers=headers, timeout=PATIENCE)
+        response = self._program.post("/v1/chat/completions", json=body)
         if response.is_error and response.json()["error"]["code"] == "content_policy_violation":
             return None
         if response.is_error:

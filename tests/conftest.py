@@ -1,4 +1,4 @@
-"""The order of the whole suite, a provider to sign in by, and a PostgreSQL server."""
+"""The order of the whole suite, an empty database, a provider to sign in by, and a PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from tutelage.store import Store
+
 PAGES = Path(__file__).with_name("pages")
 PROGRAMS = [*sorted(Path("/usr/lib/postgresql").glob("*/bin")), Path(shutil.which("initdb") or "/").parent]
 
@@ -39,6 +41,14 @@ os.environ.pop("TUTELAGE_DATABASE_URL", None)  # tests have databases of their o
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests in a browser run last: Playwright keeps an event loop in the main thread until the session ends."""
     items.sort(key=lambda item: item.path.is_relative_to(PAGES))
+
+
+@pytest.fixture(scope="session")
+def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database without rows, to copy: migrating a new one takes longer than most tests."""
+    path = tmp_path_factory.mktemp("template") / "tutelage.db"
+    Store.open(path).close()
+    return path
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -175,7 +176,8 @@ def renderer(tmp_path_factory: pytest.TempPathFactory) -> Renderer:
 
 
 @pytest.fixture
-def site(tmp_path: Path, renderer: Renderer) -> Iterator[Site]:
+def site(tmp_path: Path, renderer: Renderer, empty_file: Path) -> Iterator[Site]:
+    shutil.copy(empty_file, tmp_path)
     made = Site(tmp_path, renderer)
     yield made
     made.store.close()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +35,7 @@ SMALL = [
     "evaluation.prompts=8",
     "evaluation.max_new_tokens=12",
 ]
+Command = Callable[..., tuple[object, str, str]]
 
 
 def tutelage(home: Path, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -53,17 +58,21 @@ def improve_command() -> list[str]:
     return ["improve", recipe, "--json", *(part for each in SMALL for part in ("--set", each))]
 
 
-def collect(home: Path) -> None:
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home that holds the tiny data, to copy."""
+    home = tmp_path_factory.mktemp("collected")
     for kind, name in (("messages", "demonstrations"), ("ranked", "comparisons")):
         done = tutelage(home, "import", kind, str(RECIPES / "tiny" / f"{name}.jsonl"))
         assert done.returncode == 0, done.stderr
+    return home
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+def straight(collected: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     """A round that nobody interrupted."""
-    home = tmp_path_factory.mktemp("straight")
-    collect(home)
+    home = tmp_path_factory.mktemp("straight") / "home"
+    shutil.copytree(collected, home)
     done = tutelage(home, *improve_command())
     assert done.returncode == 0, done.stderr
     return home, json.loads(done.stdout)
@@ -108,60 +117,69 @@ def test_the_judge_is_a_reward_model_of_its_own(straight: tuple[Path, dict]) -> 
     assert all(one.read_bytes() != other.read_bytes() for one, other in zip(judged, trained, strict=True))
 
 
-@pytest.mark.timeout(240)
-@pytest.mark.parametrize(("stage", "step"), [("sft", 4), ("reward", 3), ("ppo", 3)])
-def test_killed_in_any_stage_it_ends_with_the_same_weights(
-    straight: tuple[Path, dict], tmp_path: Path, stage: str, step: int
-) -> None:
-    collect(tmp_path)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tutelage", *improve_command()],
-        env=environment(tmp_path),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    metrics = tmp_path / "runs" / "round-0001" / stage / "metrics.jsonl"
-    deadline = time.monotonic() + 100
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= step):
-        assert process.poll() is None, "the round ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = tutelage(tmp_path, *improve_command())
+@pytest.fixture
+def home(collected: Path, tmp_path: Path) -> Path:
+    """A home that holds the tiny data."""
+    shutil.copytree(collected, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+@pytest.mark.timeout(900)
+def test_killed_in_every_stage_it_ends_with_the_same_weights(straight: tuple[Path, dict], home: Path) -> None:
+    """A round that is killed in each of its stages, and goes on every time from where it was."""
+    stages = {"sft": 4, "reward": 3, "ppo": 3}
+    for stage, step in stages.items():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tutelage", *improve_command()],
+            env=environment(home),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for_step(process, home, stage, step)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    done = tutelage(home, *improve_command())
     assert done.returncode == 0, done.stderr
-    assert weights(tmp_path) == weights(straight[0])
-    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
-    assert steps == list(range(len(steps)))
+    assert weights(home) == weights(straight[0])
+    for stage in stages:
+        steps = [row["step"] for row in metrics(home, stage)]
+        assert steps == list(range(len(steps))), stage
     report = json.loads(done.stdout)
     for key in ("win_rate_over_before", "speakers", "answers"):
         assert report["evaluation"][key] == straight[1]["evaluation"][key]
 
 
-@pytest.mark.timeout(900)
-def test_a_worker_that_was_killed_is_followed_by_one_other(
-    straight: tuple[Path, dict], tmp_path: Path
-) -> None:
-    """`kill -9` in the middle of a round: of two workers one takes it over when the lease is out, and ends it alike."""
-    collect(tmp_path)
-    config = load(RECIPES / "tiny" / "improve.toml", ImproveConfig, SMALL).model_dump(mode="json")
-    store = Store.open(tmp_path / "tutelage.db")
-    with store.write() as tx:
-        request = runs.request_run(tx, kind="improve", config=config).id
-    first = start_worker(tmp_path)
-    metrics = tmp_path / "runs" / "round-0001" / "reward" / "metrics.jsonl"
-    deadline = time.monotonic() + 600
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 3):
-        assert first.poll() is None, "the round ended before its worker could be killed"
+def metrics(home: Path, stage: str) -> list[dict]:
+    file = home / "runs" / "round-0001" / stage / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def wait_for_step(process: subprocess.Popen, home: Path, stage: str, step: int) -> None:
+    """Until the round that a process carries out has done so many steps of a stage."""
+    file = home / "runs" / "round-0001" / stage / "metrics.jsonl"
+    deadline = time.monotonic() + 300
+    while not (file.exists() and len(file.read_text().splitlines()) >= step):
+        assert process.poll() is None, "the round ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.timeout(900)
+def test_a_worker_that_was_killed_is_followed_by_one_other(straight: tuple[Path, dict], home: Path) -> None:
+    """`kill -9` in the middle of a round: of two workers one takes it over when the lease is out, and ends it alike."""
+    config = load(RECIPES / "tiny" / "improve.toml", ImproveConfig, SMALL).model_dump(mode="json")
+    store = Store.open(home / "tutelage.db")
+    with store.write() as tx:
+        request = runs.request_run(tx, kind="improve", config=config).id
+    first = start_worker(home)
+    wait_for_step(first, home, "reward", 3)
     first.kill()
     assert first.wait() == -signal.SIGKILL
     with store.write() as tx:
         left = runs.get_request(tx, request)
         assert (left.status, left.attempts, left.run_id is not None) == ("taken", 1, True)
         left.lease_expires = now()
-    others = [start_worker(tmp_path) for _ in range(2)]
+    others = [start_worker(home) for _ in range(2)]
     said = [other.communicate()[0] for other in others]
     assert sorted(map(bool, said)) == [False, True], "one of the two had nothing to do"
     assert json.loads("".join(said)) == {"request": request, "error": None}
@@ -170,8 +188,8 @@ def test_a_worker_that_was_killed_is_followed_by_one_other(
         assert (done.status, done.attempts, done.run_id) == ("done", 2, left.run_id)
         assert [run.status for run in runs.list_runs(tx, kind="improve")] == ["done"]
     store.close()
-    assert weights(tmp_path) == weights(straight[0])
-    assert [folder.name for folder in (tmp_path / "runs").glob("round-*")] == ["round-0001"]
+    assert weights(home) == weights(straight[0])
+    assert [folder.name for folder in (home / "runs").glob("round-*")] == ["round-0001"]
 
 
 def start_worker(home: Path) -> subprocess.Popen[str]:
@@ -184,7 +202,24 @@ def start_worker(home: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_lines_through_generate_and_score(straight: tuple[Path, dict]) -> None:
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command in this process; returns its exit code, what it wrote to stdout, and what to stderr."""
+
+    def run(home: Path, *arguments: str, stdin: str = "") -> tuple[object, str, str]:
+        monkeypatch.setenv("TUTELAGE_HOME", str(home))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        monkeypatch.setattr(sys, "argv", ["tutelage", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        said = capfd.readouterr()
+        return left.value.code, said.out, said.err
+
+    return run
+
+
+def test_lines_through_generate_and_score(straight: tuple[Path, dict], command: Command) -> None:
     home, _ = straight
     talk = [{"role": "user", "content": "Hi"}]
     lines = [
@@ -211,28 +246,28 @@ def test_lines_through_generate_and_score(straight: tuple[Path, dict]) -> None:
     rewards = [json.loads(line)["reward"] for line in done.stdout.splitlines()]
     assert done.returncode == 0
     assert len(rewards) == 2
-    again = tutelage(home, "score", "--reward", "r1", stdin=json.dumps(spoken[1]))
-    assert json.loads(again.stdout)["reward"] == pytest.approx(rewards[1], abs=1e-4)
+    _, again, _ = command(home, "score", "--reward", "r1", stdin=json.dumps(spoken[1]))
+    assert json.loads(again)["reward"] == pytest.approx(rewards[1], abs=1e-4)
 
 
-def test_a_line_of_generate_does_not_depend_on_the_others(straight: tuple[Path, dict]) -> None:
-    home, _ = straight
+def test_a_line_of_generate_does_not_depend_on_the_others(
+    straight: tuple[Path, dict], command: Command
+) -> None:
+    generate = partial(command, straight[0], "generate", "--version", "latest", "--max-tokens", "12")
     row = json.dumps({"messages": [{"role": "user", "content": "What colour is snow?"}]})
     other = json.dumps({"messages": [{"role": "user", "content": "Good morning to you all"}]})
-    alone = tutelage(
-        home, "generate", "--version", "latest", "--max-tokens", "12", stdin=row
-    ).stdout.splitlines()[0]
-    among = tutelage(home, "generate", "--version", "latest", "--max-tokens", "12", stdin=f"{row}\n{other}")
-    assert among.stdout.splitlines()[0] == alone
+    (_, alone, _), (_, among, _) = generate(stdin=row), generate(stdin=f"{row}\n{other}")
+    assert json.loads(alone)["completion"]
+    assert among.splitlines()[0] == alone.rstrip()
 
 
-def test_a_terminal_chat_answers_each_line(straight: tuple[Path, dict]) -> None:
+def test_a_terminal_chat_answers_each_line(straight: tuple[Path, dict], command: Command) -> None:
     home, _ = straight
     done = tutelage(home, "chat", "--version", "v1", stdin="Hi\n/again\n/new\n\nBye\n")
     assert done.returncode == 0, done.stderr
     assert "a new dialogue" in done.stdout
-    done = tutelage(home, "chat", "--version", "v1", "--json", stdin="Hi\nBye\n")
-    assert [json.loads(line)["role"] for line in done.stdout.splitlines()] == ["assistant", "assistant"]
+    _, said, _ = command(home, "chat", "--version", "v1", "--json", stdin="Hi\nBye\n")
+    assert [json.loads(line)["role"] for line in said.splitlines()] == ["assistant", "assistant"]
 
 
 @pytest.mark.parametrize(
@@ -280,10 +315,9 @@ def test_what_cannot_be_done_is_said_with_a_hint(
     assert not list(tmp_path.glob("runs/*"))
 
 
-def test_data_that_cannot_be_trained_on_begins_no_round(tmp_path: Path) -> None:
+def test_data_that_cannot_be_trained_on_begins_no_round(tmp_path: Path, command: Command) -> None:
     """Demonstrations alone make no round; once comparisons have come, the same command works on all of it."""
-    recipe = str(RECIPES / "tiny" / "improve.toml")
-    tutelage(tmp_path, "import", "messages", str(RECIPES / "tiny" / "demonstrations.jsonl"))
-    done = tutelage(tmp_path, "improve", recipe)
-    assert (done.returncode, "no comparison" in done.stderr) == (2, True)
+    command(tmp_path, "import", "messages", str(RECIPES / "tiny" / "demonstrations.jsonl"))
+    code, _, said = command(tmp_path, "improve", str(RECIPES / "tiny" / "improve.toml"))
+    assert (code, "no comparison" in said) == (2, True)
     assert not list(tmp_path.glob("runs/*"))

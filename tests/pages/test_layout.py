@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Request, expect
 
 from tutelage.store import accounts, dialogues, feedback, labelling, reports, runs
 from tutelage.store.tables import Dialogue
@@ -77,6 +77,28 @@ UNNAMED = """() => [...document.querySelectorAll('button, a[href], input, select
 REPEATED = """() => [...document.querySelectorAll('[id]')].map((each) => each.id)
   .filter((id, index, all) => all.indexOf(id) !== index)"""
 SIDEWAYS = "() => document.documentElement.scrollWidth > innerWidth"
+TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+def open_whole(page: Page, path: str) -> None:
+    """Go to a page and wait until it is drawn with all that its scripts have asked for."""
+    under_way: set[Request] = set()
+
+    def begin(request: Request) -> None:
+        under_way.add(request)
+
+    def end(request: Request) -> None:
+        under_way.discard(request)
+
+    listeners = {"request": begin, "requestfinished": end, "requestfailed": end}
+    for event, listener in listeners.items():
+        page.on(event, listener)
+    page.goto(path)
+    page.evaluate(TWO_FRAMES)
+    while under_way:
+        page.evaluate(TWO_FRAMES)
+    for event, listener in listeners.items():
+        page.remove_listener(event, listener)
 
 
 def fill(site: Any) -> None:
@@ -103,8 +125,7 @@ def test_every_page_fits_a_phone_is_readable_and_names_its_controls(
     fill(site)
     page = visit("/", role="operator", width=360, height=740, color_scheme=scheme)
     for path in PAGES:
-        page.goto(path)
-        page.wait_for_load_state("networkidle")
+        open_whole(page, path)
         assert not page.evaluate(SIDEWAYS), f"{path} scrolls sideways"
         assert page.evaluate(CONTRAST) == [], path
         assert page.evaluate(UNNAMED) == [], path
@@ -173,8 +194,7 @@ def test_the_first_page_is_small_and_its_files_are_kept_for_ever(visit: Visit, s
     page = visit("/sign-in")
     loaded: dict[str, Any] = {}
     page.on("response", lambda response: loaded.update({response.url: response}))
-    page.goto("/")
-    page.wait_for_load_state("networkidle")
+    open_whole(page, "/")
     total = sum(len(gzip.compress(response.body())) for response in loaded.values())
     assert total <= 60 * 1024
     files = [response for url, response in loaded.items() if "/static/" in url]
@@ -219,7 +239,6 @@ def test_axe_finds_nothing_on_any_page(
     problems = []
     for path in [page.url.removeprefix(site.url), *PAGES]:
         if not page.url.endswith(path):
-            page.goto(path)
-            page.wait_for_load_state("networkidle")
+            open_whole(page, path)
         problems += [(path, *each) for each in violations(page)]
     assert problems == []

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -97,6 +101,47 @@ def assert_equal(one: Path, two: Path) -> None:
                 assert ours[key] == pytest.approx(theirs[key], abs=1e-4, rel=1e-4), key
 
 
+PAIR = """
+import sys
+from pathlib import Path
+from tutelage.training.distributed import joined
+from tutelage.training.rank import take_part
+with joined(2):
+    for job in sys.stdin:
+        take_part(Path(job.strip()), 2, lambda news: None)
+        print("done", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Callable[[Job], None]]:
+    """Carries out jobs in two processes, which take one after the other: most of a short job is their start."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    common = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PAIR],
+            env={**common, "WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+
+    def carry_out(job: Job) -> None:
+        file = job.write()
+        for process in processes:
+            print(file, file=process.stdin, flush=True)
+        assert [process.stdout.readline() for process in processes] == ["done\n"] * 2
+
+    yield carry_out
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
 @pytest.fixture(scope="module")
 def alone(home: Path, snapshot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fine-tuning run of one process."""
@@ -121,9 +166,14 @@ def test_two_processes_fine_tune_what_one_does(
 
 @both
 def test_split_layers_train_as_whole_ones(
-    home: Path, snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+    home: Path,
+    snapshot: Path,
+    pair: Callable[[Job], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    full: bool,
 ) -> None:
-    """Two processes that hold a half of every layer each; one that holds all goes on where they were killed."""
+    """Two processes that hold a half of every layer each; two others go on where they were killed."""
     recipe = RECIPES["sft"] | {"full": full, "shard": True, "learning_rate": 1e-3}
     monkeypatch.setitem(RECIPES, "sft", recipe)
     train(job("sft", home, snapshot, tmp_path / "one"), no_progress)
@@ -136,7 +186,7 @@ def test_split_layers_train_as_whole_ones(
     with pytest.raises(TrainingError, match="one of the 2 processes ended"):
         train_in_processes(work, kill_one, processes=2)
     assert list(work.run.glob("checkpoint-*"))
-    train_in_processes(work, no_progress, processes=2)
+    pair(work)
     assert_equal(tmp_path / "one", tmp_path / "two")
 
 
@@ -149,21 +199,25 @@ def judge(home: Path, snapshot: Path, alone: Path, tmp_path_factory: pytest.Temp
 
 
 def test_two_processes_train_the_reward_model_that_one_does(
-    home: Path, snapshot: Path, alone: Path, judge: Path, tmp_path: Path
+    home: Path, snapshot: Path, pair: Callable[[Job], None], alone: Path, judge: Path, tmp_path: Path
 ) -> None:
-    work = job("reward", home, snapshot, tmp_path, start=alone / "adapter")
-    train_in_processes(work, no_progress, processes=2)
+    pair(job("reward", home, snapshot, tmp_path, start=alone / "adapter"))
     assert_equal(judge, tmp_path)
 
 
 @both
 def test_two_processes_take_the_dpo_steps_that_one_does(
-    home: Path, snapshot: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+    home: Path,
+    snapshot: Path,
+    pair: Callable[[Job], None],
+    alone: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    full: bool,
 ) -> None:
     monkeypatch.setitem(RECIPES, "dpo", RECIPES["dpo"] | {"full": full})
     train(job("dpo", home, snapshot, tmp_path / "one", start=alone / "adapter"), no_progress)
-    work = job("dpo", home, snapshot, tmp_path / "two", start=alone / "adapter")
-    train_in_processes(work, no_progress, processes=2)
+    pair(job("dpo", home, snapshot, tmp_path / "two", start=alone / "adapter"))
     assert_equal(tmp_path / "one", tmp_path / "two")
 
 
@@ -171,6 +225,7 @@ def test_two_processes_take_the_dpo_steps_that_one_does(
 def test_two_processes_take_the_ppo_steps_that_one_does(
     home: Path,
     snapshot: Path,
+    pair: Callable[[Job], None],
     alone: Path,
     judge: Path,
     tmp_path: Path,
@@ -181,7 +236,7 @@ def test_two_processes_take_the_ppo_steps_that_one_does(
     monkeypatch.setitem(RECIPES, "ppo", RECIPES["ppo"] | {"full": full})
     inputs = {"start": alone / "adapter", "reward": judge / "adapter"}
     train(job("ppo", home, snapshot, tmp_path / "one", **inputs), no_progress)
-    train_in_processes(job("ppo", home, snapshot, tmp_path / "two", **inputs), no_progress, processes=2)
+    pair(job("ppo", home, snapshot, tmp_path / "two", **inputs))
     assert_equal(tmp_path / "one", tmp_path / "two")
 
 

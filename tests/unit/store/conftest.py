@@ -50,14 +50,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("kind", list(compress(kinds, own)))
 
 
-@pytest.fixture(scope="session")
-def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database without rows, to copy."""
-    path = tmp_path_factory.mktemp("template") / "tutelage.db"
-    Store.open(path).close()
-    return path
-
-
 @pytest.fixture
 def make_store(
     kind: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
