@@ -136,6 +136,7 @@ MATRIX: dict[str, Door] = {
     "POST /operate/experiments": "operator",
     "POST /operate/experiments/{experiment_id}/end": "operator",
     "GET /operate/data": "operator",
+    "GET /operate/data/rows": "operator",
     "GET /operate/training/live": "operator",
     "GET /operate/training/rounds/{name}": "operator",
     "POST /operate/training/{request_id}/resume": "operator",
