@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tutelage.cli import main
+from tutelage.cli.reports import round_report
 from tutelage.config import load
 from tutelage.improvement import ImproveConfig
 from tutelage.store import Store, runs
@@ -32,6 +33,8 @@ SMALL = [
     "ppo.checkpoint_every=2",
     "ppo.max_new_tokens=12",
     "ppo.held_out_prompts=8",
+    "ppo.gold.every=2",
+    "gold=true",
     "evaluation.prompts=8",
     "evaluation.max_new_tokens=12",
 ]
@@ -106,15 +109,34 @@ def test_a_round_makes_a_candidate_with_its_lineage(straight: tuple[Path, dict])
     )
     assert set(evaluation["baselines"]) == {"sft", "best_of_n"}
     assert evaluation["gate"]["outcome"] == "not_enough_data"
+    watched = evaluation["ppo"]["over_optimisation"]
+    assert [look["step"] for look in watched["curve"]][:2] == [0, 2]
+    assert evaluation["ppo"]["watched_prompts"] >= 2
 
 
-def test_the_judge_is_a_reward_model_of_its_own(straight: tuple[Path, dict]) -> None:
+def test_the_report_tells_the_gate_the_watch_and_the_way_on(straight: tuple[Path, dict]) -> None:
+    _, report = straight
+    text = round_report(report)
+    ppo = report["evaluation"]["ppo"]
+    best = ppo["over_optimisation"]["best_step"]
+    ending = ppo["stopped"] if ppo["stopped"].startswith("at ") else f"early, {ppo['stopped']}"
+    assert f"published is step {best}; the run ended {ending}" in text
+    assert "gate: not enough data, so it does not pass" in text
+    assert text.endswith("let people chat with it: tutelage versions promote v1 --anyway")
+    unwatched = {key: value for key, value in ppo.items() if key not in ("over_optimisation", "stopped")}
+    told = round_report({**report, "evaluation": {**report["evaluation"], "ppo": unwatched}})
+    assert "published is step" not in told
+
+
+def test_judge_and_watcher_are_reward_models_of_their_own(straight: tuple[Path, dict]) -> None:
     folder = straight[0] / "runs" / "round-0001"
-    judged, trained = (
-        sorted((folder / name / "adapter").glob("**/*.safetensors")) for name in ("judge", "reward")
-    )
-    assert len(judged) == len(trained) > 0
-    assert all(one.read_bytes() != other.read_bytes() for one, other in zip(judged, trained, strict=True))
+    made = [
+        [file.read_bytes() for file in sorted((folder / name / "adapter").glob("**/*.safetensors"))]
+        for name in ("reward", "judge", "gold")
+    ]
+    assert len({len(files) for files in made}) == 1
+    for same in zip(*made, strict=True):
+        assert len(set(same)) == 3
 
 
 @pytest.fixture
@@ -127,7 +149,7 @@ def home(collected: Path, tmp_path: Path) -> Path:
 @pytest.mark.timeout(900)
 def test_killed_in_every_stage_it_ends_with_the_same_weights(straight: tuple[Path, dict], home: Path) -> None:
     """A round that is killed in each of its stages, and goes on every time from where it was."""
-    stages = {"sft": 4, "reward": 3, "ppo": 3}
+    stages = {"sft": 4, "reward": 3, "gold": 2, "ppo": 3}
     for stage, step in stages.items():
         process = subprocess.Popen(
             [sys.executable, "-m", "tutelage", *improve_command()],

@@ -26,6 +26,17 @@ EVALUATION = {
         name: {"reward": {"value": 1.0}, "judge": {"value": 0.5}, "length": 20.0, "flagged": 0}
         for name in ("before", "best_of_n", "after")
     },
+    "ppo": {
+        "over_optimisation": {
+            "best_step": 4,
+            "curve": [
+                {"step": 0, "kl": 0.0, "reward": 0.0, "gold": 0.0, "length": 40.0, "entropy": 2.0},
+                {"step": 4, "kl": 1.0, "reward": 1.0, "gold": 0.5, "length": 30.0, "entropy": 1.5},
+                {"step": 8, "kl": 4.0, "reward": 2.0, "gold": 0.2, "length": 20.0, "entropy": 1.0},
+            ],
+            "fit": {"alpha": 0.5, "beta": 0.4, "r2": 0.9, "peak_kl": 1.6},
+        }
+    },
     "answers": [
         {
             "prompt": [{"role": "user", "content": "What is <b>rain</b>?"}],
@@ -101,6 +112,8 @@ def test_the_diary_of_a_round(visit: Visit, site: Any, under_way: tuple[str, str
         expect(page.get_by_text(text, exact=False).first).to_be_visible()
     expect(page.get_by_text("Water that falls from clouds.")).to_be_visible()
     expect(page.get_by_text("70 % (60–80)")).to_be_visible()
+    expect(page.get_by_text("By the fitted curve, gold is highest at 1.6 nats.")).to_be_visible()
+    expect(page.get_by_role("img", name="by distance; published is step 4")).to_be_visible()
 
 
 def test_a_failure_is_read_with_its_hint(visit: Visit, site: Any, under_way: tuple[str, str]) -> None:

@@ -43,6 +43,7 @@ def round_report(report: dict[str, Any]) -> str:
         f" gain {_interval(ppo['reward_gain'])}, KL {ppo['kl']['after']:.2f} nats",
         f"  less the penalty      {ppo['score']['before']:.3f} → {ppo['score']['after']:.3f},"
         f" gain {_interval(ppo['score_gain'])} (what PPO maximises)",
+        *_watched(ppo),
         "",
         *gate_lines(evaluation["gate"]),
         "",
@@ -60,6 +61,20 @@ def round_report(report: dict[str, Any]) -> str:
         f"let people chat with it: tutelage versions promote {version}{'' if passed else ' --anyway'}"
     )
     return "\n".join(lines)
+
+
+def _watched(ppo: dict[str, Any]) -> list[str]:
+    """Where a gold reward model saw PPO at its best, if one watched."""
+    found = ppo.get("over_optimisation")
+    if found is None:
+        return []
+    return [
+        f"  watched               published is step {found['best_step']}; the run ended {_ending(ppo['stopped'])}"
+    ]
+
+
+def _ending(stopped: str) -> str:
+    return stopped if stopped.startswith("at ") else f"early, {stopped}"
 
 
 def gate_lines(gate: dict[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ Each round trains anew from the base on everything that has been collected, so r
 runs/round-0001/config.json     the recipe
 runs/round-0001/round.json      snapshot, parent version, and in the end the versions made
 runs/round-0001/log.txt         what happened, line by line
-runs/round-0001/{sft,reward,judge,ppo}/
+runs/round-0001/{sft,reward,judge,ppo}/    and gold/, dpo/ where the recipe wants them
 """
 
 from __future__ import annotations
@@ -40,13 +40,15 @@ from tutelage.training.ppo import PPOConfig, prepare_ppo
 from tutelage.training.reward import RewardConfig
 from tutelage.training.sft import SFTConfig
 
-JUDGE_SEED = 1000
+JUDGE_SEED, GOLD_SEED = 1000, 2000
 
 
 class ImproveConfig(Settings):
     """Settings of a round. `model` is the base of every stage; `sources` empty takes all that was collected.
 
-    With a section `dpo`, that baseline is trained beside PPO and stands in the same table.
+    With a section `dpo`, that baseline is trained beside PPO and stands in the same table. With `gold`, a third reward
+    model watches PPO on prompts held out for it: PPO ends where more reward stops being better, and gives its best
+    moment. The judge stays out of that, or the gate would measure with what had chosen.
     """
 
     model: str = "builtin"
@@ -55,12 +57,21 @@ class ImproveConfig(Settings):
     reward: RewardConfig = RewardConfig()
     ppo: PPOConfig = PPOConfig()
     dpo: DPOConfig | None = None
+    gold: bool = False
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @property
     def judge(self) -> RewardConfig:
         """The reward model that only judges: the recipe of the other, from other seeds."""
-        return self.reward.model_copy(update={"seed": self.reward.seed + JUDGE_SEED})
+        return self._reward_from(JUDGE_SEED)
+
+    @property
+    def watcher(self) -> RewardConfig:
+        """The reward model that watches PPO."""
+        return self._reward_from(GOLD_SEED)
+
+    def _reward_from(self, seed: int) -> RewardConfig:
+        return self.reward.model_copy(update={"seed": self.reward.seed + seed})
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -134,6 +145,7 @@ def improve(
                 snapshot=snapshot,
                 start=None if name == "sft" else folder / "sft" / "adapter",
                 reward=folder / "reward" / "adapter" if name == "ppo" else None,
+                gold=folder / "gold" / "adapter" if name == "ppo" and config.gold else None,
                 lineage=lineage,
             )
 
@@ -145,6 +157,8 @@ def improve(
         made = {"sft": stage("sft"), "reward": stage("reward")}
         # The judge sees the same comparisons in another order from other seeds, and no policy is trained against it.
         stage("reward", run_name="judge", section=config.judge)
+        if config.gold:
+            stage("reward", run_name="gold", section=config.watcher)
         if config.dpo is not None:
             stage("dpo")
         made["ppo"] = stage("ppo")
@@ -172,7 +186,7 @@ def _open_round(config: ImproveConfig, place: Installation) -> Path:
     snapshot = export.snapshot(place.store, place.home, sources=config.sources or None)
     data = SnapshotData.read(snapshot.path)
     for stage in (config.sft, config.reward, config.ppo):
-        prepare(stage, data, place.home)  # a round that could not end is not begun
+        prepare(stage, data, place.home, gold=config.gold)  # a round that could not end is not begun
     try:
         parent = place.registry.resolve("stable").name
     except NotFound:
@@ -196,7 +210,7 @@ def _evaluate(
     """Answers of the version before, the SFT model and the candidate to prompts that no stage has trained on."""
     renderer = load_renderer(locate(config.model, place.home))
     settings = config.ppo.model_copy(update={"held_out_prompts": config.evaluation.prompts})
-    held_out = prepare_ppo(settings, prompts, renderer).held_out
+    held_out = prepare_ppo(settings, prompts, renderer, gold=config.gold).held_out
     same_base = parent is not None and parent.model == config.model
     before = parent.adapter if parent is not None and same_base else None
     speakers = {"before": before} | {

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 WIDTH, HEIGHT = 300, 90
 POINTS = 200
@@ -16,6 +17,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "sft": ("loss",),
     "reward": ("loss", "accuracy"),
     "judge": ("accuracy",),
+    "gold": ("accuracy",),
     "dpo": ("loss", "margin"),
     "ppo": ("reward", "held_out_gold", "kl", "length", "entropy"),
 }
@@ -41,6 +43,24 @@ class StageCurves:
     steps: int
     seconds: float
     curves: tuple[Curve, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Rewards against the square root of the KL, on one scale: SVG paths of proxy, gold and Gao's fit to the latter.
+
+    furthest: the right end in nats; best_step, best_place: the moment that was published, and where it stands; peak:
+    the KL at which the fitted gold reward is highest; beside: length and entropy, each on a scale of its own.
+    """
+
+    paths: dict[str, str]
+    low: float
+    high: float
+    furthest: float
+    best_step: int
+    best_place: float
+    peak: float | None
+    beside: tuple[Curve, ...]
 
 
 def stages(folder: Path) -> list[StageCurves]:
@@ -101,6 +121,47 @@ def _curve(name: str, rows: Sequence[dict[str, float]]) -> Curve | None:
     ]
     path = "M" + " L".join(points if len(points) > 1 else [points[0], f"{WIDTH},{points[0].split(',')[1]}"])
     return Curve(name, path, values[0], values[-1], low, high)
+
+
+def turn(found: dict[str, Any]) -> Turn | None:
+    """What `overoptimisation.Watch.summary` holds, drawn; None with less than two looks."""
+    looks = found.get("curve") or []
+    if len(looks) < 2:
+        return None
+    places = [math.sqrt(max(0.0, look["kl"])) for look in looks]
+    end = max(places) or 1.0
+    lines = {
+        name: list(zip(places, (look[name] for look in looks), strict=True)) for name in ("reward", "gold")
+    }
+    fit = found.get("fit")
+    if fit:
+        steps = [end * (index + 1) / POINTS for index in range(POINTS)]
+        base = looks[0]["gold"]
+        lines["fit"] = [(d, base + d * (fit["alpha"] - fit["beta"] * math.log(d))) for d in steps]
+    low, high = (end_of(y for line in lines.values() for _, y in line) for end_of in (min, max))
+    best = next((look for look in looks if look["step"] == found.get("best_step")), looks[0])
+    return Turn(
+        {name: _path(line, end, low, high) for name, line in lines.items()},
+        low,
+        high,
+        end**2,
+        int(best["step"]),
+        math.sqrt(max(0.0, best["kl"])) / end * WIDTH,
+        fit.get("peak_kl") if fit else None,
+        tuple(_against(name, places, [look[name] for look in looks]) for name in ("length", "entropy")),
+    )
+
+
+def _against(name: str, places: Sequence[float], values: Sequence[float]) -> Curve:
+    low, high = min(values), max(values)
+    line = list(zip(places, values, strict=True))
+    return Curve(name, _path(line, max(places) or 1.0, low, high), values[0], values[-1], low, high)
+
+
+def _path(line: Sequence[tuple[float, float]], end: float, low: float, high: float) -> str:
+    spread = (high - low) or 1.0
+    points = [f"{x / end * WIDTH:.1f},{HEIGHT - (y - low) / spread * HEIGHT:.1f}" for x, y in line]
+    return "M" + " L".join(points)
 
 
 def _thinned(values: Sequence[float]) -> list[float]:

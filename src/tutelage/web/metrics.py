@@ -12,6 +12,7 @@ NAMES = {
     "sft": Sentence("SFT"),
     "reward": Sentence("reward"),
     "judge": Sentence("judge"),
+    "gold": Sentence("gold"),
     "dpo": Sentence("DPO"),
     "ppo": Sentence("PPO"),
     "best_of_n": Sentence("best of n"),

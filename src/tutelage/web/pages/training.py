@@ -137,6 +137,7 @@ def diary(request: Request, name: str, user: Operator, parts: Parts, pages: Temp
         report=report,
         evaluation=report.get("evaluation") or {},
         stages=curves.stages(folder),
+        turn=curves.turn(((report.get("evaluation") or {}).get("ppo") or {}).get("over_optimisation") or {}),
         log=_end_of(folder / "log.txt"),
     )
 
