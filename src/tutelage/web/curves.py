@@ -112,14 +112,10 @@ def _curve(name: str, rows: Sequence[dict[str, float]]) -> Curve | None:
     if not values:
         return None
     shown = _thinned(values)
+    if len(shown) == 1:
+        shown *= 2  # a level line
     low, high = min(shown), max(shown)
-    spread = (high - low) or 1.0
-    across = WIDTH / max(1, len(shown) - 1)
-    points = [
-        f"{index * across:.1f},{HEIGHT - (value - low) / spread * HEIGHT:.1f}"
-        for index, value in enumerate(shown)
-    ]
-    path = "M" + " L".join(points if len(points) > 1 else [points[0], f"{WIDTH},{points[0].split(',')[1]}"])
+    path = _path(list(enumerate(shown)), len(shown) - 1, low, high)
     return Curve(name, path, values[0], values[-1], low, high)
 
 
@@ -138,7 +134,8 @@ def turn(found: dict[str, Any]) -> Turn | None:
         steps = [end * (index + 1) / POINTS for index in range(POINTS)]
         base = looks[0]["gold"]
         lines["fit"] = [(d, base + d * (fit["alpha"] - fit["beta"] * math.log(d))) for d in steps]
-    low, high = (end_of(y for line in lines.values() for _, y in line) for end_of in (min, max))
+    heights = [y for line in lines.values() for _, y in line]
+    low, high = min(heights), max(heights)
     best = next((look for look in looks if look["step"] == found.get("best_step")), looks[0])
     return Turn(
         {name: _path(line, end, low, high) for name, line in lines.items()},
