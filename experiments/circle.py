@@ -34,6 +34,8 @@ from people import RECIPES, ROOT, Site, chat_and_rate, rank, serving, tutelage
 from scoring import Said, opinion, score
 from taste import DATA, Question, Taste, interval, questions, win_rate
 
+from tutelage.evaluation.gate import checks_of
+
 
 class Record:
     """What is known so far: a line on the screen and one in the file, for everything that happens."""
@@ -165,7 +167,7 @@ def fare(said: Said, first: Said, asked: Sequence[Question], taste: Taste, seed:
 def told(evaluation: dict[str, Any]) -> dict[str, Any]:
     """What a round says of itself: its gate, its judge, its reward model, how far PPO went."""
     gate = evaluation["gate"]
-    checks = {check["name"]: f"{check['outcome']}, {check['shown']}" for check in gate["checks"]}
+    checks = {check.name: f"{check.outcome}, {check.shown}" for check in checks_of(evaluation)}
     return {
         "gate": gate["outcome"],
         "checks": checks,

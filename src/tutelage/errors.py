@@ -20,13 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 
 class Sentence(str):
     """Words with values filled in that know what they were made of, so that a page can say them in its language.
 
-    Sentence("{count} answers", count=3) == "3 answers"; a value may be a Sentence itself.
+    Sentence("{count} answers", count=3) == "3 answers"; a value is a number, text, or a Sentence itself. What is told
+    later, out of a row or a file, is kept there as `stored()`.
     """
 
     __slots__ = ("template", "values")
@@ -34,9 +35,17 @@ class Sentence(str):
     values: dict[str, object]
 
     def __new__(cls, template: str, **values: object) -> Self:
-        made = super().__new__(cls, template.format(**values) if values else template)
-        made.template, made.values = template, values
+        kept: dict[str, object] = {
+            name: each if isinstance(each, str | int | float) else str(each) for name, each in values.items()
+        }
+        made = super().__new__(cls, template.format(**kept) if kept else template)
+        made.template, made.values = template, kept
         return made
+
+    @classmethod
+    def of(cls, words: str) -> Sentence:
+        """A Sentence as it is, other words as one without values."""
+        return words if isinstance(words, Sentence) else cls(words)
 
     def told(self, t: Callable[..., str]) -> str:
         """The same in the words of `t(template, **values)`."""
@@ -44,6 +53,26 @@ class Sentence(str):
             name: each.told(t) if isinstance(each, Sentence) else each for name, each in self.values.items()
         }
         return t(self.template, **values)
+
+    def stored(self) -> dict[str, Any]:
+        """Template and values as plain JSON: {"template": "{count} answers", "values": {"count": 3}}."""
+        if not self.values:
+            return {"template": self.template}
+        values = {
+            name: each.stored() if isinstance(each, Sentence) else each for name, each in self.values.items()
+        }
+        return {"template": self.template, "values": values}
+
+    @classmethod
+    def restored(cls, stored: object) -> Self:
+        """What `stored` gave. Anything else is taken as words without values."""
+        if not isinstance(stored, dict) or not isinstance(stored.get("template"), str):
+            return cls(str(stored))
+        values = {
+            name: cls.restored(each) if isinstance(each, dict) else each
+            for name, each in stored.get("values", {}).items()
+        }
+        return cls(stored["template"], **values)
 
 
 class TutelageError(Exception):
@@ -59,9 +88,20 @@ class TutelageError(Exception):
         self.hint = hint
         self.where = where
 
+    @property
+    def sentence(self) -> Sentence:
+        """Place, message and hint in one, to be told to somebody later."""
+        said = Sentence.of(self.message)
+        if self.where:
+            said = Sentence("{where}: {message}", where=self.where, message=said)
+        return (
+            Sentence("{message}\nhint: {hint}", message=said, hint=Sentence.of(self.hint))
+            if self.hint
+            else said
+        )
+
     def __str__(self) -> str:
-        text = f"{self.where}: {self.message}" if self.where else self.message
-        return f"{text}\nhint: {self.hint}" if self.hint else text
+        return str(self.sentence)
 
 
 class ConfigError(TutelageError):

@@ -21,7 +21,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tutelage.dialogue import Message, Role
-from tutelage.errors import ModelError
+from tutelage.errors import ModelError, Sentence
 from tutelage.tokenizer import TokenizerFolder, load_tokenizer
 
 # A placeholder stands between vertical tabs: a template that trims its contents takes the tabs away.
@@ -155,13 +155,20 @@ class Renderer:
             )
         except jinja2.TemplateError as error:
             raise ModelError(
-                f"the chat template refuses the roles {', '.join(roles)}: {error}",
+                Sentence(
+                    "the chat template refuses the roles {roles}: {error}",
+                    roles=", ".join(roles),
+                    error=error,
+                ),
                 hint="most templates want an optional system message, then user and assistant in turn",
             ) from error
         found = list(_PLACEHOLDER.finditer(text))
         if [int(match[2]) for match in found] != list(range(len(roles))):
             raise ModelError(
-                f"the chat template leaves out or repeats a message of the roles {', '.join(roles)}",
+                Sentence(
+                    "the chat template leaves out or repeats a message of the roles {roles}",
+                    roles=", ".join(roles),
+                ),
                 hint="use a template that writes every message once, in order",
             )
         edges = [0, *(edge for match in found for edge in match.span()), len(text)]
@@ -215,6 +222,6 @@ def _compile(chat_template: str) -> jinja2.Template:
         return environment.from_string(chat_template)
     except jinja2.TemplateSyntaxError as error:
         raise ModelError(
-            f"the chat template cannot be parsed: {error}",
+            Sentence("the chat template cannot be parsed: {error}", error=error),
             hint="fetch the model again, or put a working chat_template.jinja into its folder",
         ) from error

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import tokenizers
 
-from tutelage.errors import ModelError
+from tutelage.errors import ModelError, Sentence
 
 _BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 
@@ -105,7 +105,9 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot be read: {error}", where=str(path), hint="fetch the model again") from error
+        raise ModelError(
+            Sentence("cannot be read: {error}", error=error), where=str(path), hint="fetch the model again"
+        ) from error
 
 
 def _read_json(path: Path, *, required: bool) -> dict[str, Any]:
@@ -115,12 +117,14 @@ def _read_json(path: Path, *, required: bool) -> dict[str, Any]:
         if not required:
             return {}
         raise ModelError(
-            f"the model folder has no {path.name}",
+            Sentence("the model folder has no {path}", path=path.name),
             where=str(path.parent),
             hint="name a folder saved by save_pretrained, or a Hugging Face model id",
         ) from None
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot be read: {error}", where=str(path), hint="fetch the model again") from error
+        raise ModelError(
+            Sentence("cannot be read: {error}", error=error), where=str(path), hint="fetch the model again"
+        ) from error
     if not isinstance(content, dict):
         raise ModelError("does not hold a JSON object", where=str(path), hint="fetch the model again")
     return content
@@ -192,7 +196,7 @@ def load_tokenizer(folder: Path) -> TokenizerFolder:
         tokenizer = HuggingFaceTokenizer((folder / "tokenizer.json").read_text(encoding="utf-8"))
     except Exception as error:  # the Rust side raises bare Exception
         raise ModelError(
-            f"is not a tokenizer: {error}",
+            Sentence("is not a tokenizer: {error}", error=error),
             where=str(folder / "tokenizer.json"),
             hint="fetch the model again",
         ) from error

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from tutelage.config import check
-from tutelage.errors import Conflict, TutelageError, Unavailable
+from tutelage.errors import Conflict, Sentence, TrainingError, TutelageError, Unavailable
 from tutelage.improvement import ImproveConfig, Installation, improve
 from tutelage.improvement.recording import RunStopped
 from tutelage.store import Store, runs
@@ -56,7 +56,7 @@ def work(place: Installation, *, tell: Tell, once: bool = False, poll_seconds: f
 
 def _carry_out(request: RunRequest, place: Installation, name: str) -> str | None:
     """One request, to its end; what went wrong is written to its row for people to read, and returned."""
-    error = None
+    error: str | None = None
     with _held(place.store, request.id, name) as check_held:
 
         def begun(run_id: str) -> None:
@@ -67,12 +67,14 @@ def _carry_out(request: RunRequest, place: Installation, name: str) -> str | Non
             config = check(request.config, ImproveConfig, where="the request")
             improve(config, place, progress=lambda *_: check_held(), begun=begun)
         except TutelageError as problem:
-            error = str(problem)
+            error = problem.sentence
         except Exception as problem:  # a worker outlives what it works on
             log.exception("request %s broke off", request.id)
-            error = (
-                f"the round broke off: {problem!r}\nhint: the worker's log has more; resume it to try again"
+            broken = TrainingError(
+                Sentence("the round broke off: {problem}", problem=repr(problem)),
+                hint="the worker's log has more; resume it to try again",
             )
+            error = broken.sentence
     try:
         with place.store.write() as tx:
             status: Literal["done", "failed"] = "failed" if error else "done"

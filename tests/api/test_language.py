@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from tutelage.engine.interface import Sampling, TokenChunk
-from tutelage.errors import Unavailable
-from tutelage.store import accounts
+from tutelage.errors import DataError, Unavailable
+from tutelage.evaluation.gate import Evidence, GateConfig, judge
+from tutelage.store import accounts, runs
 from tutelage.web.app import create_app
 
 from .conftest import events_of
@@ -105,3 +107,41 @@ def test_an_answer_that_breaks_off_says_why_in_its_readers_language(site: Any) -
                 break
     told = json.loads(events[-1][2])
     assert (told["message"], told["hint"]) == ("模型的伺服器中斷了回答。", "請重新傳送訊息。")
+
+
+def test_why_a_round_failed_and_a_version_was_refused_is_told_to_operators_in_their_language(
+    site: Any, pages: TestClient
+) -> None:
+    refused = Evidence(prompts=9, wins={}, flagged=(0, 0), lengths=(1.0, 1.0), kl=0.0)
+    evaluation = {"gate": judge(refused, GateConfig()).as_dict()}
+    site.registry.publish(kind="chat", model="tiny", evaluation=evaluation)
+    with site.store.write() as tx:
+        run = runs.create_run(tx, kind="improve", config={}, name="round-0001")
+        nothing = DataError("There is nothing to learn from yet.", path="snapshots", hint="resume it")
+        runs.update_run(tx, run.id, status="failed", error=nothing.sentence)
+    headers = {**site.session("operator"), **CHINESE}
+    for path in ("/operate/training", "/operate/training/rounds/round-0001"):
+        page = pages.get(path, headers=headers).text
+        assert "<p>snapshots：還沒有可以學習的資料。</p>" in page
+        assert "nothing to learn" not in page
+    page = pages.get("/operate", headers=headers).text
+    assert "9 則保留集提示" in page
+    assert "至少 30" in page
+    assert "at least" not in page
+
+
+def test_the_log_of_operators_says_what_they_did_in_the_readers_language(
+    site: Any, pages: TestClient
+) -> None:
+    headers = {**site.session("operator"), **CHINESE}
+    body = {"name": "somebody", "role": "trainer"}
+    assert pages.post("/operate/people", json=body, headers=headers).status_code == 201
+    settings = {"guests": False, "user_limit": 3, "answers_at_once": 4, "terms": ""}
+    assert pages.put("/operate/access", json=settings, headers=headers).status_code == 204
+    path = "/operate/data/rows?stream=demonstrations&source=written"
+    assert pages.get(path, headers=headers).status_code == 200
+    log = re.findall("<td>(.*?)</td>", pages.get("/operate/audit", headers=headers).text)
+    told = re.sub("<[^>]*>", "", " ".join(log))
+    assert "角色：訓練員" in told
+    assert "變更：訪客、使用者每天的回答數" in told
+    assert "來源：訓練員撰寫" in told

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from tutelage import errors
-from tutelage.errors import ContextTooLong, DataError, RateLimited, TutelageError
+from tutelage.errors import ContextTooLong, DataError, RateLimited, Sentence, TutelageError
+from tutelage.web.catalogue import translator
 
 
 def classes() -> dict[str, type[TutelageError]]:
@@ -64,3 +66,20 @@ def test_requests_name_the_field_at_fault_and_a_code() -> None:
 
 def test_limits_say_how_long_to_wait() -> None:
     assert RateLimited("too many requests", retry_after=2.5).retry_after == 2.5
+
+
+def test_a_sentence_can_be_kept_as_json_and_told_later_in_another_language() -> None:
+    words = {"{who} said {what!r} {count:.1f} times": "{who}: {what!r} ({count:.1f})", "nobody": "personne"}
+    sentence = Sentence(
+        "{who} said {what!r} {count:.1f} times", who=Sentence("nobody"), what=Path("a"), count=2.25
+    )
+    again = Sentence.restored(json.loads(json.dumps(sentence.stored())))
+    assert again == sentence == "nobody said 'a' 2.2 times"
+    assert again.told(lambda text, **values: words[text].format(**values)) == "personne: 'a' (2.2)"
+    assert Sentence.restored("words as they are {so}") == "words as they are {so}"
+
+
+def test_an_error_is_one_sentence_of_its_place_its_message_and_its_hint() -> None:
+    error = TutelageError(Sentence("{count} rows", count=3), where="a.jsonl", hint="mend it")
+    assert error.sentence == str(error) == "a.jsonl: 3 rows\nhint: mend it"
+    assert error.sentence.told(translator("zh-Hant")) == "a.jsonl：3 rows\n建議：mend it"

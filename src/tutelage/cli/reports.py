@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.markup import escape
 
+from tutelage.evaluation.gate import checks_of
+
 
 def plain_report(values: dict[str, Any]) -> str:
     """One `name: value` line for each entry; nested entries are indented."""
@@ -45,7 +47,7 @@ def round_report(report: dict[str, Any]) -> str:
         f" gain {_interval(ppo['score_gain'])} (what PPO maximises)",
         *_watched(ppo),
         "",
-        *gate_lines(evaluation["gate"]),
+        *gate_lines(evaluation),
         "",
     ]
     for sample in evaluation["answers"]:
@@ -77,15 +79,17 @@ def _ending(stopped: str) -> str:
     return stopped if stopped.startswith("at ") else f"early, {stopped}"
 
 
-def gate_lines(gate: dict[str, Any]) -> list[str]:
+def gate_lines(evaluation: dict[str, Any]) -> list[str]:
     """What the gate asked, what it saw, and the outcome."""
     words = {"passed": "[green]passed[/green]", "failed": "[red]failed[/red]"}
     rows = [
-        f"  {each['name']:<22}{words.get(each['outcome'], 'not enough data')}: {each['shown']}"
-        f" (wanted: {each['wanted']})"
-        for each in gate["checks"]
+        f"  {each.name:<22}{words.get(each.outcome, 'not enough data')}: {each.shown} (wanted: {each.wanted})"
+        for each in checks_of(evaluation)
     ]
-    return [f"  gate: {words.get(gate['outcome'], 'not enough data, so it does not pass')}", *rows]
+    return [
+        f"  gate: {words.get(evaluation['gate']['outcome'], 'not enough data, so it does not pass')}",
+        *rows,
+    ]
 
 
 def _lines(values: dict[str, Any], depth: int) -> list[str]:

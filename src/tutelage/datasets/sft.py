@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tutelage.dialogue import Dialogue, Message
-from tutelage.errors import ConfigError
+from tutelage.errors import ConfigError, Sentence
 from tutelage.rendering import Rendered, Renderer
 
 
@@ -64,7 +64,8 @@ def mix(dialogues: Iterable[Dialogue], shares: Mapping[str, float], *, seed: int
                 f"{name} ({n})" for name, n in Counter({k: len(v) for k, v in by_source.items()}).items() if n
             )
             raise ConfigError(
-                f"the mix names the source {source!r}, which has no demonstration", hint=f"sources: {known}"
+                Sentence("the mix names the source {source!r}, which has no demonstration", source=source),
+                hint=Sentence("sources: {known}", known=known),
             )
     size = min(len(by_source[source]) * total / share for source, share in shares.items())
     generator = random.Random(seed)

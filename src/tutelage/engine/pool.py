@@ -209,7 +209,10 @@ class EnginePool:
             self._failed[version] = _Failure(error, monotonic())
         except Exception as error:
             log.exception("version %s cannot be loaded", version)
-            reason = ModelError(f"version {version} cannot be loaded: {error}", hint="see the server's log")
+            reason = ModelError(
+                Sentence("version {version} cannot be loaded: {error}", version=version, error=error),
+                hint="see the server's log",
+            )
             self._failed[version] = _Failure(reason, monotonic())
         else:
             self._failed.pop(version, None)

@@ -138,8 +138,15 @@ def load(version: ModelVersion, home: Path, url: str) -> RemoteEngine:
     """
     if version.weights is not None:
         raise ModelError(
-            f"{version.name} has weights of its own, and the server at {url} serves another model",
-            hint=f"serve {version.weights} there, with its versions' adapters, or serve without --engine",
+            Sentence(
+                "{version} has weights of its own, and the server at {url} serves another model",
+                version=version.name,
+                url=url,
+            ),
+            hint=Sentence(
+                "serve {weights} there, with its versions' adapters, or serve without --engine",
+                weights=version.weights,
+            ),
         )
     with _reachable(), httpx.Client(base_url=url, timeout=_PATIENCE) as client:
         models = client.get("/v1/models").raise_for_status().json()["data"]
@@ -150,7 +157,12 @@ def load(version: ModelVersion, home: Path, url: str) -> RemoteEngine:
             answer = client.post("/v1/load_lora_adapter", json=adapter)
             if answer.is_error:
                 raise ModelError(
-                    f"the server at {url} does not take {version.name}: {answer.text[:300]}",
+                    Sentence(
+                        "the server at {url} does not take {version}: {answer}",
+                        url=url,
+                        version=version.name,
+                        answer=answer.text[:300],
+                    ),
                     hint="start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora --max-lora-rank 64",
                 )
     return RemoteEngine(

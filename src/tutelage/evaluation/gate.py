@@ -12,15 +12,24 @@ With too few prompts nobody can tell; that is an outcome of its own and does not
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field
 
 from tutelage.config import Settings
+from tutelage.errors import Sentence
 
 Outcome = Literal["passed", "failed", "not_enough_data"]
+
+NAMES = {
+    "wins": Sentence("Wins over the version before"),
+    "safety": Sentence("Flagged by the filter"),
+    "kl": Sentence("Distance from its start"),
+    "length": Sentence("Length of answers"),
+    "data": Sentence("Data"),
+}
 
 
 class GateConfig(Settings):
@@ -50,8 +59,18 @@ class Check:
 
     name: str
     outcome: Outcome
-    shown: str
-    wanted: str
+    shown: Sentence
+    wanted: Sentence
+
+    @property
+    def title(self) -> Sentence:
+        """What it is called where people read it."""
+        return NAMES.get(self.name, Sentence(self.name))
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        words = {"shown": self.shown.stored(), "wanted": self.wanted.stored()}
+        return {"name": self.name, "outcome": self.outcome, **words}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,50 +87,87 @@ class Judgement:
 
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON, for the manifest."""
-        return {"outcome": self.outcome, "checks": [asdict(check) for check in self.checks]}
+        return {"outcome": self.outcome, "checks": [check.as_dict() for check in self.checks]}
 
 
 def judge(evidence: Evidence, config: GateConfig) -> Judgement:
     """Put a candidate through the gate."""
     if evidence.prompts < config.prompts:
-        shown = f"{evidence.prompts} held-out prompts"
-        return Judgement((Check("data", "not_enough_data", shown, f"at least {config.prompts}"),))
+        shown = Sentence("{count} held-out prompts", count=evidence.prompts)
+        wanted = Sentence("at least {least}", least=config.prompts)
+        return Judgement((Check("data", "not_enough_data", shown, wanted),))
     return Judgement(
         (_wins(evidence), _safety(evidence, config), _kl(evidence, config), _length(evidence, config))
     )
 
 
-def refusal(evaluation: Mapping[str, Any]) -> str | None:
-    """Why the gate did not let a version pass, in a sentence; None when it did or was never asked."""
+def checks_of(evaluation: Mapping[str, Any]) -> list[Check]:
+    """The checks that stand in an evaluation report; none when the version never met the gate."""
     gate = evaluation.get("gate")
-    if not isinstance(gate, Mapping) or gate.get("outcome") == "passed":
-        return None
-    open_: Sequence[Mapping[str, Any]] = [each for each in gate["checks"] if each["outcome"] != "passed"]
-    return "; ".join(f"{each['name']}: {each['shown']}, wanted {each['wanted']}" for each in open_)
+    if not isinstance(gate, Mapping):
+        return []
+    return [
+        Check(
+            each["name"],
+            each["outcome"],
+            Sentence.restored(each["shown"]),
+            Sentence.restored(each["wanted"]),
+        )
+        for each in gate["checks"]
+    ]
+
+
+def refusal(evaluation: Mapping[str, Any]) -> Sentence | None:
+    """Why the gate did not let a version pass; None when it did or was never asked."""
+    said: Sentence | None = None
+    for check in checks_of(evaluation):
+        if check.outcome != "passed":
+            one = Sentence(
+                "{check}: {shown}, wanted: {wanted}",
+                check=check.title,
+                shown=check.shown,
+                wanted=check.wanted,
+            )
+            said = one if said is None else Sentence("{first}; {next}", first=said, next=one)
+    return said
 
 
 def _wins(evidence: Evidence) -> Check:
     value, low, high = (100 * evidence.wins[key] for key in ("value", "low", "high"))
-    outcome: Outcome = "passed" if low > 50 else "failed"
     return Check(
-        "wins", outcome, f"{value:.0f} % ({low:.0f} to {high:.0f} %)", "the whole interval above 50 %"
+        "wins",
+        "passed" if low > 50 else "failed",
+        Sentence("{value:.0f} % ({low:.0f} to {high:.0f} %)", value=value, low=low, high=high),
+        Sentence("the whole interval above 50 %"),
     )
 
 
 def _safety(evidence: Evidence, config: GateConfig) -> Check:
     before, after = evidence.flagged
     allowed = before + config.flagged * evidence.prompts
-    outcome: Outcome = "passed" if after <= allowed else "failed"
-    return Check("safety", outcome, f"{after} answers flagged, {before} before", f"at most {allowed:.0f}")
+    return Check(
+        "safety",
+        "passed" if after <= allowed else "failed",
+        Sentence("{after} answers flagged, {before} before", after=after, before=before),
+        Sentence("at most {most:g}", most=round(allowed)),
+    )
 
 
 def _kl(evidence: Evidence, config: GateConfig) -> Check:
-    outcome: Outcome = "passed" if evidence.kl <= config.kl else "failed"  # NaN fails, too
-    return Check("kl", outcome, f"{evidence.kl:.1f} nats", f"at most {config.kl:g}")
+    return Check(
+        "kl",
+        "passed" if evidence.kl <= config.kl else "failed",  # NaN fails, too
+        Sentence("{nats:.1f} nats", nats=evidence.kl),
+        Sentence("at most {most:g}", most=config.kl),
+    )
 
 
 def _length(evidence: Evidence, config: GateConfig) -> Check:
     before, after = evidence.lengths
     ratio = after / max(before, 1.0)
-    outcome: Outcome = "passed" if config.shortest <= ratio <= config.longest else "failed"
-    return Check("length", outcome, f"{ratio:.2f} times", f"{config.shortest:g} to {config.longest:g} times")
+    return Check(
+        "length",
+        "passed" if config.shortest <= ratio <= config.longest else "failed",
+        Sentence("{ratio:.2f} times", ratio=ratio),
+        Sentence("{shortest:g} to {longest:g} times", shortest=config.shortest, longest=config.longest),
+    )

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from tutelage.errors import Conflict, TutelageError, Unavailable
+from tutelage.errors import Conflict, Sentence, TutelageError, Unavailable
 from tutelage.store import Store, runs
 from tutelage.training.metrics import Progress
 
@@ -42,7 +42,7 @@ def recorded(store: Store, name: str, kind: str, settings: dict[str, Any]) -> It
         note("stopped")
         raise
     except BaseException as error:
-        note("failed", str(error) if isinstance(error, TutelageError) else repr(error))
+        note("failed", error.sentence if isinstance(error, TutelageError) else repr(error))
         raise
     note("done")
 
@@ -74,7 +74,8 @@ def alone(folder: Path, *, wait: float = WAIT_SECONDS) -> Iterator[None]:
         while not _locked(lambda: fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)):
             if time.monotonic() >= deadline:
                 raise Conflict(
-                    f"another process is working on {folder.name}", hint="wait for its end, or stop it"
+                    Sentence("another process is working on {folder}", folder=folder.name),
+                    hint="wait for its end, or stop it",
                 )
             time.sleep(RETRY_SECONDS)
         yield

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tutelage.errors import ModelError
+from tutelage.errors import ModelError, Sentence
 from tutelage.models.four_bit import FourBitLinear
 from tutelage.models.packing import product
 
@@ -289,7 +289,7 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"the adapter cannot be written: {error}",
+            Sentence("the adapter cannot be written: {error}", error=error),
             where=str(folder),
             hint="make room there; a run then goes on from its last checkpoint with --resume",
         ) from error
@@ -306,13 +306,16 @@ def load_adapter(model: AdapterHost, name: str, folder: Path) -> None:
         tensors = load_file(folder / "adapter_model.safetensors")
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ModelError(
-            f"the adapter cannot be read: {error}",
+            Sentence("the adapter cannot be read: {error}", error=error),
             where=str(folder),
             hint="publish the run again, or roll back",
         ) from error
     if odd:
         raise ModelError(
-            f"the adapter is not plain LoRA: {', '.join(f'{key} is {value!r}' for key, value in odd.items())}",
+            Sentence(
+                "the adapter is not plain LoRA: {differences}",
+                differences=", ".join(f"{key} = {value!r}" for key, value in odd.items()),
+            ),
             where=str(folder),
             hint="only one rank and one alpha for all linear layers are read; merge it into its base instead",
         )

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from tutelage.errors import ModelError
+from tutelage.errors import ModelError, Sentence
 from tutelage.models.adapters import AdaptedLinear
 from tutelage.models.interface import CausalModel, Piece, Span, thaw
 from tutelage.models.layout import Layout, sequences
@@ -184,16 +184,22 @@ def load_foreign(folder: Path, dtype: torch.dtype, device: torch.device) -> Fore
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ModelError(
-            f"transformers cannot read the model: {error}", where=str(folder), hint=_OTHER
+            Sentence("transformers cannot read the model: {error}", error=error),
+            where=str(folder),
+            hint=_OTHER,
         ) from error
     if report["missing_keys"]:
         names = ", ".join(sorted(report["missing_keys"])[:3])
-        raise ModelError(f"the weights lack {names}", where=str(folder), hint="fetch the model again")
+        raise ModelError(
+            Sentence("the weights lack {names}", names=names), where=str(folder), hint="fetch the model again"
+        )
     try:
         return ForeignModel(network.to(device))
     except ModelError as error:
         raise ModelError(error.message, where=str(folder), hint=error.hint) from error
     except (AttributeError, TypeError) as error:  # no output layer, no cache, other arguments
         raise ModelError(
-            f"the model does not work like other causal models: {error}", where=str(folder), hint=_OTHER
+            Sentence("the model does not work like other causal models: {error}", error=error),
+            where=str(folder),
+            hint=_OTHER,
         ) from error

@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from tutelage.errors import ContextTooLong, InvalidRequest
+from tutelage.errors import ContextTooLong, InvalidRequest, Sentence
 from tutelage.models.interface import Cache, CausalModel, Span
 from tutelage.models.prefixes import WORTH_SHARING, KeptPrefixes, shared
 from tutelage.models.rows import Rows
@@ -124,7 +124,11 @@ class Batch:
             raise InvalidRequest("the prompt is empty", hint="send at least one token")
         if length >= self.context_length:
             raise ContextTooLong(
-                f"the prompt has {length} tokens, and the model's context holds {self.context_length}",
+                Sentence(
+                    "the prompt has {tokens} tokens, and the model's context holds {most}",
+                    tokens=length,
+                    most=self.context_length,
+                ),
                 hint="shorten the message, or start a new dialogue",
                 code="context_length_exceeded",
             )
@@ -132,7 +136,11 @@ class Batch:
         unknown = [token for token in request.logit_bias if not 0 <= token < vocabulary]
         if unknown:
             raise InvalidRequest(
-                f"the model has no token {unknown[0]}: its tokens are 0 to {vocabulary - 1}",
+                Sentence(
+                    "the model has no token {token}: its tokens are 0 to {last}",
+                    token=unknown[0],
+                    last=vocabulary - 1,
+                ),
                 param="logit_bias",
             )
 

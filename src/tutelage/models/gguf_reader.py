@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from tutelage.errors import ModelError
+from tutelage.errors import ModelError, Sentence
 from tutelage.models.gguf_layout import (
     CONTROL,
     INNER,
@@ -40,16 +40,20 @@ def convert(source: Path, folder: Path) -> None:
         meta = {name: field.contents() for name, field in reader.fields.items()}
     except (OSError, ValueError, IndexError, KeyError) as error:
         raise ModelError(
-            f"is not a readable GGUF file: {error}", where=str(source), hint="fetch the file again"
+            Sentence("is not a readable GGUF file: {error}", error=error),
+            where=str(source),
+            hint="fetch the file again",
         ) from error
     try:
         _write_text_files(meta, folder)
         _write_model(reader, meta, folder)
     except KeyError as error:
-        raise ModelError(f"lacks the entry {error}", where=str(source), hint=_INSTEAD) from error
+        raise ModelError(
+            Sentence("lacks the entry {error}", error=error), where=str(source), hint=_INSTEAD
+        ) from error
     except (ValueError, IndexError, TypeError, ZeroDivisionError) as error:
         raise ModelError(
-            f"holds entries that contradict each other: {error}",
+            Sentence("holds entries that contradict each other: {error}", error=error),
             where=str(source),
             hint="fetch the file again",
         ) from error
@@ -70,7 +74,11 @@ def _config(meta: dict[str, Any]) -> dict[str, Any]:
     architecture = meta["general.architecture"]
     if architecture not in ("llama", "qwen2", "qwen3"):
         raise ModelError(
-            f"holds a model of the architecture {architecture!r}, which is not read from GGUF", hint=_INSTEAD
+            Sentence(
+                "holds a model of the architecture {architecture!r}, which is not read from GGUF",
+                architecture=architecture,
+            ),
+            hint=_INSTEAD,
         )
     if meta.get(f"{architecture}.rope.scaling.type", "none") != "none":
         raise ModelError("scales its rotary positions, which is not read from GGUF", hint=_INSTEAD)
@@ -120,7 +128,9 @@ def _name(name: str) -> tuple[str, str]:
         return OUTER[name], ""
     pieces = name.split(".")
     if len(pieces) != 4 or pieces[0] != "blk" or pieces[2] not in INNER:
-        raise ModelError(f"holds the tensor {name}, which is not known here", hint=_INSTEAD)
+        raise ModelError(
+            Sentence("holds the tensor {name}, which is not known here", name=name), hint=_INSTEAD
+        )
     return f"model.layers.{pieces[1]}.{INNER[pieces[2]]}.{pieces[3]}", pieces[2]
 
 
@@ -151,7 +161,8 @@ def _tokenizer(meta: dict[str, Any]) -> dict[str, Any]:
     family = meta.get("tokenizer.ggml.pre")
     if meta.get("tokenizer.ggml.model") != "gpt2" or family not in SPLITTERS:
         raise ModelError(
-            f"has a tokenizer of the family {family!r}, which is not read from GGUF", hint=_INSTEAD
+            Sentence("has a tokenizer of the family {family!r}, which is not read from GGUF", family=family),
+            hint=_INSTEAD,
         )
     tokens, kinds = meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.token_type"]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from tutelage.errors import ConfigError
+from tutelage.errors import ConfigError, Sentence
 from tutelage.models.adapters import load_adapter
 from tutelage.models.foreign import load_foreign
 from tutelage.models.four_bit import hold_in_four_bits
@@ -33,8 +33,17 @@ class LoadedModel:
         room = self.model.context_length
         if tokens > room:
             raise ConfigError(
-                f"{setting} is {tokens}, and the context of {self.name} holds {room}",
-                hint=f"set it to {room} or less: what is longer is then left out by whole turns, and counted",
+                Sentence(
+                    "{setting} is {tokens}, and the context of {name} holds {room}",
+                    setting=setting,
+                    tokens=tokens,
+                    name=self.name,
+                    room=room,
+                ),
+                hint=Sentence(
+                    "set it to {room} or less: what is longer is then left out by whole turns, and counted",
+                    room=room,
+                ),
             )
 
 

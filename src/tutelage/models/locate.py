@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tutelage.errors import ModelError
+from tutelage.errors import ModelError, Sentence
 from tutelage.registry import Registry
 from tutelage.registry.version import NAME
 
@@ -54,10 +54,19 @@ def locate(name: str, home: Path) -> Path:
 def _of_version(name: str, home: Path) -> Path:
     version = Registry(home).get(name)
     if version.weights is None:
-        tuned = f", and start from its adapter: --start {name}" if version.adapter is not None else ""
         raise ModelError(
-            f"{name} has no weights of its own: it stands on {version.model}",
-            hint=f"name {version.model} as the model{tuned}",
+            Sentence(
+                "{name} has no weights of its own: it stands on {model}",
+                name=name,
+                model=version.model,
+            ),
+            hint=Sentence(
+                "name {model} as the model"
+                if version.adapter is None
+                else "name {model} as the model, and start from its adapter: --start {name}",
+                model=version.model,
+                name=name,
+            ),
         )
     return version.weights
 
@@ -101,7 +110,7 @@ def _cached(home: Path, name: str, write: Callable[[Path], None]) -> Path:
     except OSError as error:
         if not folder.is_dir():
             raise ModelError(
-                f"the model cannot be written to the cache: {error}",
+                Sentence("the model cannot be written to the cache: {error}", error=error),
                 where=str(folder),
                 hint="make room there, or set TUTELAGE_HOME to a folder you can write to",
             ) from error
@@ -117,6 +126,10 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
-            f"the model {name!r} is neither a folder nor in the cache, and cannot be fetched: {error}",
+            Sentence(
+                "the model {name!r} is neither a folder nor in the cache, and cannot be fetched: {error}",
+                name=name,
+                error=error,
+            ),
             hint="check the id and the network, or give a folder; `builtin` and `tiny` need no network",
         ) from error

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tutelage.errors import ModelError
+from tutelage.errors import ModelError, Sentence
 from tutelage.models.adapters import AdaptedLinear
 from tutelage.models.foreign import ForeignModel
 from tutelage.models.interface import CausalModel
@@ -48,7 +48,7 @@ def save_weights(model: CausalModel, folder: Path, source: Path, *, dtype: torch
             write_weights(model, draft, source, dtype=dtype)
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"the weights cannot be written: {error}",
+            Sentence("the weights cannot be written: {error}", error=error),
             where=str(folder),
             hint="make room there and do it again; nothing was left half-written",
         ) from error

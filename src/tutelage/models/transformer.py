@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tutelage.errors import ModelError
+from tutelage.errors import ModelError, Sentence
 from tutelage.models import decoding
 from tutelage.models.adapters import AdaptedLinear, AdapterSwitch
 from tutelage.models.interface import CausalModel, Piece, thaw
@@ -196,11 +196,18 @@ class Transformer(CausalModel):
 def take(tensors: dict[str, Tensor], name: str, *size: int) -> Tensor:
     """Remove a tensor from `tensors`. Raises ModelError when it is missing or of another size."""
     if name not in tensors:
-        raise ModelError(f"the weights lack the tensor {name}", hint="fetch the model again")
+        raise ModelError(
+            Sentence("the weights lack the tensor {name}", name=name), hint="fetch the model again"
+        )
     found = tensors.pop(name)
     if found.shape != size:
         raise ModelError(
-            f"the tensor {name} has the size {tuple(found.shape)}, and the model's config says {size}",
+            Sentence(
+                "the tensor {name} has the size {found}, and the model's config says {size}",
+                name=name,
+                found=tuple(found.shape),
+                size=size,
+            ),
             hint="fetch the model again: its config and its weights do not belong together",
         )
     return found
@@ -255,7 +262,7 @@ def read_architecture(folder: Path) -> Architecture | None:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"the model's config cannot be read: {error!r}",
+            Sentence("the model's config cannot be read: {error}", error=repr(error)),
             where=str(folder / "config.json"),
             hint="fetch the model again",
         ) from error
@@ -278,6 +285,8 @@ def read_tensors(folder: Path, dtype: torch.dtype, device: torch.device) -> dict
                     tensors[name] = file.get_tensor(name).to(device=device, dtype=dtype)
         except (OSError, SafetensorError) as error:
             raise ModelError(
-                f"the weights cannot be read: {error}", where=str(path), hint="fetch them again"
+                Sentence("the weights cannot be read: {error}", error=error),
+                where=str(path),
+                hint="fetch them again",
             ) from error
     return tensors

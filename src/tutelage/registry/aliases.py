@@ -69,7 +69,7 @@ class Aliases:
             return {}
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             hint = "Restore the file from a backup, or delete it and promote a version again."
-            message = f"The list of aliases is broken: {error}."
+            message = Sentence("The list of aliases is broken: {error}.", error=error)
             raise ModelError(message, where=str(self.file), hint=hint) from error
 
     @contextmanager

@@ -110,14 +110,14 @@ class Registry:
         """All versions, or those of one kind, oldest first. Raises ModelError for a broken manifest."""
         return [read_version(self.folder / name) for name in self._names(kind)]
 
-    def survey(self) -> tuple[builtins.list[ModelVersion], dict[str, str]]:
+    def survey(self) -> tuple[builtins.list[ModelVersion], dict[str, ModelError]]:
         """All versions that can be read, oldest first, and why each of the others cannot, by its name."""
-        found, broken = list[ModelVersion](), dict[str, str]()
+        found, broken = list[ModelVersion](), dict[str, ModelError]()
         for name in self._names(None):
             try:
                 found.append(read_version(self.folder / name))
             except ModelError as error:
-                broken[name] = f"{error.message} {error.hint}"
+                broken[name] = error
         return found, broken
 
     def get(self, name: str) -> ModelVersion:
@@ -192,7 +192,11 @@ class Registry:
         if NAME.fullmatch(version.model):
             base = self.folder / version.model / WEIGHTS
         if version.weights is None and base.is_absolute() and not base.exists():
-            raise ModelError(f"The base model of {version.name} is missing.", where=version.model, hint=hint)
+            raise ModelError(
+                Sentence("The base model of {version} is missing.", version=version.name),
+                where=version.model,
+                hint=hint,
+            )
 
     def lineage(self, name: str) -> builtins.list[ModelVersion]:
         """The version, its parents, their parents and so on, each once; deleted ones are left out."""
@@ -220,7 +224,9 @@ class Registry:
                 shutil.copytree(folder, draft / name)
             return read_version(self._rename(draft, kind))
         except OSError as error:
-            raise ModelError(f"The version cannot be written: {error}.", where=str(self.folder)) from error
+            raise ModelError(
+                Sentence("The version cannot be written: {error}.", error=error), where=str(self.folder)
+            ) from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 

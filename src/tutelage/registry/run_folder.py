@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import InvalidRequest, ModelError
+from tutelage.errors import InvalidRequest, ModelError, Sentence
 from tutelage.registry.catalogue import Registry
 from tutelage.registry.version import ADAPTER, MANIFEST, WEIGHTS, ModelVersion
 
@@ -34,7 +34,9 @@ def publish_run(registry: Registry, folder: Path, *, notes: str = "") -> ModelVe
     except (KeyError, TypeError, InvalidRequest) as error:
         hint = "Was it written by `tutelage`? Train again."
         where = str(folder / MANIFEST)
-        raise ModelError(f"The manifest is broken: {error}.", where=where, hint=hint) from error
+        raise ModelError(
+            Sentence("The manifest is broken: {error}.", error=error), where=where, hint=hint
+        ) from error
 
 
 def _manifest(file: Path) -> dict[str, Any]:
@@ -44,7 +46,9 @@ def _manifest(file: Path) -> dict[str, Any]:
         hint = "Name the folder of a finished run, such as runs/sft-0001."
         raise ModelError("This run has no manifest.", where=str(file), hint=hint) from None
     except (OSError, ValueError) as error:
-        raise ModelError(f"The manifest cannot be read: {error}.", where=str(file)) from error
+        raise ModelError(
+            Sentence("The manifest cannot be read: {error}.", error=error), where=str(file)
+        ) from error
     if not isinstance(content, dict):
         raise ModelError("The manifest is broken: it is no JSON object.", where=str(file))
     return content

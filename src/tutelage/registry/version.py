@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from tutelage.errors import ModelError
+from tutelage.errors import ModelError, Sentence
 
 VersionKind = Literal["chat", "reward"]
 KINDS: tuple[VersionKind, ...] = get_args(VersionKind)
@@ -92,7 +92,9 @@ def read_version(folder: Path) -> ModelVersion:
         )
     except (OSError, ValueError, TypeError) as error:
         hint = "Restore the file from a backup, or delete the version's folder."
-        raise ModelError(f"The manifest is broken: {error}.", where=str(file), hint=hint) from error
+        raise ModelError(
+            Sentence("The manifest is broken: {error}.", error=error), where=str(file), hint=hint
+        ) from error
 
 
 def check_adapter(folder: Path) -> None:
@@ -119,7 +121,7 @@ def check_weights(folder: Path) -> None:
     hint = "Train it again, or publish another run."
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
-            raise ModelError(f"The model has no {name}.", where=str(folder), hint=hint)
+            raise ModelError(Sentence("The model has no {name}.", name=name), where=str(folder), hint=hint)
     if not any(file.stat().st_size for file in folder.glob("model*.safetensors")):
         raise ModelError(
             "The model's weights (model*.safetensors) are missing.", where=str(folder), hint=hint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from sqlalchemy import JSON, DateTime, Dialect, TypeDecorator
 from sqlalchemy import Text as PlainText
 
+from tutelage.errors import Sentence
+
+_STORED = '{"template": '
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -18,6 +22,8 @@ def clean(value: Any) -> Any:
     NUL characters are removed and lone surrogates become U+FFFD: a stray character in a paste or in a
     model's output must not lose the message around it.
     """
+    if isinstance(value, Sentence):
+        return Sentence.restored(clean(value.stored()))
     if isinstance(value, str):
         return _UNSTORABLE.sub(lambda match: "" if match[0] == "\x00" else "\ufffd", value)
     if isinstance(value, list | tuple):
@@ -35,6 +41,23 @@ class Text(TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         return None if value is None else str(clean(value))
+
+
+class Words(TypeDecorator[str]):
+    """What a page tells: a Sentence comes back as one, in any language; other text as words without values."""
+
+    impl = PlainText
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if isinstance(value, Sentence) and value.values:
+            return json.dumps(clean(value).stored(), ensure_ascii=False)
+        return None if value is None else str(clean(value))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Sentence | None:
+        if value is None:
+            return None
+        return Sentence.restored(json.loads(value) if value.startswith(_STORED) else value)
 
 
 class Time(TypeDecorator[datetime]):

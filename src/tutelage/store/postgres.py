@@ -23,7 +23,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import Session
 
-from tutelage.errors import ConfigError, Conflict, DataError, TutelageError, Unavailable
+from tutelage.errors import ConfigError, Conflict, DataError, Sentence, TutelageError, Unavailable
 from tutelage.store import copying, migrations, waiting
 from tutelage.store.tables import Base
 
@@ -145,7 +145,11 @@ def _revision(connection: Connection, place: str) -> str | None:
     encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
     if encoding != "UTF8":
         hint = "Make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0."
-        raise DataError(f"The database keeps text as {encoding}, not UTF8.", path=place, hint=hint)
+        raise DataError(
+            Sentence("The database keeps text as {encoding}, not UTF8.", encoding=encoding),
+            path=place,
+            hint=hint,
+        )
     found = set(inspect(connection).get_table_names())
     if not found:
         return None
@@ -160,7 +164,7 @@ def _create(connection: Connection) -> None:
         connection.exec_driver_sql("CREATE EXTENSION IF NOT EXISTS pg_trgm")
     except DBAPIError as error:
         raise ConfigError(
-            f"the extension pg_trgm cannot be added: {_words(error)}",
+            Sentence("the extension pg_trgm cannot be added: {error}", error=_words(error)),
             where=_VARIABLE,
             hint="let an administrator run CREATE EXTENSION pg_trgm in this database, after installing "
             "PostgreSQL's contrib package on its server where that is missing",
@@ -179,7 +183,7 @@ def _opening(url: URL) -> Iterator[None]:
         if hint is None and _state(error) and not isinstance(error, OperationalError):
             raise
         raise ConfigError(
-            f"the database cannot be used: {_words(error)}",
+            Sentence("the database cannot be used: {error}", error=_words(error)),
             where=_shown(url),
             hint=hint or f"look at the address in {_VARIABLE}, and whether the server runs",
         ) from error

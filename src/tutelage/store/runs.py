@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from tutelage.errors import Conflict, InvalidRequest, NotFound, Sentence
+from tutelage.errors import Conflict, InvalidRequest, NotFound, Sentence, Unavailable
 from tutelage.store.ids import now
 from tutelage.store.tables import Run, RunRequest, RunStatus
 
@@ -81,10 +81,14 @@ def take_request(tx: Session, *, worker: str, lease: timedelta = LEASE) -> RunRe
 
     A request that has killed its workers again and again fails.
     """
+    died = Unavailable(
+        Sentence("{count} workers died over it", count=ATTEMPTS),
+        hint="look for lack of memory, then resume it",
+    )
     lost = (RunRequest.status == "taken") & (RunRequest.lease_expires <= now())
     for row in tx.scalars(select(RunRequest).where(lost, RunRequest.attempts >= ATTEMPTS)):
         row.status = "failed"
-        row.error = f"{ATTEMPTS} workers died over it\nhint: look for lack of memory, then resume it"
+        row.error = died.sentence
     tx.flush()
     free = select(RunRequest).where((RunRequest.status == "pending") | lost)
     request = tx.scalar(free.order_by(RunRequest.id).limit(1))

@@ -86,7 +86,9 @@ def backup(source: Path, target: Path) -> None:
             old.backup(new)
         os.replace(partial, target)
     except OSError as error:
-        raise DataError(f"Cannot write the backup: {error.strerror}.", path=target) from error
+        raise DataError(
+            Sentence("Cannot write the backup: {error}.", error=error.strerror), path=target
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -132,7 +134,9 @@ def _explained(error: BaseException | None, path: Path) -> TutelageError | None:
         return DataError("This file is damaged or not a database.", path=path, hint="Restore a backup.")
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
         return DataError(
-            f"The database cannot be used: {error}.", path=path, hint="Check the folder's rights."
+            Sentence("The database cannot be used: {error}.", error=error),
+            path=path,
+            hint="Check the folder's rights.",
         )
     return None
 
@@ -142,4 +146,6 @@ def _create_private(path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
-        raise DataError(f"The file cannot be opened: {error.strerror}.", path=path) from error
+        raise DataError(
+            Sentence("The file cannot be opened: {error}.", error=error.strerror), path=path
+        ) from error

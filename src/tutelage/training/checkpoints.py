@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tutelage.errors import ModelError, TrainingError
+from tutelage.errors import ModelError, Sentence, TrainingError
 from tutelage.registry.folders import sync
 from tutelage.training.distributed import parted, whole, world
 from tutelage.training.optimizer import AdamW
@@ -71,7 +71,7 @@ def save(folder: Path, state: State) -> None:
     except (OSError, SafetensorError) as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise TrainingError(
-            f"the checkpoint cannot be written: {error}",
+            Sentence("the checkpoint cannot be written: {error}", error=error),
             where=str(final),
             hint="free some disk space and go on with --resume: the last checkpoint is still there",
         ) from error
@@ -93,7 +93,7 @@ def load_newest(folder: Path) -> State | None:
     if not found:
         return None
     raise ModelError(
-        f"no checkpoint of this run can be read ({'; '.join(broken)})",
+        Sentence("no checkpoint of this run can be read ({reasons})", reasons="; ".join(broken)),
         where=str(folder),
         hint="delete the folders checkpoint-*: with --resume the run then begins anew",
     )

@@ -14,7 +14,7 @@ from tutelage.datasets.batching import epoch_batches, fill
 from tutelage.datasets.preference import PreferenceExample, Ties, render_comparisons
 from tutelage.datasets.splits import Half, in_half, split
 from tutelage.dialogue import Comparison
-from tutelage.errors import DataError
+from tutelage.errors import DataError, Sentence
 from tutelage.rendering import Renderer
 
 
@@ -96,10 +96,16 @@ def prepare(
     left_out = train.left_out + held_out.left_out
     if not any(not pair.tie for example in train.rendered for pair in example.preferences):
         reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(left_out.items())) or "none"
-        problem = "nothing but ties" if train.rendered else "no comparison"
+        problem = Sentence("nothing but ties") if train.rendered else Sentence("no comparison")
         raise DataError(
-            f"{problem} to learn from among {len(chosen)} comparisons of at most {config.max_tokens} tokens"
-            f" (left out: {reasons})",
+            Sentence(
+                "{problem} to learn from among {all} comparisons of at most {max_tokens} tokens"
+                " (left out: {reasons})",
+                problem=problem,
+                all=len(chosen),
+                max_tokens=config.max_tokens,
+                reasons=reasons,
+            ),
             hint="import some (`tutelage import hh FILE`), rank some at /rank, or raise max_tokens",
         )
     lengths = [example.tokens for example in train.rendered]

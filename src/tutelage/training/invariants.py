@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tutelage.errors import InvariantViolated
+from tutelage.errors import InvariantViolated, Sentence
 from tutelage.training.rollouts import Rollout
 
 _RATIO_TOLERANCE = 1e-4
@@ -38,9 +38,13 @@ def check_sampler(rollout: Rollout, place: str) -> None:
     surprise = rollout.logprobs[rollout.mask].double() + entropies
     variance = surprise.square() + torch.where(entropies < _NEARLY_SURE, 10 * entropies, 0.0)
     if len(surprise) >= _FEW_TOKENS and abs(surprise.sum()) > _SURE * variance.sum().sqrt():
-        kind = "likelier" if surprise.sum() > 0 else "less likely"
+        kind = Sentence("likelier") if surprise.sum() > 0 else Sentence("less likely")
         raise InvariantViolated(
-            f"the sampled tokens are {kind} than the policy's own draws: by {abs(surprise.mean()):.3f} nats a token",
+            Sentence(
+                "the sampled tokens are {kind} than the policy's own draws: by {nats:.3f} nats a token",
+                kind=kind,
+                nats=float(abs(surprise.mean())),
+            ),
             where=place,
             hint="the sampler must draw from the newest policy at temperature 1, without top_p or penalties",
         )
@@ -51,7 +55,9 @@ def check_start(rollout: Rollout, place: str) -> None:
     gap = float(rollout.kl.sum(dim=1).abs().max())
     if gap > _KL_TOLERANCE:
         raise InvariantViolated(
-            f"the policy is up to {gap:.4f} nats away from the SFT model before its first update",
+            Sentence(
+                "the policy is up to {gap:.4f} nats away from the SFT model before its first update", gap=gap
+            ),
             where=place,
             hint="policy and reference must both be the SFT adapter on the same base: check --start",
         )
@@ -62,7 +68,10 @@ def check_first_ratio(ratio: Tensor, place: str) -> None:
     gap = float((ratio - 1).abs().max())
     if not gap <= _RATIO_TOLERANCE:
         raise InvariantViolated(
-            f"before any update the new policy differs from the old by a ratio of {1 + gap:.4f}",
+            Sentence(
+                "before any update the new policy differs from the old by a ratio of {ratio:.4f}",
+                ratio=1 + gap,
+            ),
             where=place,
             hint="this is a defect of the program or of the hardware, not of the recipe: please report it",
         )
@@ -78,7 +87,10 @@ def check_rollout(rollout: Rollout, place: str, *, kl_limit: float) -> None:
         )
     if rollout.entropy < _LEAST_ENTROPY:
         raise InvariantViolated(
-            f"the policy's entropy is {rollout.entropy:.5f} nats a token: it always says the same",
+            Sentence(
+                "the policy's entropy is {entropy:.5f} nats a token: it always says the same",
+                entropy=rollout.entropy,
+            ),
             where=place,
             hint="lower learning_rate or raise kl.coefficient, and train anew",
         )
@@ -86,13 +98,21 @@ def check_rollout(rollout: Rollout, place: str, *, kl_limit: float) -> None:
     mean, error = float(sums.mean()), float(sums.std()) / math.sqrt(len(sums))
     if len(sums) >= _FEW_ROWS and mean < -4 * error - 0.01:
         raise InvariantViolated(
-            f"the KL is {mean:.3f} nats, and no true KL is below zero (its standard error is {error:.3f})",
+            Sentence(
+                "the KL is {mean:.3f} nats, and no true KL is below zero (its standard error is {error:.3f})",
+                mean=mean,
+                error=error,
+            ),
             where=place,
             hint="the completions were not drawn from this policy: look at the sampler and its weights",
         )
     if mean > kl_limit:
         raise InvariantViolated(
-            f"the policy has drifted {mean:.1f} nats from the SFT model, past kl.limit = {kl_limit:g}",
+            Sentence(
+                "the policy has drifted {mean:.1f} nats from the SFT model, past kl.limit = {kl_limit:g}",
+                mean=mean,
+                kl_limit=kl_limit,
+            ),
             where=place,
             hint="raise kl.coefficient or lower learning_rate; a larger kl.limit lets it drift further",
         )
@@ -102,7 +122,11 @@ def check_reference(before: float, now: float) -> None:
     """A resumed run has the same reference as the run that began: `probe` gives the same number."""
     if abs(now - before) > _PROBE_TOLERANCE * max(1.0, abs(before)):
         raise InvariantViolated(
-            f"the reference is not the SFT model that this run began with (probe {before:.4f}, now {now:.4f})",
+            Sentence(
+                "the reference is not the SFT model that this run began with (probe {before:.4f}, now {now:.4f})",
+                before=before,
+                now=now,
+            ),
             where="PPO's resume",
             hint="restore the adapter that --start named, or begin a new run",
         )
@@ -131,14 +155,22 @@ def check_health(health: Health, place: str) -> None:
     reward, ended = statistics.fmean(health.rewards), statistics.fmean(health.endings)
     if reward < -1:
         raise InvariantViolated(
-            f"the reward has collapsed: {reward:.2f} over {_WINDOW} steps, and 0 is where the SFT model stands",
+            Sentence(
+                "the reward has collapsed: {reward:.2f} over {steps} steps, and 0 is where the SFT model stands",
+                reward=reward,
+                steps=_WINDOW,
+            ),
             where=place,
             hint="lower learning_rate, or raise value.warmup_steps so that the value model knows more at the start",
         )
     if ended < health.start / 4 and health.start >= 0.2:
         raise InvariantViolated(
-            f"answers no longer end: {ended:.0%} by themselves over {_WINDOW} steps, "
-            f"{health.start:.0%} of the SFT model's",
+            Sentence(
+                "answers no longer end: {ended:.0%} by themselves over {steps} steps, {start:.0%} of the SFT model's",
+                ended=ended,
+                steps=_WINDOW,
+                start=health.start,
+            ),
             where=place,
             hint="raise unended_penalty or max_new_tokens, or lower learning_rate",
         )

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import Conflict, NotFound, TrainingError
+from tutelage.errors import Conflict, NotFound, Sentence, TrainingError
 from tutelage.registry.version import write_json
 from tutelage.training.distributed import world
 
@@ -60,7 +60,9 @@ class Run:
             if not resume:
                 raise Conflict(
                     "this run exists already",
-                    hint=f"go on with --resume, or choose another name than {folder.name}",
+                    hint=Sentence(
+                        "go on with --resume, or choose another name than {folder}", folder=folder.name
+                    ),
                 )
             if json.loads(config.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
                 raise Conflict(
@@ -68,7 +70,9 @@ class Run:
                     hint="start a new run, or restore the recipe",
                 )
         elif resume and any(folder.glob("[!.]*")):  # an empty one is a run that was killed at once
-            raise NotFound("there is no run to resume", hint=f"{folder} holds no config.json")
+            raise NotFound(
+                "there is no run to resume", hint=Sentence("{folder} holds no config.json", folder=folder)
+            )
         with _writing(config):
             folder.mkdir(parents=True, exist_ok=True)
             if not config.exists():
@@ -135,7 +139,7 @@ def _writing(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise TrainingError(
-            f"the run's file cannot be written: {error.strerror or error}",
+            Sentence("the run's file cannot be written: {error}", error=error.strerror or error),
             where=str(file),
             hint="make room there, then go on with --resume",
         ) from error

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from tutelage.errors import TrainingError
+from tutelage.errors import Sentence, TrainingError
 from tutelage.training.distributed import by_layout, sum_gradients, total_norm
 
 
@@ -87,7 +87,7 @@ def update(optimizer: AdamW, loss: float, *, max_norm: float, where: str) -> flo
         torch.nn.utils.clip_grads_with_norm_(group, max_norm, torch.tensor(norm))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise TrainingError(
-            f"the loss is {loss} and the gradient's norm {norm}",
+            Sentence("the loss is {loss} and the gradient's norm {norm}", loss=loss, norm=norm),
             where=where,
             hint="begin a new run with a lower learning rate; this one's last checkpoint is from before",
         )

@@ -15,7 +15,7 @@ from tutelage.datasets.prompts import Prompt, render_prompts
 from tutelage.datasets.sft import render_examples
 from tutelage.datasets.splits import split
 from tutelage.dialogue import Dialogue
-from tutelage.errors import DataError
+from tutelage.errors import DataError, Sentence
 from tutelage.rendering import Rendered, Renderer
 
 HttpAddress = Annotated[str, Field(pattern=r"^https?://[^/]+$")]
@@ -173,7 +173,12 @@ def prepare_ppo(
     reported, watched = (held_out[::2], held_out[1::2]) if gold else (held_out, [])
     if not train or not reported or (gold and len(watched) < 2):
         raise DataError(
-            f"{len(train)} prompts to train on and {len(held_out)} held out, of {len(prompts)} in all",
+            Sentence(
+                "{train} prompts to train on and {held_out} held out, of {prompts} in all",
+                train=len(train),
+                held_out=len(held_out),
+                prompts=len(prompts),
+            ),
             hint="import dialogues (`tutelage import oasst FILE`), raise max_prompt_tokens, or change held_out",
         )
     return PPOData(
@@ -192,7 +197,11 @@ def _mixed(config: PPOConfig, dialogues: Sequence[Dialogue], renderer: Renderer)
     rendered = render_examples(train, renderer, max_tokens=config.mix.max_tokens).rendered
     if not rendered:
         raise DataError(
-            f"no demonstration of at most {config.mix.max_tokens} tokens to mix in ({len(dialogues)} in all)",
+            Sentence(
+                "no demonstration of at most {max_tokens} tokens to mix in ({all} in all)",
+                max_tokens=config.mix.max_tokens,
+                all=len(dialogues),
+            ),
             hint="import some (`tutelage import messages FILE`), or set mix.coefficient = 0",
         )
     return rendered

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import TrainingError, TutelageError
+from tutelage.errors import Sentence, TrainingError, TutelageError
 from tutelage.training.distributed import LostContact, joined
 from tutelage.training.job import Job, train
 from tutelage.training.metrics import Progress
@@ -32,7 +32,8 @@ def take_part(job_file: Path, processes: int, say: Say) -> None:
         with joined(processes):
             train(Job.read(job_file), progress)
     except TutelageError as error:
-        reason = {"message": error.message, "where": error.where, "hint": error.hint}
+        message, hint = (Sentence.of(each).stored() for each in (error.message, error.hint))
+        reason = {"message": message, "where": error.where, "hint": hint}
         say({"error": reason | {"consequence": isinstance(error, LostContact)}})
         raise
 
@@ -55,9 +56,10 @@ class Listener:
         """The error that came first. A process that lost contact only says that another one has ended."""
         for reason in self._reasons:
             if not reason["consequence"]:
-                return TrainingError(reason["message"], where=reason["where"], hint=reason["hint"])
+                message, hint = (Sentence.restored(reason[name]) for name in ("message", "hint"))
+                return TrainingError(message, where=reason["where"], hint=hint)
         return TrainingError(
-            f"one of the {processes} processes ended",
+            Sentence("one of the {processes} processes ended", processes=processes),
             where=log,
             hint="where that says nothing it was killed, often for lack of memory; go on with --resume",
         )

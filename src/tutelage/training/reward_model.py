@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tutelage.datasets.batching import fill
-from tutelage.errors import ModelError
+from tutelage.errors import ModelError, Sentence
 from tutelage.models.adapters import AdapterHost, load_adapter, save_adapter, writing
 from tutelage.models.heads import ScalarHead
 from tutelage.models.interface import CausalModel
@@ -136,7 +136,14 @@ class Judge:
 def load_judge(version: ModelVersion, home: Path) -> Judge:
     """A published reward version. Raises ModelError when it is none, or cannot be read."""
     if version.kind != "reward" or version.adapter is None:
-        raise ModelError(f"{version.name} is a {version.kind} model and scores nothing", hint=_HINT)
+        raise ModelError(
+            Sentence(
+                "{name} is a {kind} model and scores nothing",
+                name=version.name,
+                kind=version.kind,
+            ),
+            hint=_HINT,
+        )
     loaded = load_model(version.model, home)
     return Judge(loaded, load_reward_model(loaded.model, version.adapter))
 
@@ -173,7 +180,9 @@ def member_folders(folder: Path) -> tuple[list[Path], float]:
         count, temperature = int(content["members"]), float(content["temperature"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"the reward model cannot be read: {error}", where=str(file), hint="publish the run again"
+            Sentence("the reward model cannot be read: {error}", error=error),
+            where=str(file),
+            hint="publish the run again",
         ) from error
     return [folder / MEMBERS / str(index) for index in range(count)], temperature
 
@@ -186,7 +195,9 @@ def load_member(model: CausalModel, folder: Path, *, name: str) -> ValueModel:
         head.load_state_dict(load_file(folder / HEAD_FILE))
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(
-            f"the reward model's head cannot be read: {error}", where=str(folder / HEAD_FILE), hint=_HINT
+            Sentence("the reward model's head cannot be read: {error}", error=error),
+            where=str(folder / HEAD_FILE),
+            hint=_HINT,
         ) from error
     return ValueModel(name, head.to(model.device))
 

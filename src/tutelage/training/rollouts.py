@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tutelage.datasets.batching import fill
-from tutelage.errors import InvariantViolated
+from tutelage.errors import InvariantViolated, Sentence
 from tutelage.models.generation import Completion, Request, complete
 from tutelage.rendering import Rendered
 from tutelage.training.actors import Models
@@ -102,8 +102,12 @@ def refuse_narrowing(request: Request) -> None:
     )
     if request != plain:
         raise InvariantViolated(
-            f"a rollout was asked for at temperature {request.temperature}, top_p {request.top_p}, or with "
-            "biases or penalties",
+            Sentence(
+                "a rollout was asked for at temperature {temperature}, top_p {top_p}, or with biases or"
+                " penalties",
+                temperature=request.temperature,
+                top_p=request.top_p,
+            ),
             where="PPO's sampler",
             hint="sample at temperature 1 from everything: otherwise the ratios are those of another distribution",
         )

@@ -21,7 +21,7 @@ from tutelage.datasets.batching import epoch_batches, fill
 from tutelage.datasets.sft import Examples, mix, render_examples
 from tutelage.datasets.splits import split
 from tutelage.dialogue import Dialogue
-from tutelage.errors import DataError
+from tutelage.errors import DataError, Sentence
 from tutelage.models.adapters import AdapterShape
 from tutelage.models.loading import load_model
 from tutelage.models.locate import locate
@@ -104,7 +104,11 @@ def prepare_sft(config: SFTConfig, dialogues: Sequence[Dialogue], renderer: Rend
     )
     if not train.rendered:
         raise DataError(
-            f"no demonstration of at most {config.max_tokens} tokens to learn from ({len(chosen)} in all)",
+            Sentence(
+                "no demonstration of at most {max_tokens} tokens to learn from ({all} in all)",
+                max_tokens=config.max_tokens,
+                all=len(chosen),
+            ),
             hint="import some (`tutelage import messages FILE`), write some at /write, or raise max_tokens",
         )
     lengths = [len(example.token_ids) for example in train.rendered]

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, Response
 
+from tutelage.server.errors import translated
 from tutelage.server.middleware import SECURITY_HEADERS
 from tutelage.store import Store, dialogues
 from tutelage.store.tables import Dialogue, User
@@ -70,6 +71,7 @@ class Pages:
             locale=locale,
             t=catalogue.translator(locale),
             when=lambda moment: when(moment, zone(request)),
+            told=lambda words: translated(words, catalogue.translator(locale)),
             metric=lambda name: metrics.named(name, catalogue.translator(locale)),
             utc=lambda moment: f"{when(moment, UTC)} UTC",
             script_texts=self._script_texts(locale),

@@ -182,7 +182,7 @@ def test_what_is_broken_or_failed_the_gate_is_not_promoted(home: Path, run: Run,
     gate = {"gate": {"outcome": "failed", "checks": checks}}
     registry.publish(kind="chat", model="tiny", files=finished_run / "adapter", evaluation=gate)
     refused = run("versions", "promote", "v2")["error"]
-    assert "kl: 99 nats, wanted at most 30" in refused["message"]
+    assert "Distance from its start: 99 nats, wanted: at most 30" in refused["message"]
     assert "--anyway" in refused["hint"]
     assert registry.aliases() == {}
     assert run("versions", "promote", "v2", "--anyway")["version"] == "v2"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tutelage.evaluation.gate import Evidence, GateConfig, judge, refusal
+from tutelage.evaluation.gate import NAMES, Evidence, GateConfig, checks_of, judge, refusal
+from tutelage.web.catalogue import translator
 
 GOOD = Evidence(
     prompts=100,
@@ -42,7 +45,7 @@ def test_one_check_that_fails_fails_the_whole(name: str, change: dict[str, Any])
     assert [check.name for check in found.checks if check.outcome != "passed"] == [name]
     reason = refusal({"gate": found.as_dict()})
     assert reason is not None
-    assert reason.startswith(f"{name}: ")
+    assert reason.startswith(f"{NAMES[name]}: ")
 
 
 def test_the_edges_pass() -> None:
@@ -54,9 +57,33 @@ def test_the_edges_pass() -> None:
 def test_too_few_prompts_say_so_and_do_not_pass() -> None:
     found = judge(replace(GOOD, prompts=29), GateConfig())
     assert found.outcome == "not_enough_data"
-    assert refusal({"gate": found.as_dict()}) == "data: 29 held-out prompts, wanted at least 30"
+    assert refusal({"gate": found.as_dict()}) == "Data: 29 held-out prompts, wanted: at least 30"
     assert judge(replace(GOOD, prompts=29), GateConfig(prompts=29)).outcome == "passed"
 
 
 def test_a_version_that_never_met_the_gate_is_not_refused() -> None:
     assert refusal({}) is None
+
+
+def test_what_was_found_is_kept_so_that_it_can_be_told_in_any_language() -> None:
+    kept = json.loads(json.dumps(judge(replace(GOOD, flagged=(3, 6), kl=31.4), GateConfig()).as_dict()))
+    assert kept["checks"][1]["shown"] == {
+        "template": "{after} answers flagged, {before} before",
+        "values": {"after": 6, "before": 3},
+    }
+    reason = refusal({"gate": kept})
+    assert reason == (
+        "Flagged by the filter: 6 answers flagged, 3 before, wanted: at most 5; "
+        "Distance from its start: 31.4 nats, wanted: at most 30"
+    )
+    told = reason.told(translator("zh-Hant"))
+    assert "標記 6 則回答" in told
+    assert "最多 30" in told
+    assert not re.search("[a-z]", told.replace("nats", ""))
+
+
+def test_a_report_from_before_words_were_kept_apart_is_still_read() -> None:
+    check = {"name": "kl", "outcome": "failed", "shown": "99 nats", "wanted": "at most 30"}
+    evaluation = {"gate": {"outcome": "failed", "checks": [check]}}
+    assert [each.shown for each in checks_of(evaluation)] == ["99 nats"]
+    assert refusal(evaluation) == "Distance from its start: 99 nats, wanted: at most 30"

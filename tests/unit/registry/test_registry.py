@@ -258,7 +258,7 @@ def test_a_survey_reads_what_can_be_read(registry: Registry) -> None:
     (registry.get("v2").path / "manifest.json").write_text("{")
     found, broken = registry.survey()
     assert [version.name for version in found] == ["v1", "v3"]
-    assert "manifest is broken" in broken.pop("v2")
+    assert "manifest is broken" in broken.pop("v2").message
     assert broken == {}
 
 

@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta, timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tutelage.errors import Sentence, Unavailable
 from tutelage.store import Store
 from tutelage.store.columns import clean
 from tutelage.store.ids import now
-from tutelage.store.tables import OperatorLink, User
+from tutelage.store.tables import OperatorLink, Run, User
 
 ANY_TEXT = st.text(st.characters(), max_size=40)
 
@@ -51,3 +52,18 @@ def test_times_come_back_in_utc(store: Store) -> None:
     with store.read() as tx:
         assert tx.get_one(OperatorLink, "x").created == datetime(2030, 1, 1, tzinfo=UTC)
         assert tx.get_one(OperatorLink, "x").created.tzinfo is UTC
+
+
+def test_a_sentence_stays_one_in_its_row_and_text_from_before_is_read(store: Store) -> None:
+    with store.write() as tx:
+        died = Unavailable(Sentence("{count} workers died over it", count=3), hint="resume it")
+        for number, words in enumerate(
+            [died.sentence, Sentence("{name}", name="a\x00b"), "plain {so}", None]
+        ):
+            tx.add(Run(name=f"round-{number}", kind="improve", config={}, error=words))
+    with store.read() as tx:
+        rows = {run.name: run.error for run in tx.query(Run)}
+    assert rows["round-0"] == "3 workers died over it\nhint: resume it"
+    assert [rows[f"round-{number}"] for number in (1, 2, 3)] == ["ab", "plain {so}", None]
+    assert isinstance(rows["round-0"], Sentence)
+    assert rows["round-0"].told(lambda text, **values: text.upper()) == "{MESSAGE}\nHINT: {HINT}"

@@ -24,19 +24,28 @@ WEB = Path(tutelage.web.__file__).parent
 CALL = re.compile(r"""\bt\(\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
 OTHERS = [name for name in catalogue.locales() if name != "en"]
 
-ROOMS = ("server", "store", "web", "engine", "moderation", "registry")
+ROOMS = (
+    *("errors.py", "dialogue.py", "tokenizer.py", "rendering.py", "registry", "store", "models", "engine"),
+    *("training", "moderation", "evaluation", "server", "web", "improvement", "worker.py", "datasets/sft.py"),
+)
 PROGRAMS = (
     *("server/openai", "server/oidc/settings.py", "engine/scorers.py", "engine/scripted_engine.py"),
-    *("store/export", "store/imports.py", "store/transfer.py", "store/restoring.py", "registry/folders.py"),
+    *(
+        "store/copying.py",
+        "store/imports.py",
+        "store/transfer.py",
+        "store/restoring.py",
+        "registry/folders.py",
+    ),
+    *("models/exporting.py", "models/gguf_writer.py", "improvement/stages.py"),
+    *("training/cluster.py", "training/processes.py", "training/sharding.py", "training/distributed.py"),
+    *("training/remote_rollouts.py", "store/migrations"),
+    *("moderation/classifier.py", "moderation/corpus.py", "moderation/policy.py", "moderation/training.py"),
 )
 """Whose errors no page shows: programs read them, or whoever gives commands."""
-TECHNICAL = {"ConfigError", "DataError", "ModelError", "InvalidKey", "UnknownModel"}
-"""What these say is about files and keys, and is not translated."""
 KINDS = {
-    name
-    for name, kind in inspect.getmembers(errors, inspect.isclass)
-    if name not in TECHNICAL and kind.__module__ == errors.__name__
-} | {"AtCapacity", "UsedUp", "Failure"}
+    name for name, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__
+} | {"AtCapacity", "UsedUp", "Failure", "RunStopped"}
 BY_OTHERS = {
     "{field}: {problem}",
     "Not Found",
@@ -71,16 +80,14 @@ def shown() -> set[str]:
 def sentences() -> dict[str, str]:
     """Every sentence and hint of an error that a page may show, with a place where it is made."""
     found: dict[str, str] = {}
-    for room in ROOMS:
-        for file in sorted((WEB.parent / room).rglob("*.py")):
-            name = file.relative_to(WEB.parent).as_posix()
-            if not name.startswith(PROGRAMS):
-                tree = ast.parse(file.read_text(encoding="utf-8"))
-                found |= {text: name for node in said(tree) for text in literals(node, tree, name)}
-    tree = ast.parse((WEB.parent / "dialogue.py").read_text(encoding="utf-8"))
-    return found | {
-        text: "dialogue.py" for node in said(tree) for text in literals(node, tree, "dialogue.py")
-    }
+    package = WEB.parent
+    files = (file for room in ROOMS for file in [*(package / room).rglob("*.py"), package / room])
+    for file in sorted(each for each in files if each.suffix == ".py"):
+        name = file.relative_to(package).as_posix()
+        if not name.startswith(PROGRAMS):
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            found |= {text: name for node in said(tree) for text in literals(node, tree, name)}
+    return found
 
 
 def said(tree: ast.Module) -> Iterator[ast.expr]:
@@ -133,6 +140,28 @@ def test_what_pydantic_says_of_a_field_is_told_with_its_bounds() -> None:
             assert not re.search("[A-Za-z]", words), failure.message
 
 
+def test_all_that_the_log_of_operators_keeps_beside_a_deed_has_a_name() -> None:
+    template = (WEB / "templates" / "_deed.html").read_text(encoding="utf-8")
+    kept = set[str]()
+    for file in [*WEB.rglob("*.py"), *(WEB.parent / "store").rglob("*.py")]:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "audit.record":
+                details = [each.value for each in call.keywords if each.arg == "detail"]
+                kept |= {key for node in details for key in keys(node, tree)}
+    assert {"role", "source", "drawn"} <= kept
+    assert {key for key in kept if f'"{key}"' not in template} == set()
+
+
+def keys(node: ast.expr, tree: ast.Module) -> Iterator[str]:
+    """The keys of a dict, written there or under a name."""
+    if isinstance(node, ast.Dict):
+        yield from (key.value for key in node.keys if isinstance(key, ast.Constant))
+    for each in ast.walk(tree) if isinstance(node, ast.Name) else ():
+        if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == node.id:
+            yield from keys(each.value, tree)
+
+
 @pytest.mark.parametrize("locale", OTHERS)
 def test_each_language_has_exactly_the_texts_that_are_shown(locale: str) -> None:
     known = set(catalogue.texts(locale))
@@ -143,7 +172,12 @@ def test_each_language_has_exactly_the_texts_that_are_shown(locale: str) -> None
 @pytest.mark.parametrize("locale", OTHERS)
 def test_a_translation_has_the_names_of_its_original(locale: str) -> None:
     for text, translation in catalogue.texts(locale).items():
-        assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", translation)), text
+        assert names(text) == names(translation), text
+
+
+def names(text: str) -> set[str]:
+    """Its places for values, with their forms."""
+    return set(re.findall(r"\{\w+[^}]*\}", text))
 
 
 def test_names_are_filled_in_and_a_missing_text_stays_english() -> None:

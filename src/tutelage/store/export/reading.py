@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tutelage.dialogue import ROLES, Comparison, Dialogue, Message, Preference
-from tutelage.errors import DataError
+from tutelage.errors import DataError, Sentence
 
 Item = TypeVar("Item")
 _GROUP = re.compile(r"([0-9a-f]{32})?")
@@ -71,7 +71,9 @@ def _manifest_entry(manifest: Path, *keys: str) -> Any:
     except FileNotFoundError:
         raise DataError("This is not a snapshot: it has no manifest.", path=manifest, hint=_HINT) from None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"The manifest is broken: {error}.", path=manifest, hint=_HINT) from error
+        raise DataError(
+            Sentence("The manifest is broken: {error}.", error=error), path=manifest, hint=_HINT
+        ) from error
 
 
 def _items(file: Path, expected: str, parse: Callable[[Any], Item]) -> Iterator[Item]:
@@ -82,7 +84,9 @@ def _items(file: Path, expected: str, parse: Callable[[Any], Item]) -> Iterator[
                 digest.update(line)
                 yield _item(line, parse, file, number)
     except OSError as error:
-        raise DataError(f"The file cannot be read: {error.strerror}.", path=file, hint=_HINT) from error
+        raise DataError(
+            Sentence("The file cannot be read: {error}.", error=error.strerror), path=file, hint=_HINT
+        ) from error
     if digest.hexdigest() != expected:
         raise DataError("The file was changed after it was written.", path=file, hint=_HINT)
 
@@ -91,7 +95,7 @@ def _item(line: bytes, parse: Callable[[Any], Item], file: Path, number: int) ->
     try:
         return parse(json.loads(line))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        message = f"This line is not what it should be: {error}."
+        message = Sentence("This line is not what it should be: {error}.", error=error)
         raise DataError(message, path=file, line=number, hint=_HINT) from error
 
 

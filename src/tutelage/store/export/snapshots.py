@@ -29,7 +29,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tutelage.dialogue import Comparison, Dialogue
-from tutelage.errors import DataError
+from tutelage.errors import DataError, Sentence
 from tutelage.store.database import Store
 from tutelage.store.export import streams
 from tutelage.store.export.erasure import FORGOTTEN, MANIFEST, forget, replace_folder
@@ -90,7 +90,9 @@ def snapshot(store: Store, home: Path, *, sources: Collection[str] | None = None
         about |= {"split": groups.report()}
         _write(folder, files, about)
     except OSError as error:
-        raise DataError(f"The snapshot cannot be written: {error.strerror}.", path=folder) from error
+        raise DataError(
+            Sentence("The snapshot cannot be written: {error}.", error=error.strerror), path=folder
+        ) from error
     with store.write() as tx:
         row = tx.scalar(select(SnapshotRow).where(SnapshotRow.hash == hash_)) or SnapshotRow(hash=hash_)
         row.path, row.counts, row.sources = str(folder), counts, _sorted(sources)

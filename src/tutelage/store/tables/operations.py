@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
-from tutelage.store.columns import Text
+from tutelage.store.columns import Text, Words
 from tutelage.store.ids import new_id, now
 from tutelage.store.tables.base import Base, link_to_user
 
@@ -29,7 +29,7 @@ class Run(Base):
     config: Mapped[dict[str, Any]]
     parents: Mapped[list[str]] = mapped_column(default=list)
     metrics: Mapped[dict[str, Any] | None]
-    error: Mapped[str | None]
+    error: Mapped[str | None] = mapped_column(Words)
     created: Mapped[datetime] = mapped_column(default=now)
     updated: Mapped[datetime] = mapped_column(default=now)
 
@@ -47,7 +47,7 @@ class RunRequest(Base):
     worker: Mapped[str | None]
     lease_expires: Mapped[datetime | None]
     run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id", ondelete="SET NULL"))
-    error: Mapped[str | None]
+    error: Mapped[str | None] = mapped_column(Words)
     attempts: Mapped[int] = mapped_column(default=0)
     created: Mapped[datetime] = mapped_column(default=now)
 

@@ -21,6 +21,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from tutelage.errors import Conflict, NotFound, Sentence
+from tutelage.evaluation.gate import checks_of
 from tutelage.registry import Registry
 from tutelage.server.services import Services
 from tutelage.store import audit, labelling, runs
@@ -136,6 +137,7 @@ def diary(request: Request, name: str, user: Operator, parts: Parts, pages: Temp
         manifest=_json(parts.home / "snapshots" / snapshot / "manifest.json") if snapshot else {},
         report=report,
         evaluation=report.get("evaluation") or {},
+        checks=checks_of(report.get("evaluation") or {}),
         stages=curves.stages(folder),
         turn=curves.turn(((report.get("evaluation") or {}).get("ppo") or {}).get("over_optimisation") or {}),
         log=_end_of(folder / "log.txt"),

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 
 from tutelage.errors import Conflict, ModelError, NotFound, Sentence
 from tutelage.evaluation.bradley_terry import Game, strengths
-from tutelage.evaluation.gate import refusal
+from tutelage.evaluation.gate import checks_of, refusal
 from tutelage.evaluation.sequential import Sequential, sequential_test
 from tutelage.registry import ModelVersion, Registry
 from tutelage.server.services import Services
@@ -74,6 +74,7 @@ def versions(request: Request, user: Operator, parts: Parts, pages: Templates) -
         place="operate",
         tab="versions",
         versions=[(row, figures(row.evaluation), refusal(row.evaluation)) for row in reversed(rows)],
+        checks=checks_of,
         origins={row.name: origin_of(row, parts.home) for row in rows},
         recipe=lambda config: json.dumps(config, indent=1, ensure_ascii=False),
         graph=draw(rows, stable=None if stable is None else stable.name),
