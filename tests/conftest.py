@@ -1,4 +1,4 @@
-"""The order of the whole suite, an empty database, a provider to sign in by, and a PostgreSQL server."""
+"""The order of the whole suite, an empty database, the model `tiny`, a provider to sign in by, a PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import hmac
 import json
 import os
 import pwd
+import resource
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +52,49 @@ def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("template") / "tutelage.db"
     Store.open(path).close()
     return path
+
+
+@pytest.fixture(scope="session")
+def one_thread() -> Iterator[None]:
+    """Models this small only lose time to threads, most of all on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    """Where small models are kept."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def tiny(home: Path) -> Any:
+    """The model `tiny`, for whoever leaves it as it is."""
+    from tutelage.models.loading import load_model
+
+    return load_model("tiny", home, dtype="float32")
+
+
+@pytest.fixture
+def files_of_at_most() -> Callable[[int], AbstractContextManager[None]]:
+    """As on a disk that fills up: inside the block, a write past so many bytes of one file fails."""
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    return limited
 
 
 @dataclass

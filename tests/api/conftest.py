@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import socket
 import threading
@@ -166,6 +167,31 @@ def events_of(response: httpx.Response) -> list[tuple[str, str, str]]:
         if fields:
             events.append((fields.get("id", ""), fields.get("event", ""), fields["data"]))
     return events
+
+
+@pytest.fixture
+def chunks_of() -> Callable[[httpx.Response], list[Any]]:
+    """Reads the chunks of a finished stream of `/v1`."""
+
+    def read(response: httpx.Response) -> list[Any]:
+        lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
+        assert lines.pop() == "[DONE]"
+        return [json.loads(line) for line in lines]
+
+    return read
+
+
+@pytest.fixture
+def error_of() -> Callable[..., dict[str, Any]]:
+    """Reads the error of a refusal of `/v1`, which has OpenAI's shape."""
+
+    def read(response: httpx.Response, status: int = 400) -> dict[str, Any]:
+        error: dict[str, Any] = response.json()["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert response.status_code == status, error
+        return error
+
+    return read
 
 
 @pytest.fixture(scope="session")

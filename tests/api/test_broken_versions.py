@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 from starlette.testclient import TestClient
 
@@ -31,16 +30,13 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def operator(site: Any, adapter: Path) -> Iterator[TestClient]:
+def operator(site: Any, adapter: Path, one_thread: None) -> Iterator[TestClient]:
     """An operator where v1 answers, loaded as in earnest, and v2 is an adapter beside it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     site.create, site.load = create_app, lambda version: load(version, site.home)
     site.registry.publish(kind="chat", model="tiny", files=adapter)
     with site.client() as client:
         client.headers.update(site.session("operator"))
         yield client
-    torch.set_num_threads(threads)
 
 
 def lose(file: Path) -> None:

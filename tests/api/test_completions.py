@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -29,19 +28,6 @@ def complete(site: Any, client: TestClient) -> Callable[..., httpx.Response]:
     return complete
 
 
-def chunks_of(response: httpx.Response) -> list[Any]:
-    lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
-    assert lines.pop() == "[DONE]"
-    return [json.loads(line) for line in lines]
-
-
-def error_of(response: httpx.Response, status: int = 400) -> dict[str, Any]:
-    error: dict[str, Any] = response.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert response.status_code == status, error
-    return error
-
-
 def test_a_whole_completion_has_openais_shape(complete: Any) -> None:
     body = complete(max_tokens=100).json()
     assert set(body) == {"id", "object", "created", "model", "choices", "usage", "system_fingerprint"}
@@ -55,7 +41,7 @@ def test_sixteen_tokens_are_written_unless_more_are_asked_for(complete: Any) -> 
     assert (choice["text"], choice["finish_reason"]) == (ANSWER[:16], "length")
 
 
-def test_a_stream_has_the_shape_of_the_whole(complete: Any) -> None:
+def test_a_stream_has_the_shape_of_the_whole(complete: Any, chunks_of: Any) -> None:
     *chunks, last = chunks_of(complete(stream=True, max_tokens=100, stream_options={"include_usage": True}))
     assert {(each["id"], each["object"], each["usage"]) for each in chunks} == {
         (last["id"], "text_completion", None)
@@ -92,7 +78,7 @@ def test_no_prompt_begins_a_document(site: Any, complete: Any) -> None:
         assert site.engines["v1"].prompts[-1] == [site.renderer.end_id]
 
 
-def test_several_choices_of_several_prompts(site: Any, complete: Any) -> None:
+def test_several_choices_of_several_prompts(site: Any, complete: Any, chunks_of: Any) -> None:
     site.engines["v1"].script(["one", "two"])
     choices = complete(prompt=["a", "b"], n=2, best_of=2, seed=0).json()["choices"]
     assert [(each["index"], each["text"]) for each in choices] == [
@@ -108,13 +94,13 @@ def test_several_choices_of_several_prompts(site: Any, complete: Any) -> None:
     assert texts == ["one", "two", "one", "two"]
 
 
-def test_an_echo_stands_before_the_text(complete: Any) -> None:
+def test_an_echo_stands_before_the_text(complete: Any, chunks_of: Any) -> None:
     assert complete(echo=True, max_tokens=5).json()["choices"][0]["text"] == "SayHello"
     chunks = chunks_of(complete(echo=True, max_tokens=5, stream=True))
     assert [chunk["choices"][0]["text"] for chunk in chunks][:2] == ["Say", "Hello"]
 
 
-def test_logprobs_of_what_was_drawn(complete: Any) -> None:
+def test_logprobs_of_what_was_drawn(complete: Any, chunks_of: Any) -> None:
     logprobs = complete(logprobs=1, max_tokens=2, stop="zzz").json()["choices"][0]["logprobs"]
     assert logprobs == {
         "tokens": ["H", "e"],
@@ -186,12 +172,12 @@ WRONG: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value"), WRONG)
-def test_what_is_not_supported_is_named(complete: Any, name: str, value: Any) -> None:
-    assert error_of(complete(**{name: value}))["param"].startswith(name)
+def test_what_is_not_supported_is_named(complete: Any, error_of: Any) -> None:
+    for name, value in WRONG:
+        assert error_of(complete(**{name: value}))["param"].startswith(name)
 
 
-def test_an_unknown_model_is_not_found(complete: Any) -> None:
+def test_an_unknown_model_is_not_found(complete: Any, error_of: Any) -> None:
     assert error_of(complete(model="davinci"), 404)["code"] == "model_not_found"
 
 

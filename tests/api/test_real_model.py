@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 from starlette.testclient import TestClient
 
 from tutelage.engine.torch_engine import TorchEngine
@@ -35,14 +34,11 @@ class Real:
 
 
 @pytest.fixture
-def real(site: Any) -> Iterator[Real]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def real(site: Any, one_thread: None) -> Iterator[Real]:
     loaded = load_model("tiny", site.home, dtype="float32")
     site.load = lambda version: TorchEngine(version.name, loaded)
     with site.client() as client:
         yield Real(loaded.renderer, client, site.bearer())
-    torch.set_num_threads(threads)
 
 
 def token(real: Real, letter: str) -> str:

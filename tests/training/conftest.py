@@ -1,13 +1,11 @@
-"""Small data and one thread: the model `tiny` trains in a second or two."""
+"""Small data: the model `tiny` trains in a second or two."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 
 from tutelage.dialogue import Comparison, Dialogue, Message
 from tutelage.models.loading import load_model
@@ -35,19 +33,6 @@ WORDS = [
     "ape",
     "yak",
 ]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +26,6 @@ def begin(folder: Path, config: SFTConfig) -> Run:
     return Run.open(folder, "sft", config.model_dump(), resume=True)
 
 
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """As on a disk that fills up: a write past `size` bytes of one file fails."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
 def test_a_loss_that_is_no_number_stops_and_leaves_the_checkpoint_from_before(
     home: Path, demonstrations: list[Dialogue], tmp_path: Path
 ) -> None:
@@ -61,7 +44,7 @@ def test_a_loss_that_is_no_number_stops_and_leaves_the_checkpoint_from_before(
 
 
 def test_a_disk_that_fills_up_costs_no_step_that_was_kept(
-    home: Path, demonstrations: list[Dialogue], tmp_path: Path
+    home: Path, demonstrations: list[Dialogue], tmp_path: Path, files_of_at_most: Any
 ) -> None:
     config = SFTConfig(**SMALL, checkpoint_every=2)
     whole = train_sft(config, demonstrations, begin(tmp_path / "whole", config), home)
@@ -75,7 +58,7 @@ def test_a_disk_that_fills_up_costs_no_step_that_was_kept(
 
 
 def test_a_disk_that_is_full_at_the_end_leaves_no_finished_run(
-    home: Path, demonstrations: list[Dialogue], tmp_path: Path
+    home: Path, demonstrations: list[Dialogue], tmp_path: Path, files_of_at_most: Any
 ) -> None:
     config = SFTConfig(**SMALL, checkpoint_every=2, max_steps=2)  # so that there is no checkpoint
     whole = train_sft(config, demonstrations, begin(tmp_path / "whole", config), home)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +14,7 @@ import tokenizers
 import torch
 
 from tutelage.models import tiny as tiny_model
+from tutelage.models.generation import Batch, Completion, Request, Token, complete
 from tutelage.models.gguf_layout import SPLITTERS, byte_level
 from tutelage.models.loading import LoadedModel, load_model
 from tutelage.models.transformer import Transformer, read_architecture, read_tensors
@@ -61,29 +62,56 @@ class Pair:
     folder: Path
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only lose time to threads, most of all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="session")
-def tiny(home: Path) -> LoadedModel:
-    return load_model("tiny", home, dtype="float32")
-
-
 @pytest.fixture
 def own_tiny(home: Path) -> LoadedModel:
     """A `tiny` of the test's own, to put adapters on."""
     return load_model("tiny", home, dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def exact(home: Path) -> Transformer:
+    """`tiny` in fp64: how a batch is composed cannot change a draw through rounding."""
+    model = load_model("tiny", home, dtype="float32").model
+    assert isinstance(model, Transformer)
+    return model.double()
+
+
+@pytest.fixture(scope="session")
+def ask_for() -> Callable[..., Request]:
+    """Makes a request whose prompt differs by its length and seed."""
+
+    def make(length: int = 5, **settings: Any) -> Request:
+        seed = settings.setdefault("seed", 0)
+        prompt = [3 + (7 * seed + 13 * place) % 250 for place in range(length)]
+        return Request(prompt_ids=tuple(prompt), **{"max_tokens": 12, **settings})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ends() -> frozenset[int]:
+    """End tokens: several, so that a random model comes to an end."""
+    return frozenset({2, 40, 41, 42})
+
+
+@pytest.fixture(scope="session")
+def alone(ends: frozenset[int]) -> Callable[[Transformer, Request], Completion]:
+    """What a request gives in a batch of its own."""
+    return lru_cache(maxsize=1000)(lambda model, each: complete(model, ends, [each], slots=1)[0])
+
+
+@pytest.fixture(scope="session")
+def run_out() -> Callable[[Batch], dict[int, list[Token]]]:
+    """Steps a batch to its end; gives the tokens of each key."""
+
+    def run(batch: Batch) -> dict[int, list[Token]]:
+        drawn: dict[int, list[Token]] = {}
+        while batch.busy:
+            for token in batch.step():
+                drawn.setdefault(token.key, []).append(token)
+        return drawn
+
+    return run
 
 
 @pytest.fixture(scope="session")

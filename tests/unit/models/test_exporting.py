@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import resource
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,21 +143,10 @@ def test_nothing_is_written_over(version: ModelVersion, home: Path, tmp_path: Pa
     assert not any((tmp_path / "out").iterdir())
 
 
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """As on a disk that fills up: a write past `size` bytes of one file fails."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
 @pytest.mark.parametrize("form", ["peft", "safetensors"])
-def test_a_full_disk_leaves_nothing(version: ModelVersion, home: Path, tmp_path: Path, form: Any) -> None:
+def test_a_full_disk_leaves_nothing(
+    version: ModelVersion, home: Path, tmp_path: Path, files_of_at_most: Any, form: Any
+) -> None:
     with files_of_at_most(10_000), pytest.raises(ModelError, match="cannot be written") as raised:
         export_version(ExportRequest(version, form), tmp_path / "exports" / "out", home)
     assert raised.value.where == str(tmp_path / "exports" / "out")

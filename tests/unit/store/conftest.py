@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 from textwrap import dedent
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from tutelage.store import Store, accounts, copying, dialogues, migrations
-from tutelage.store.tables import Message
+from tutelage.store import Store, accounts, copying, dialogues, labelling, migrations
+from tutelage.store.labelling import RankingTask
+from tutelage.store.tables import Message, Ranking
 
 NEXT_STEP = """
     import sqlalchemy as sa
@@ -31,8 +35,10 @@ ON_POSTGRES_TOO = {
     "test_campaigns",
     "test_database",
     "test_dialogues",
+    "test_draws",
     "test_export",
     "test_imports",
+    "test_leases",
     "test_ranking",
     "test_runs",
     "test_search",
@@ -138,3 +144,61 @@ def chat(store: Store) -> Callable[..., list[Message]]:
             return rows
 
     return write
+
+
+SAMPLES = [{"content": "b", "model_version": "v2", "sampling": {"seed": 1}}, {"content": "c"}]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The steps of ranking, each in a transaction of its own."""
+
+    store: Store
+
+    def take(self, annotator_id: str, *, seed: int = 0, k: int = 3, **rest: Any) -> RankingTask | None:
+        with self.store.write() as tx:
+            rng = random.Random(seed)
+            return labelling.next_ranking_task(tx, annotator_id=annotator_id, k=k, rng=rng, **rest)
+
+    def must_take(self, annotator_id: str, **rest: Any) -> RankingTask:
+        task = self.take(annotator_id, **rest)
+        assert task is not None
+        return task
+
+    def fill(
+        self, task: RankingTask, annotator_id: str, samples: Sequence[Any] = SAMPLES, *, seed: int = 0
+    ) -> RankingTask:
+        with self.store.write() as tx:
+            return labelling.set_candidates(tx, task.id, annotator_id, samples, rng=random.Random(seed))
+
+    def submit(self, task: RankingTask, annotator_id: str, **rest: Any) -> Ranking:
+        rest.setdefault("groups", [[candidate.id] for candidate in task.candidates])
+        with self.store.write() as tx:
+            return labelling.submit_ranking(tx, task_id=task.id, annotator_id=annotator_id, **rest)
+
+    def skip(self, task: RankingTask, annotator_id: str) -> None:
+        with self.store.write() as tx:
+            labelling.release(tx, task.id, annotator_id, reason="unclear")
+
+    def rank(self, annotator_id: str, order: Sequence[Sequence[str]], **rest: Any) -> Ranking:
+        """Take a task and hand in an order of texts, best first, tied ones in a group; the answer is one of them."""
+        with self.store.write() as tx:
+            rng = random.Random(0)
+            task = labelling.next_ranking_task(tx, annotator_id=annotator_id, k=3, rng=rng, **rest)
+            assert task is not None
+            texts = [text for group in order for text in group if text != task.message.content]
+            samples = [{"content": text} for text in texts]
+            task = labelling.set_candidates(tx, task.id, annotator_id, samples, rng=rng)
+            ids = {candidate.content: candidate.id for candidate in task.candidates}
+            groups = [[ids[text] for text in group] for group in order]
+            return labelling.submit_ranking(tx, task_id=task.id, annotator_id=annotator_id, groups=groups)
+
+
+@pytest.fixture
+def desk_of() -> Callable[[Store], Desk]:
+    return Desk
+
+
+@pytest.fixture
+def desk(store: Store) -> Desk:
+    return Desk(store)

@@ -116,40 +116,29 @@ def test_pairs_agree_alike_in_both_directions(one: list[str], other: list[str]) 
 
 
 def rank_all(
-    store: Store, chat: Callable[..., list[Message]], owner: str, orders: dict[str, list[int]], *, gold: bool
-) -> str:
-    """One task on which each annotator gives an order of the three candidates by their texts; returns its id."""
+    desk: Any, chat: Callable[..., list[Message]], owner: str, orders: dict[str, list[int]], *, gold: bool
+) -> None:
+    """One task on which each annotator gives an order of the three candidates by their texts."""
     chat(owner, "q", "0")
-    task_id = ""
     for annotator, order in orders.items():
-        with store.write() as tx:
-            task = labelling.next_ranking_task(
-                tx, annotator_id=annotator, k=3, rng=random.Random(0), overlap=len(orders)
-            )
-            assert task is not None
-            task = labelling.set_candidates(tx, task.id, annotator, [{"content": "1"}, {"content": "2"}])
-            by_text = {int(each.content): each.id for each in task.candidates}
-            labelling.submit_ranking(
-                tx, task_id=task.id, annotator_id=annotator, groups=[[by_text[number]] for number in order]
-            )
-            task_id = task.id
+        row = desk.rank(annotator, [[str(number)] for number in order], overlap=len(orders))
     if gold:
-        with store.write() as tx:
+        by_text = dict(zip(order, row.groups, strict=True))
+        with desk.store.write() as tx:
             by = accounts.create_guest(tx).id
             labelling.adjudicate(
-                tx, task_id, by=by, groups=[[by_text[number]] for number in (0, 1, 2)], gold=True
+                tx, row.task_id, by=by, groups=[by_text[number] for number in (0, 1, 2)], gold=True
             )
-    return task_id
 
 
 def test_who_guesses_counts_for_nothing_and_who_agrees_counts_for_more(
-    store: Store, cast: SimpleNamespace, chat: Callable[..., list[Message]]
+    store: Store, desk: Any, cast: SimpleNamespace, chat: Callable[..., list[Message]]
 ) -> None:
     rng = random.Random(1)
     for number in range(40):
         guess = rng.sample(range(3), 3)
         orders = {cast.trainer: [0, 1, 2], cast.second: [0, 1, 2], cast.operator: guess}
-        rank_all(store, chat, cast.reader, orders, gold=number < 20)
+        rank_all(desk, chat, cast.reader, orders, gold=number < 20)
     with store.read() as tx:
         found = labelling.agreement(tx)
         weights = labelling.reliability_weights(tx)
@@ -171,9 +160,9 @@ def test_who_guesses_counts_for_nothing_and_who_agrees_counts_for_more(
 
 
 def test_one_annotator_alone_has_no_agreement_but_counts(
-    store: Store, cast: SimpleNamespace, chat: Callable[..., list[Message]]
+    store: Store, desk: Any, cast: SimpleNamespace, chat: Callable[..., list[Message]]
 ) -> None:
-    rank_all(store, chat, cast.reader, {cast.trainer: [0, 1, 2]}, gold=False)
+    rank_all(desk, chat, cast.reader, {cast.trainer: [0, 1, 2]}, gold=False)
     with store.read() as tx:
         found = labelling.agreement(tx)
         assert labelling.reliability_weights(tx) == {cast.trainer: 1.0}
@@ -183,8 +172,8 @@ def test_one_annotator_alone_has_no_agreement_but_counts(
 
 
 def test_a_snapshot_says_how_reliable_its_annotators_are(
-    store: Store, cast: SimpleNamespace, chat: Callable[..., list[Message]], tmp_path: Path
+    store: Store, desk: Any, cast: SimpleNamespace, chat: Callable[..., list[Message]], tmp_path: Path
 ) -> None:
-    rank_all(store, chat, cast.reader, {cast.trainer: [0, 1, 2]}, gold=False)
+    rank_all(desk, chat, cast.reader, {cast.trainer: [0, 1, 2]}, gold=False)
     taken = export.snapshot(store, tmp_path)
     assert export.read_reliability(taken.path) == {cast.trainer: 1.0}

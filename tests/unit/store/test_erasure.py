@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,7 +16,7 @@ Chat = Callable[..., list[tables.Message]]
 
 
 @pytest.fixture
-def messages(store: Store, cast: SimpleNamespace, chat: Chat) -> list[tables.Message]:
+def messages(store: Store, desk: Any, cast: SimpleNamespace, chat: Chat) -> list[tables.Message]:
     """A chat out of which all that can be learnt was made, beside an imported dialogue."""
     rows = chat(cast.reader, "secret question", "answer")
     turns = [{"role": "user", "content": "secret"}, {"role": "assistant", "content": "better"}]
@@ -27,11 +27,7 @@ def messages(store: Store, cast: SimpleNamespace, chat: Chat) -> list[tables.Mes
         labelling.save_demonstration(
             tx, author_id=cast.trainer, messages=turns, status="submitted", message_id=rows[1].id
         )
-        task = labelling.next_ranking_task(tx, annotator_id=cast.trainer, k=2, rng=random.Random(0))
-        assert task is not None
-        task = labelling.set_candidates(tx, task.id, cast.trainer, [{"content": "secret sample"}])
-        groups = [[candidate.id] for candidate in task.candidates]
-        labelling.submit_ranking(tx, task_id=task.id, annotator_id=cast.trainer, groups=groups)
+    desk.rank(cast.trainer, [["answer"], ["secret sample"]])
     return rows
 
 

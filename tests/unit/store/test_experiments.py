@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sqlalchemy import update
 
 from tutelage.errors import Conflict, InvalidRequest, NotFound
-from tutelage.store import Store, experiments, feedback, labelling
+from tutelage.store import Store, experiments, feedback
 from tutelage.store.tables import Experiment, Message
 
 Chat = Callable[..., list[Message]]
@@ -66,15 +67,12 @@ def test_the_first_rating_of_each_conversation_counts_in_order(
         assert list(experiments.observations(tx, running)) == [("treatment", True), ("control", False)]
 
 
-def test_pairs_come_from_rankings(store: Store, cast: SimpleNamespace, chat: Chat) -> None:
+def test_pairs_come_from_rankings(store: Store, desk: Any, cast: SimpleNamespace, chat: Chat) -> None:
     chat(cast.reader, "q", "a")
-    with store.write() as tx:
-        task = labelling.next_ranking_task(tx, annotator_id=cast.trainer, k=3, rng=random.Random(0))
-        assert task
-        samples = [{"content": "b", "model_version": "v2"}, {"content": "c", "model_version": "v3"}]
-        task = labelling.set_candidates(tx, task.id, cast.trainer, samples)
-        by_version = {each.model_version: each.id for each in task.candidates}
-        groups = [[by_version["v2"]], [by_version["v1"], by_version["v3"]]]
-        labelling.submit_ranking(tx, task_id=task.id, annotator_id=cast.trainer, groups=groups)
+    samples = [{"content": "b", "model_version": "v2"}, {"content": "c", "model_version": "v3"}]
+    task = desk.fill(desk.must_take(cast.trainer), cast.trainer, samples)
+    by_version = {each.model_version: each.id for each in task.candidates}
+    desk.submit(task, cast.trainer, groups=[[by_version["v2"]], [by_version["v1"], by_version["v3"]]])
+    with store.read() as tx:
         found = {(one, other): score for one, other, score, _ in experiments.compared_pairs(tx)}
     assert found == {("v2", "v1"): 1.0, ("v2", "v3"): 1.0, ("v1", "v3"): 0.5}

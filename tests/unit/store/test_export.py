@@ -46,19 +46,6 @@ def add(store: Store, *items: Dialogue | Comparison, **rest: Any) -> None:
                 imports.import_comparison(tx, item)
 
 
-def rank(store: Store, annotator_id: str, *contents: str) -> tables.Ranking:
-    """Ranks a task's candidates by their texts, best first; the last two tie."""
-    with store.write() as tx:
-        task = labelling.next_ranking_task(tx, annotator_id=annotator_id, k=3, rng=random.Random(0))
-        assert task is not None
-        samples = [{"content": text} for text in contents[1:]]
-        task = labelling.set_candidates(tx, task.id, annotator_id, samples)
-        order = sorted(task.candidates, key=lambda candidate: contents.index(candidate.content))
-        ids = [candidate.id for candidate in order]
-        groups = [*([name] for name in ids[:-2]), ids[-2:]]
-        return labelling.submit_ranking(tx, task_id=task.id, annotator_id=annotator_id, groups=groups)
-
-
 def test_imported_dialogues_are_demonstrations_when_they_are_marked(store: Store) -> None:
     add(store, Dialogue(said("q", "a", "q2"), source="oasst", author="7"), Dialogue(said("only"), source="x"))
     add(store, Dialogue(said("bad", "idea"), source="oasst"), demonstration=False)
@@ -147,9 +134,11 @@ def test_nothing_blocked_or_broken_off_is_used(store: Store, cast: SimpleNamespa
         ]
 
 
-def test_a_ranking_becomes_a_comparison_with_ties(store: Store, cast: SimpleNamespace, chat: Chat) -> None:
+def test_a_ranking_becomes_a_comparison_with_ties(
+    store: Store, desk: Any, cast: SimpleNamespace, chat: Chat
+) -> None:
     chat(cast.reader, "q", "a")
-    ranking = rank(store, cast.trainer, "a", "b", "c")
+    ranking = desk.rank(cast.trainer, [["a"], ["b", "c"]])
     with store.read() as tx:
         [found] = export.comparisons(tx)
     assert (found.id, found.source, found.author) == (ranking.id, "ranking", cast.trainer)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import resource
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,20 +47,7 @@ def test_none_without_a_checkpoint(tmp_path: Path) -> None:
     assert load_newest(tmp_path) is None
 
 
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """As on a disk that fills up: a write past `size` bytes of one file fails."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
-def test_a_full_disk_leaves_the_last_one(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_last_one(tmp_path: Path, files_of_at_most: Any) -> None:
     for step in (5, 10):
         save(tmp_path, State(step, {"a": torch.ones(2)}))
     with files_of_at_most(1000), pytest.raises(TrainingError, match="cannot be written") as raised:
@@ -129,7 +114,7 @@ def test_where_all_are_broken_they_are_named(
     assert "--resume" in raised.value.hint
 
 
-def test_the_good_one_stays_until_the_broken_one_is_made_again(tmp_path: Path) -> None:
+def test_the_good_one_stays_until_the_broken_one_is_made_again(tmp_path: Path, files_of_at_most: Any) -> None:
     for step in (5, 10):
         save(tmp_path, State(step, {"a": torch.ones(2)}))
     cut(tmp_path / "checkpoint-000010" / "state.safetensors")
