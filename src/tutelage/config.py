@@ -7,7 +7,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pydantic
 from platformdirs import user_data_dir
@@ -22,6 +22,8 @@ class Settings(pydantic.BaseModel):
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
+Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32)]
+"""What every draw of a run follows from. The seeds made of it for members, prompts and steps fit into 64 bits."""
 
 
 def home() -> Path:

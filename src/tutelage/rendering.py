@@ -137,14 +137,14 @@ class Renderer:
 
     def _make_scaffold(self, roles: tuple[Role, ...], generation_prompt: bool) -> _Scaffold:
         scaffold = self._run_template(roles, generation_prompt)
-        for index, role in enumerate(roles):
-            if role == "assistant":
-                before = self._run_template(roles[:index], True)
-                if scaffold.texts[: index + 1] != before.texts:
-                    raise ModelError(
-                        "the chat template writes an earlier turn differently once a later one follows",
-                        hint="use a template that only appends: training must see the prompts of serving",
-                    )
+        answers = [index for index, role in enumerate(roles) if role == "assistant"]
+        # Each prompt was compared with the one before it when it was made: only the last is left to compare with.
+        before = [self._scaffold(roles[:index], True) for index in answers][-1:]
+        if before and scaffold.texts[: answers[-1] + 1] != before[0].texts:
+            raise ModelError(
+                "the chat template writes an earlier turn differently once a later one follows",
+                hint="use a template that only appends: training must see the prompts of serving",
+            )
         return scaffold
 
     def _run_template(self, roles: tuple[Role, ...], generation_prompt: bool) -> _Scaffold:

@@ -34,6 +34,7 @@ SMALL = [
     "ppo.max_new_tokens=12",
     "ppo.held_out_prompts=8",
     "ppo.gold.every=2",
+    "ppo.mix.coefficient=0.1",
     "gold=true",
     "evaluation.prompts=8",
     "evaluation.max_new_tokens=12",
@@ -301,6 +302,8 @@ def test_a_terminal_chat_answers_each_line(straight: tuple[Path, dict], command:
             "did you mean 'epochs'",
         ),
         (["improve", str(RECIPES / "tiny" / "improve.toml"), "--set", "sft.epochs=many"], "sft.epochs"),
+        (["improve", str(RECIPES / "tiny" / "improve.toml"), "--set", "sft=3"], "sft: input should be"),
+        (["train", "sft", str(RECIPES / "tiny" / "sft.toml"), "--set", "shares.made=0"], "shares.made"),
         (
             ["improve", str(RECIPES / "tiny" / "improve.toml"), "--set", "reward.model=builtin"],
             "share one base",
@@ -342,4 +345,7 @@ def test_data_that_cannot_be_trained_on_begins_no_round(tmp_path: Path, command:
     command(tmp_path, "import", "messages", str(RECIPES / "tiny" / "demonstrations.jsonl"))
     code, _, said = command(tmp_path, "improve", str(RECIPES / "tiny" / "improve.toml"))
     assert (code, "no comparison" in said) == (2, True)
+    for stage in (["train", "sft", str(RECIPES / "tiny" / "sft.toml"), "--set", "max_tokens=4096"],):
+        code, _, said = command(tmp_path, *stage)
+        assert (code, "the context of tiny holds 1024" in said) == (2, True)
     assert not list(tmp_path.glob("runs/*"))

@@ -43,6 +43,17 @@ def test_a_loss_that_is_no_number_stops_and_leaves_the_checkpoint_from_before(
     assert not (tmp_path / "adapter").exists()
 
 
+def test_a_last_step_that_drives_the_weights_apart_finishes_no_run(
+    home: Path, demonstrations: list[Dialogue], tmp_path: Path
+) -> None:
+    config = SFTConfig(**SMALL, max_steps=1, learning_rate=1e25)
+    run = begin(tmp_path, config)
+    with pytest.raises(TrainingError, match="measured in the end is no number") as raised:
+        train_sft(config, demonstrations, run, home)
+    assert "lower learning rate" in raised.value.hint
+    assert not run.finished
+
+
 def test_a_disk_that_fills_up_costs_no_step_that_was_kept(
     home: Path, demonstrations: list[Dialogue], tmp_path: Path, files_of_at_most: Any
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ from safetensors.torch import load_file
 
 from tutelage.datasets.preference import PreferenceExample, render_comparisons
 from tutelage.dialogue import Comparison
-from tutelage.errors import ModelError
+from tutelage.errors import ConfigError, ModelError
 from tutelage.models.adapters import AdapterShape
 from tutelage.models.layout import sequences
 from tutelage.models.loading import load_model
 from tutelage.models.locate import locate
 from tutelage.rendering import load_renderer
+from tutelage.training.agreement import margins
 from tutelage.training.checkpoints import State, save
 from tutelage.training.dpo import (
     POLICY,
@@ -144,3 +146,37 @@ def test_a_checkpoint_of_other_content_is_refused_with_a_way_out(
     assert raised.value.where == str(run.folder)
     assert "checkpoint-*" in raised.value.hint
     assert list(run.folder.glob("checkpoint-*")), "what is there stays there"
+
+
+def test_a_comparison_counts_as_much_as_its_author_is_worth(
+    policy: Weights, reference: Weights, examples: list[PreferenceExample]
+) -> None:
+    """Twice the weight is the same as standing there twice."""
+    one, two = zip(examples[:2], likelihoods(reference, examples[:2], 10_000), strict=True)
+    heavy = (replace(two[0], weight=2.0), two[1])
+    losses = [
+        accumulate_gradients(policy, chosen, beta=0.3, micro_tokens=10_000)[0]
+        for chosen in ([one, heavy], [one, two, two])
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+def test_the_margin_is_that_of_pairs_with_an_order(
+    policy: Weights, reference: Weights, examples: list[PreferenceExample]
+) -> None:
+    chosen = list(zip(examples, likelihoods(reference, examples, 10_000), strict=True))
+    found = likelihoods(policy, examples, 10_000)
+    rewards = [0.3 * (new - old) for (_, old), new in zip(chosen, found, strict=True)]
+    expected = float(margins(examples, rewards).mean())
+    assert accumulate_gradients(policy, chosen, beta=0.3, micro_tokens=100)[1] == pytest.approx(
+        expected, abs=1e-4
+    )
+
+
+def test_a_limit_past_the_context_is_refused(
+    home: Path, comparisons: list[Comparison], tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"max_tokens": 4096})
+    run = Run.open(tmp_path / "run", "dpo", config.model_dump(), resume=False)
+    with pytest.raises(ConfigError, match="max_tokens is 4096, and the context of tiny holds 1024"):
+        train_dpo(config, comparisons, run, home, start=None)

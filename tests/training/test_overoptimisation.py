@@ -101,7 +101,9 @@ def test_a_run_ends_at_the_knee_and_gives_its_best_moment(
             kept.append(copied(policy.tensors()))
         return found
 
+    saved: list[int] = []
     monkeypatch.setattr(ppo, "sample_scores", scripted)
+    monkeypatch.setattr(ppo, "save", lambda folder, state: saved.append(state.step))
     run = Run.open(tmp_path / "run", "ppo", CONFIG.model_dump(), resume=False)
     manifest = train_ppo(CONFIG, prompts, run, home, start=stages[0], reward=stages[1], gold=stages[1])
     evaluation = manifest["evaluation"]
@@ -114,6 +116,9 @@ def test_a_run_ends_at_the_knee_and_gives_its_best_moment(
     assert not all(torch.equal(given[name], kept[3][name]) for name in given)
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "held_out_gold" in line] == [1, 3, 5]
+    assert saved == [3], (
+        "from a checkpoint at the step that stopped it, a killed run would go on past the knee"
+    )
 
 
 def test_without_matplotlib_there_is_no_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,17 +10,37 @@ import pytest
 import torch
 
 from tutelage.config import check
+from tutelage.datasets.prompts import Prompt
+from tutelage.datasets.splits import split
 from tutelage.dialogue import Dialogue, Message
-from tutelage.errors import ConfigError, DataError
+from tutelage.errors import ConfigError, DataError, TrainingError
 from tutelage.models.generation import Completion
 from tutelage.models.layout import sequences
 from tutelage.models.loading import load_model
-from tutelage.training.actors import AVERAGE, POLICY
+from tutelage.training.actors import AVERAGE, POLICY, Learners
+from tutelage.training.job import SCHEMAS, Stage
 from tutelage.training.metrics import Run
-from tutelage.training.ppo import Targets, adapt_beta, demonstration_gradients, policy_gradients, train_ppo
-from tutelage.training.ppo_recipe import KLConfig, MixConfig, PPOConfig, ValueConfig, in_turn, prepare_ppo
+from tutelage.training.ppo import (
+    Targets,
+    Task,
+    adapt_beta,
+    demonstration_gradients,
+    policy_gradients,
+    take_step,
+    train_ppo,
+)
+from tutelage.training.ppo_recipe import (
+    KLConfig,
+    MixConfig,
+    PPOConfig,
+    ValueConfig,
+    in_turn,
+    prepare_ppo,
+    seeds_of_step,
+    split_prompts,
+)
 from tutelage.training.rollouts import RowView, as_examples, micro_batches, score
-from tutelage.training.standing import compare
+from tutelage.training.standing import compare, sample_scores
 
 CONFIG = PPOConfig(
     model="tiny",
@@ -234,3 +254,73 @@ def test_the_guide_defines_every_metric(finished) -> None:
     defined = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
     written = {key for line in finished[1] for key in line} - {"step", "seconds"}
     assert defined == written
+
+
+def test_one_prompt_is_too_few_for_a_unit(home: Path, prompts: list[Dialogue]) -> None:
+    renderer = load_model("tiny", home).renderer
+    train, held_out = split(prompts, CONFIG.held_out)
+    with pytest.raises(DataError, match="1 prompts to train on"):
+        split_prompts(CONFIG, [train[0], *held_out], renderer)
+    assert len(split_prompts(CONFIG, [*train[:2], *held_out], renderer).train) == 2
+
+
+def test_prompts_that_are_too_long_are_counted(home: Path, prompts: list[Dialogue]) -> None:
+    long = [Dialogue((Message("user", f"{each}" * 1000),)) for each in range(3)]
+    found = split_prompts(CONFIG, [*prompts, *long], load_model("tiny", home).renderer)
+    assert found.summary()["left_out"] == 3
+
+
+def test_a_mix_past_the_context_is_refused(home: Path, prompts: list[Dialogue], tmp_path: Path) -> None:
+    mix = MixConfig(coefficient=0.1, max_tokens=4096)
+    config = CONFIG.model_copy(update={"mix": mix})
+    run = Run.open(tmp_path / "run", "ppo", config.model_dump(), resume=False)
+    with pytest.raises(ConfigError, match=r"mix\.max_tokens is 4096, and the context of tiny holds 1024"):
+        train_ppo(config, prompts, run, home, start=None, reward=tmp_path)
+    assert "mix.max_tokens" not in config.model_copy(update={"mix": MixConfig()}).longest
+
+
+def test_fewer_demonstrations_than_minibatches_are_all_learnt(scene, demonstrations: list[Dialogue]) -> None:
+    renderer = scene.models.loaded.renderer
+    learners = Learners.of(scene.models, policy_rate=1e-3, value_rate=1e-3)
+    task = Task(1, scene.prompts[:8], list(range(8)), [renderer.example(demonstrations[0].messages)])
+    metrics = take_step(CONFIG, scene.models, learners, task, beta=0.05)
+    assert metrics["mix_loss"] > 0
+    assert metrics["policy_loss"] != 0
+
+
+@pytest.mark.parametrize(("batch", "expected"), [(200, 0.98), (2000, 0.8), (100_000, 0.8)])
+def test_a_step_never_turns_the_coefficient_around(batch: int, expected: float) -> None:
+    assert adapt_beta(1.0, 0.0, KLConfig(target=6.0, horizon=2000), batch) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward", "ppo", "dpo"])
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_whose_numbers_would_not_fit_is_refused(stage: Stage, seed: int) -> None:
+    with pytest.raises(ConfigError, match="seed: input should be"):
+        check({"seed": seed}, SCHEMAS[stage])
+
+
+def test_the_largest_seed_draws(home: Path, scene) -> None:
+    config = CONFIG.model_copy(update={"seed": 2**32 - 1})
+    assert all(0 <= seed < 2**63 for seed in seeds_of_step(config, 10**6))
+    prompts = [Prompt(ids, ()) for ids in scene.prompts[:2]]
+    sample_scores(
+        scene.models,
+        scene.models.reference,
+        prompts,
+        max_new_tokens=2,
+        micro_tokens=1000,
+        seed=config.seed + 3,
+    )
+
+
+def test_a_policy_that_was_driven_apart_ends_in_a_sentence(scene) -> None:
+    with torch.no_grad():
+        for parameter in scene.models.policy.parameters:
+            parameter.fill_(1e30)
+    learners = Learners.of(scene.models, policy_rate=1e-3, value_rate=1e-3)
+    task = Task(5, scene.prompts[:8], list(range(8)), [])
+    with pytest.raises(TrainingError, match="no numbers") as raised:
+        take_step(CONFIG, scene.models, learners, task, beta=0.05)
+    assert raised.value.where == "PPO step 5"
+    assert "lower learning_rate" in raised.value.hint

@@ -301,3 +301,15 @@ def test_a_killed_run_ends_as_if_it_had_not_been(home: Path, tmp_path: Path) -> 
     assert started(tmp_path / "run", steps // 2 + 3) == -signal.SIGKILL
     assert started(tmp_path / "run", 0) == 0
     assert run_files(tmp_path / "run") == run_files(tmp_path / "whole")
+
+
+def test_nobody_learns_from_those_who_guess(home: Path, comparisons: list[Comparison]) -> None:
+    """A step of their comparisons alone would have a weight of 0 to divide by."""
+    guessed = [replace(each, weight=0.0) for each in comparisons[:6]]
+    config = CONFIG.model_copy(update={"held_out": 0.0})
+    renderer = load_model("tiny", home).renderer
+    data = prepare_reward(config, [*guessed, *comparisons[6:]], renderer)
+    assert len(data.train) == len(comparisons) - 6
+    assert data.summary()["left_out"] == {"guessed": 6}
+    with pytest.raises(DataError, match="guessed: 6"):
+        prepare_reward(config, guessed, renderer)

@@ -260,3 +260,21 @@ def test_a_long_stream_is_decoded_piece_by_piece(renderer: Renderer) -> None:
     for token in renderer.completion("a" * 100):
         assert decoder.push([token]) == "a"
     assert max(seen) <= 2
+
+
+def test_a_dialogue_that_grows_runs_its_template_once_for_each_sequence_of_roles(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renderer = load_renderer(folder)
+    runs: list[int] = []
+    run = renderer._run_template
+
+    def counted(roles: Any, generation_prompt: bool) -> Any:
+        runs.append(len(roles))
+        return run(roles, generation_prompt)
+
+    monkeypatch.setattr(renderer, "_run_template", counted)
+    talk = [Message("assistant" if turn % 2 else "user", "word") for turn in range(60)]
+    for turns in range(1, 60, 2):
+        renderer.prompt(talk[:turns])
+    assert runs == list(range(1, 60, 2))

@@ -17,13 +17,19 @@ class Prompt:
     messages: tuple[Message, ...]
 
 
-def render_prompts(dialogues: Iterable[Dialogue], renderer: Renderer, *, max_tokens: int) -> list[Prompt]:
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """Rendered prompts, and how many were left out as too long."""
+
+    rendered: list[Prompt]
+    left_out: int
+
+
+def render_prompts(dialogues: Iterable[Dialogue], renderer: Renderer, *, max_tokens: int) -> Prompts:
     """Render each distinct prompt of at most `max_tokens` tokens; longer ones are left out, never cut."""
-    seen: set[tuple[int, ...]] = set()
-    prompts: list[Prompt] = []
+    distinct: dict[tuple[int, ...], Prompt] = {}
     for dialogue in dialogues:
         token_ids = renderer.prompt(dialogue.messages)
-        if len(token_ids) <= max_tokens and tuple(token_ids) not in seen:
-            seen.add(tuple(token_ids))
-            prompts.append(Prompt(token_ids, dialogue.messages))
-    return prompts
+        distinct.setdefault(tuple(token_ids), Prompt(token_ids, dialogue.messages))
+    fitting = [prompt for prompt in distinct.values() if len(prompt.token_ids) <= max_tokens]
+    return Prompts(fitting, len(distinct) - len(fitting))

@@ -38,12 +38,18 @@ def render_examples(dialogues: Iterable[Dialogue], renderer: Renderer, *, max_to
 def _longest_fit(
     messages: Sequence[Message], renderer: Renderer, max_tokens: int
 ) -> tuple[Rendered | None, int]:
-    for turns in range(len(messages), 1, -1):
-        if messages[turns - 1].role == "assistant":
-            example = renderer.example(messages[:turns])
-            if len(example.token_ids) <= max_tokens:
-                return example, turns
-    return None, 0
+    """The rendered turns up to the last answer that fits, and how many turns these are; found by halving."""
+    ends = [turns for turns in range(2, len(messages) + 1) if messages[turns - 1].role == "assistant"]
+    best: tuple[Rendered | None, int] = None, 0
+    low, high, middle = 0, len(ends), len(ends) - 1  # most fit whole
+    while low < high:
+        example = renderer.example(messages[: ends[middle]])
+        if len(example.token_ids) <= max_tokens:
+            best, low = (example, ends[middle]), middle + 1
+        else:
+            high = middle
+        middle = (low + high) // 2
+    return best
 
 
 def mix(dialogues: Iterable[Dialogue], shares: Mapping[str, float], *, seed: int) -> list[Dialogue]:

@@ -10,7 +10,7 @@ from tutelage.evaluation.policies import Exam, compare_policies
 from tutelage.improvement.stages import Installation, find_adapter, find_made, find_start
 from tutelage.models.loading import load_model
 from tutelage.store import export
-from tutelage.training.ppo_recipe import PPOConfig, prepare_ppo
+from tutelage.training.ppo_recipe import PPOConfig, split_prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,10 @@ def compare_runs(request: ComparisonRequest, place: Installation) -> dict[str, A
     reward = find_adapter(place, request.reward, "reward", model)
     gold = find_adapter(place, request.gold, "reward", model) if request.gold else None
     policies = {name: find_made(place, name, "ppo", model) for name in request.policies}
-    config = request.config.model_copy(update={"mix": type(request.config.mix)()})
+    config = request.config
     loaded = load_model(model, place.home)
     prompts = list(export.read_prompts(place.home / "snapshots" / snapshot))
-    data = prepare_ppo(config, prompts, loaded.renderer, gold=gold is not None)
+    data = split_prompts(config, prompts, loaded.renderer, gold=gold is not None)
     exam = Exam(
         prompts=data.held_out,
         max_new_tokens=config.max_new_tokens,

@@ -36,7 +36,8 @@ from tutelage.store import export
 from tutelage.training.dpo import DPOConfig
 from tutelage.training.job import ROUND, Job, Recipe, Stage, Trainer, train
 from tutelage.training.metrics import Progress, Run, no_progress
-from tutelage.training.ppo import PPOConfig, prepare_ppo
+from tutelage.training.ppo import PPOConfig
+from tutelage.training.ppo_recipe import split_prompts
 from tutelage.training.reward import RewardConfig
 from tutelage.training.sft import SFTConfig
 
@@ -79,7 +80,10 @@ class ImproveConfig(Settings):
         """All stages share the base: it is named once, at the top."""
         model = raw.get("model", "builtin")
         wanted = [*ROUND, *(["dpo"] if raw.get("dpo") is not None else [])]
-        sections: dict[str, Any] = {name: {"model": model, **raw.get(name, {})} for name in wanted}
+        given = {name: raw.get(name, {}) for name in wanted}
+        if not all(isinstance(section, dict) for section in given.values()):
+            return raw  # which is refused with the name of the section
+        sections: dict[str, Any] = {name: {"model": model, **section} for name, section in given.items()}
         if any(section["model"] != model for section in sections.values()):
             raise ValueError("the stages of a round share one base: set `model` at the top, not in a section")
         return {**raw, **sections}
@@ -210,7 +214,7 @@ def _evaluate(
     """Answers of the version before, the SFT model and the candidate to prompts that no stage has trained on."""
     renderer = load_renderer(locate(config.model, place.home))
     settings = config.ppo.model_copy(update={"held_out_prompts": config.evaluation.prompts})
-    held_out = prepare_ppo(settings, prompts, renderer, gold=config.gold).held_out
+    held_out = split_prompts(settings, prompts, renderer, gold=config.gold).held_out
     same_base = parent is not None and parent.model == config.model
     before = parent.adapter if parent is not None and same_base else None
     speakers = {"before": before} | {

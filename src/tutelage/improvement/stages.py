@@ -10,8 +10,10 @@ from typing import Any
 
 from tutelage.dialogue import Comparison, Dialogue
 from tutelage.errors import InvalidRequest, NotFound
-from tutelage.improvement.recording import recorded
+from tutelage.improvement.recording import alone, recorded
+from tutelage.models.loading import check_room
 from tutelage.models.locate import locate
+from tutelage.models.transformer import read_architecture
 from tutelage.registry import Registry
 from tutelage.registry.version import ADAPTER, MANIFEST, NAME, WEIGHTS, write_json
 from tutelage.rendering import load_renderer
@@ -106,7 +108,7 @@ def train_stage(
         gold=Path(plan["gold"]) if plan["gold"] else None,
         lineage={"snapshot": plan["snapshot"], "parents": plan["parents"], "run": folder.name},
     )
-    with recorded(place.store, folder.name, request.stage, settings):
+    with alone(folder, wait=0.0), recorded(place.store, folder.name, request.stage, settings):
         manifest = run.manifest() if run.finished else trainer(job, progress)
     return {"run": folder.name, "folder": str(folder), **manifest}
 
@@ -122,8 +124,15 @@ def describe_stage(request: StageRequest, place: Installation) -> dict[str, Any]
 def prepare(
     config: Recipe, data: SnapshotData, home: Path, *, gold: bool = False
 ) -> SFTData | ComparisonData | PPOData:
-    """A stage's data as it would be trained on. Raises DataError when there is nothing to train on."""
-    renderer = load_renderer(locate(config.model, home))
+    """A stage's data as it would be trained on.
+
+    Raises DataError when there is nothing to train on, ConfigError when it would not fit into the model's context.
+    """
+    folder = locate(config.model, home)
+    shape = read_architecture(folder)
+    if shape is not None:  # of other families' models, the context is known when they are loaded
+        check_room(config.model, shape.context_length, config.longest)
+    renderer = load_renderer(folder)
     match config:
         case SFTConfig():
             return prepare_sft(config, data.demonstrations, renderer)

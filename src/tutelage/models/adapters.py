@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from tutelage.errors import ModelError, Sentence
 from tutelage.models.four_bit import FourBitLinear
 from tutelage.models.packing import product
+from tutelage.registry.folders import sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,9 +285,14 @@ def save_adapter(model: AdapterHost, name: str, folder: Path, *, base: str) -> N
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """A full disk, or a folder that may not be written to, becomes a ModelError that names the folder."""
+    """What the block writes into a folder is on the disk when it ends.
+
+    A full disk, or a folder that may not be written to, becomes a ModelError that names the folder.
+    """
     try:
         yield
+        for file in (*filter(Path.is_file, folder.iterdir()), folder):
+            sync(file)
     except (OSError, SafetensorError) as error:
         raise ModelError(
             Sentence("the adapter cannot be written: {error}", error=error),
@@ -310,6 +316,12 @@ def load_adapter(model: AdapterHost, name: str, folder: Path) -> None:
             where=str(folder),
             hint="publish the run again, or roll back",
         ) from error
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise ModelError(
+            "the adapter holds what is no number",
+            where=str(folder),
+            hint="name another run or version: what this one computes is no number either",
+        )
     if odd:
         raise ModelError(
             Sentence(

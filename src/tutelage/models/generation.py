@@ -6,6 +6,7 @@ two steps; a finished one hands its slot to the last running one, so the running
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from tutelage.errors import ContextTooLong, InvalidRequest, Sentence
+from tutelage.errors import ContextTooLong, InvalidRequest, ModelError, Sentence
 from tutelage.models.interface import Cache, CausalModel, Span
 from tutelage.models.prefixes import WORTH_SHARING, KeptPrefixes, shared
 from tutelage.models.rows import Rows
@@ -252,7 +253,10 @@ class Batch:
         return self._sample(logits, 0)
 
     def _sample(self, logits: torch.Tensor, first: int) -> list[Token]:
-        """Draw a token for the running completions from slot `first` on; release those that end."""
+        """Draw a token for the running completions from slot `first` on; release those that end.
+
+        Raises ModelError when the model computes no numbers.
+        """
         running = self._running[first:]
         requests = [each.request for each in running]
         drawn = draw(
@@ -262,11 +266,15 @@ class Batch:
             top=max(each.top_logprobs for each in requests),
         )
         self._rows.drew(first, drawn.tokens)
+        logprobs = drawn.logprobs.tolist()
+        if math.isnan(sum(logprobs)):
+            raise ModelError(
+                "the model's probabilities are no numbers: its weights are broken, or training has driven them apart",
+                hint="take the version or the checkpoint before; in training, lower learning_rate and train anew",
+            )
         named = best(drawn, requests)
         tokens = []
-        for each, token_id, logprob, top in zip(
-            running, drawn.tokens.tolist(), drawn.logprobs.tolist(), named, strict=True
-        ):
+        for each, token_id, logprob, top in zip(running, drawn.tokens.tolist(), logprobs, named, strict=True):
             each.ids.append(token_id)
             if each.request.has_penalties:
                 each.drawn[token_id] += 1
@@ -344,9 +352,9 @@ def complete(
     progress: called with the number of completions that have just finished.
     """
     batch = Batch(model, stop_ids, slots=min(slots, max(1, len(requests))))
-    order = {batch.add(request): index for index, request in enumerate(requests)}
     drawn: list[list[Token]] = [[] for _ in requests]
     try:
+        order = {batch.add(request): index for index, request in enumerate(requests)}
         while batch.busy:
             finished = 0
             for token in batch.step():

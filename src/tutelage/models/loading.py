@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,16 +29,24 @@ class LoadedModel:
     model: CausalModel
     renderer: Renderer
 
-    def check_room(self, tokens: int, setting: str) -> None:
-        """Raises ConfigError when sequences of so many tokens, as `setting` allows, do not fit into the context."""
-        room = self.model.context_length
+    def check_room(self, longest: Mapping[str, int]) -> None:
+        """As the function of this name, for this model."""
+        check_room(self.name, self.model.context_length, longest)
+
+
+def check_room(model: str, room: int, longest: Mapping[str, int]) -> None:
+    """Raises ConfigError when sequences do not fit into the model's context, which holds `room` tokens.
+
+    longest: how many tokens a sequence may have, by the setting that allows it.
+    """
+    for setting, tokens in longest.items():
         if tokens > room:
             raise ConfigError(
                 Sentence(
                     "{setting} is {tokens}, and the context of {name} holds {room}",
                     setting=setting,
                     tokens=tokens,
-                    name=self.name,
+                    name=model,
                     room=room,
                 ),
                 hint=Sentence(

@@ -128,15 +128,18 @@ def _look_up(shares: Tensor, uniform: Tensor) -> Tensor:
     block = _pass(sums, target)
     before = sums.cumsum(dim=-1).gather(1, block[:, None])[:, 0] - sums.gather(1, block[:, None])[:, 0]
     inside = blocks.gather(1, block[:, None, None].expand(-1, 1, width))[:, 0]
-    return block * width + _pass(inside, target - before)
+    return block * width + _pass(inside, (target - before).clamp_min_(0))  # rounded, it may be below
 
 
 def _pass(parts: Tensor, target: Tensor) -> Tensor:
-    """The first index at which the running sum of `parts` (rows, n) exceeds `target`; never one of share 0."""
+    """The first index at which the running sum of `parts` (rows, n) exceeds `target` >= 0; never one of share 0.
+
+    Where parts are no numbers, it is the last one: a token all the same, and its log-probability tells.
+    """
     total = parts.cumsum(dim=-1)
     end = total[:, -1]
     below = torch.minimum(target, torch.nextafter(end, torch.zeros_like(end)))
-    return torch.searchsorted(total, below[:, None], right=True)[:, 0]
+    return torch.searchsorted(total, below[:, None], right=True)[:, 0].clamp_max_(parts.shape[-1] - 1)
 
 
 def _argmax(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from tutelage.config import Settings
+from tutelage.config import Seed, Settings
 from tutelage.datasets.batching import epoch_batches, fill
 from tutelage.datasets.preference import PreferenceExample, Ties, render_comparisons
 from tutelage.datasets.splits import Half, in_half, split
@@ -38,7 +38,12 @@ class ComparisonSettings(Settings):
     warmup_steps: int = Field(default=5, ge=0)
     max_norm: float = Field(default=1.0, gt=0)
     checkpoint_every: int = Field(default=20, ge=1)
-    seed: int = 0
+    seed: Seed = 0
+
+    @property
+    def longest(self) -> dict[str, int]:
+        """How many tokens a sequence may have, by the setting that says so."""
+        return {"max_tokens": self.max_tokens}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +91,16 @@ def prepare(
 ) -> ComparisonData:
     """Split by author and first user message, render, and lay out the steps: once for each of the seeds in `orders`.
 
-    Raises DataError when nothing is left.
+    Nobody learns from those who guess. Raises DataError when nothing is left.
     """
     chosen = _limited([each for each in comparisons if in_half(each, config.half)], config.limits)
+    learnt, unseen = split(chosen, config.held_out)
+    trusted = [each for each in learnt if each.weight > 0]
     train, held_out = (
         render_comparisons(side, renderer, max_tokens=config.max_tokens, ties=config.ties)
-        for side in split(chosen, config.held_out)
+        for side in (trusted, unseen)
     )
-    left_out = train.left_out + held_out.left_out
+    left_out = train.left_out + held_out.left_out + Counter(guessed=len(learnt) - len(trusted))
     if not any(not pair.tie for example in train.rendered for pair in example.preferences):
         reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(left_out.items())) or "none"
         problem = Sentence("nothing but ties") if train.rendered else Sentence("no comparison")

@@ -26,7 +26,7 @@ from tutelage.models.loading import load_model
 from tutelage.models.locate import locate
 from tutelage.models.logprobs import token_scores
 from tutelage.rendering import Renderer
-from tutelage.training.agreement import pair_accuracy
+from tutelage.training.agreement import margins, pair_accuracy
 from tutelage.training.checkpoints import (
     State,
     load_newest,
@@ -78,6 +78,7 @@ def train_dpo(
     if run.finished:
         return run.manifest()
     loaded = load_model(config.model, home)
+    loaded.check_room(config.longest)
     data = prepare_dpo(config, comparisons, loaded.renderer)
     if config.full:
         policy = whole_model(loaded.model, start=start)
@@ -139,9 +140,11 @@ def accumulate_gradients(
 ) -> tuple[float, float]:
     """Add the gradient of the mean loss of comparisons, each with its reference log-probabilities.
 
-    Returns that loss and the mean margin: the implicit reward of the better less that of the worse.
+    The mean is weighted by how reliable their authors are. Returns that loss and the mean margin of the pairs that are
+    no ties: the implicit reward of the better less that of the worse.
     """
-    loss = margin = 0.0
+    loss, margin, judged = 0.0, 0.0, 0
+    whole = sum(example.weight for example, _ in chosen)
     mine = dict(enumerate(share(chosen, lambda each: each[0].tokens)))
     place = 0
     for group in micro_batches([example for example, _ in mine.values()], micro_tokens):
@@ -150,17 +153,17 @@ def accumulate_gradients(
         sums = sequence_logprobs(policy, group)
         rewards = [beta * (new - old) for new, old in zip(sums, references, strict=True)]
         losses = [
-            preference_loss(each, example.preferences) for each, example in zip(rewards, group, strict=True)
+            example.weight * preference_loss(each, example.preferences)
+            for each, example in zip(rewards, group, strict=True)
         ]
-        part = torch.stack(losses).sum() / len(chosen)
+        part = torch.stack(losses).sum() / whole
         part.backward()  # type: ignore[no-untyped-call]
         loss += part.item()
-        for each, example in zip(rewards, group, strict=True):
-            values = each.tolist()
-            gaps = [values[pair.better] - values[pair.worse] for pair in example.preferences]
-            margin += sum(gaps) / len(gaps) / len(chosen)
-    loss, margin = sum_scalars(loss, margin)
-    return loss, margin
+        gaps = margins(group, [each.detach() for each in rewards])
+        margin += float(gaps.sum())
+        judged += len(gaps)
+    loss, margin, pairs = sum_scalars(loss, margin, judged)
+    return loss, margin / pairs if pairs else 0.0
 
 
 @torch.inference_mode()

@@ -119,10 +119,21 @@ class Run:
         self.progress(self.stage, step + 1, total, metrics)
 
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Write the manifest, which makes the run publishable, and drop its checkpoints."""
+        """Write the manifest, which makes the run publishable, and drop its checkpoints.
+
+        Raises TrainingError when what was measured in the end is no number.
+        """
+        file = self.folder / "manifest.json"
+        try:
+            json.dumps(manifest.get("evaluation"), allow_nan=False)
+        except ValueError as error:
+            raise TrainingError(
+                "what was measured in the end is no number: the last steps have driven the weights apart",
+                where=str(file),
+                hint="begin a new run with a lower learning rate",
+            ) from error
         if not world().is_first:
             return
-        file = self.folder / "manifest.json"
         with _writing(file):
             write_json(file, manifest)
         self._drop_checkpoints()

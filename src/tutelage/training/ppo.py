@@ -29,6 +29,7 @@ from typing import Any
 from torch import Tensor
 
 from tutelage.dialogue import Dialogue
+from tutelage.errors import ModelError, TrainingError
 from tutelage.models.loading import load_model
 from tutelage.models.locate import locate
 from tutelage.rendering import Rendered
@@ -89,7 +90,7 @@ def train_ppo(
     if run.finished:
         return run.manifest()
     loaded = load_model(config.model, home)
-    loaded.check_room(config.max_prompt_tokens + config.max_new_tokens, "max_prompt_tokens + max_new_tokens")
+    loaded.check_room(config.longest)
     data = prepare_ppo(config, prompts, loaded.renderer, demonstrations=demonstrations, gold=gold is not None)
     models = Models.assemble(
         loaded,
@@ -140,7 +141,7 @@ def train_ppo(
                 best = copied(given.tensors())
             metrics |= {f"held_out_{key}": statistics.fmean(values) for key, values in seen.items()}
         run.log(step, config.steps, metrics)
-        if course.step % config.checkpoint_every == 0 and course.step < config.steps:
+        if course.step % config.checkpoint_every == 0 and course.step < config.steps and not stopped:
             tensors = models.tensors() | learners.tensors() | prefixed("best", best)
             save(run.folder, State(course.step, tensors, course.scalars()))
 
@@ -214,7 +215,10 @@ def take_step(
     policy_step = task.step - config.value.warmup_steps
     began = time.monotonic()
     requests = whole_distribution(task.prompts, task.seeds, config.max_new_tokens)
-    completions = sample(models, models.policy, requests)
+    try:
+        completions = sample(models, models.policy, requests)
+    except ModelError as error:
+        raise TrainingError(error.message, where=place, hint=error.hint) from error
     generated = time.monotonic()
 
     examples = as_examples(task.prompts, completions)
@@ -245,7 +249,7 @@ def take_step(
             if policy_step >= 0:
                 untouched = epoch == 0 and part == 0
                 news |= policy_gradients(models, targets, groups, config.clip, place if untouched else "")
-                mixed = task.demonstrations[part :: config.minibatches]
+                mixed = task.demonstrations[part :: len(minibatches)]
                 if mixed:
                     news["mix_loss"] = demonstration_gradients(models, mixed, config)
                 loss = news["policy_loss"] + config.mix.coefficient * news.get("mix_loss", 0.0)
@@ -264,7 +268,7 @@ def take_step(
         "entropy": rollout.entropy,
         "length": statistics.fmean(rollout.lengths),
         "ended": float(rollout.ended.float().mean()),
-        **{key: statistics.fmean(news[key] for news in made) for key in made[0]},
+        **{key: statistics.fmean(news[key] for news in made if key in news) for key in made[0]},
         "sampler_gap": float((rollout.logprobs - rollout.sampler_logprobs)[rollout.mask].abs().mean()),
         "seconds_generate": generated - began,
         "seconds_score": scored - generated,
@@ -341,8 +345,8 @@ def demonstration_gradients(models: Models, examples: Sequence[Rendered], config
 
 
 def adapt_beta(beta: float, kl: float, config: KLConfig, batch: int) -> float:
-    """The next KL coefficient. Source: Ziegler et al. 2019 (1909.08593), section 2.2."""
+    """The next KL coefficient, at most a fifth away. Source: Ziegler et al. 2019 (1909.08593), section 2.2."""
     if not config.target:
         return beta
     error = max(-0.2, min(0.2, kl / config.target - 1))
-    return beta * (1 + error * batch / config.horizon)
+    return beta * (1 + error * min(1.0, batch / config.horizon))

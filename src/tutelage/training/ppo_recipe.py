@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import pydantic
 from pydantic import Field
 
-from tutelage.config import Settings
-from tutelage.datasets.prompts import Prompt, render_prompts
+from tutelage.config import Seed, Settings
+from tutelage.datasets.prompts import Prompt, Prompts, render_prompts
 from tutelage.datasets.sft import render_examples
 from tutelage.datasets.splits import split
 from tutelage.dialogue import Dialogue
@@ -113,7 +113,7 @@ class PPOConfig(Settings):
     max_norm: float = Field(default=1.0, gt=0)
     checkpoint_every: int = Field(default=5, ge=1)
     rollout_servers: list[HttpAddress] = Field(default_factory=list)
-    seed: int = 0
+    seed: Seed = 0
     kl: KLConfig = KLConfig()
     value: ValueConfig = ValueConfig()
     mix: MixConfig = MixConfig()
@@ -128,19 +128,26 @@ class PPOConfig(Settings):
             )
         return self
 
+    @property
+    def longest(self) -> dict[str, int]:
+        """How many tokens a sequence may have, by the setting that says so."""
+        sums = {"max_prompt_tokens + max_new_tokens": self.max_prompt_tokens + self.max_new_tokens}
+        return sums | ({"mix.max_tokens": self.mix.max_tokens} if self.mix.coefficient else {})
+
 
 @dataclass(frozen=True, slots=True)
 class PPOData:
     """Rendered prompts on both sides of the split, and demonstrations to mix in.
 
     The gold reward model watches the run on `watched`; what the run reports is measured on `held_out`. No prompt
-    is in both, so the best moment is not chosen on the prompts that judge it.
+    is in both, so the best moment is not chosen on the prompts that judge it. left_out: prompts that are too long.
     """
 
     train: list[Prompt]
     held_out: list[Prompt]
     watched: list[Prompt]
-    demonstrations: list[Rendered]
+    left_out: int
+    demonstrations: list[Rendered] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
         """What would be trained on, in numbers."""
@@ -148,6 +155,7 @@ class PPOData:
             "prompts": len(self.train),
             "held_out_prompts": len(self.held_out),
             "watched_prompts": len(self.watched),
+            "left_out": self.left_out,
             "demonstrations": len(self.demonstrations),
         }
 
@@ -160,33 +168,42 @@ def prepare_ppo(
     demonstrations: Sequence[Dialogue] = (),
     gold: bool = False,
 ) -> PPOData:
-    """Choose by source, split by author and first user message, render. Raises DataError when one side is empty.
+    """The prompts of `split_prompts`, and the demonstrations to mix in. Raises DataError when there are too few."""
+    found = split_prompts(config, prompts, renderer, gold=gold)
+    return replace(found, demonstrations=_mixed(config, demonstrations, renderer))
+
+
+def split_prompts(
+    config: PPOConfig, prompts: Sequence[Dialogue], renderer: Renderer, *, gold: bool = False
+) -> PPOData:
+    """Choose by source, split by author and first user message, render. Raises DataError when one side is too small.
 
     gold: keep back a part of the held-out prompts to watch the run on.
     """
     chosen = [each for each in prompts if not config.sources or each.source in config.sources]
-    train, held_out = (
+    sides: list[Prompts] = [
         render_prompts(side, renderer, max_tokens=config.max_prompt_tokens)
         for side in split(chosen, config.held_out)
-    )
+    ]
+    train, held_out = (side.rendered for side in sides)
     random.Random(config.seed).shuffle(held_out)
     reported, watched = (held_out[::2], held_out[1::2]) if gold else (held_out, [])
-    if not train or not reported or (gold and len(watched) < 2):
+    left_out = sum(side.left_out for side in sides)
+    # One reward has no deviation, which gives the reward its unit.
+    if len(train) < 2 or not reported or (gold and len(watched) < 2):
         raise DataError(
             Sentence(
-                "{train} prompts to train on and {held_out} held out, of {prompts} in all",
+                "{train} prompts to train on and {held_out} held out, of {prompts} in all "
+                "({left_out} with more than {most} tokens)",
                 train=len(train),
                 held_out=len(held_out),
                 prompts=len(prompts),
+                left_out=left_out,
+                most=config.max_prompt_tokens,
             ),
             hint="import dialogues (`tutelage import oasst FILE`), raise max_prompt_tokens, or change held_out",
         )
-    return PPOData(
-        train,
-        reported[: config.held_out_prompts],
-        watched[: config.gold.prompts],
-        _mixed(config, demonstrations, renderer),
-    )
+    return PPOData(train, reported[: config.held_out_prompts], watched[: config.gold.prompts], left_out)
 
 
 def _mixed(config: PPOConfig, dialogues: Sequence[Dialogue], renderer: Renderer) -> list[Rendered]:

@@ -109,7 +109,7 @@ def train_reward(
     if run.finished:
         return run.manifest()
     loaded = load_model(config.model, home)
-    loaded.check_room(config.max_tokens, "max_tokens")
+    loaded.check_room(config.longest)
     data = prepare_reward(config, comparisons, loaded.renderer)
     state = load_newest(run.folder)
     run.rewind(state.step if state else 0)

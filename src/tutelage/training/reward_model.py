@@ -193,7 +193,9 @@ def load_member(model: CausalModel, folder: Path, *, name: str) -> ValueModel:
     head = ScalarHead(model.width, seed=0)
     try:
         head.load_state_dict(load_file(folder / HEAD_FILE))
-    except (OSError, RuntimeError, SafetensorError) as error:
+        if not all(bool(each.isfinite().all()) for each in head.state_dict().values()):
+            raise ValueError("it holds what is no number")
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelError(
             Sentence("the reward model's head cannot be read: {error}", error=error),
             where=str(folder / HEAD_FILE),

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 
-from tutelage.config import Settings
+from tutelage.config import Seed, Settings
 from tutelage.datasets.batching import epoch_batches, fill
 from tutelage.datasets.sft import Examples, mix, render_examples
 from tutelage.datasets.splits import split
@@ -59,7 +59,7 @@ class SFTConfig(Settings):
     shard: bool = False
     rank: int = Field(default=16, ge=1)
     alpha: int = Field(default=32, ge=1)
-    shares: dict[str, float] = Field(default_factory=dict)
+    shares: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     max_tokens: int = Field(default=1024, ge=16)
     held_out: float = Field(default=0.1, ge=0, lt=1)
     epochs: int = Field(default=2, ge=1)
@@ -70,7 +70,12 @@ class SFTConfig(Settings):
     warmup_steps: int = Field(default=5, ge=0)
     max_norm: float = Field(default=1.0, gt=0)
     checkpoint_every: int = Field(default=20, ge=1)
-    seed: int = 0
+    seed: Seed = 0
+
+    @property
+    def longest(self) -> dict[str, int]:
+        """How many tokens a sequence may have, by the setting that says so."""
+        return {"max_tokens": self.max_tokens}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,7 @@ def train_sft(
         return run.manifest()
     loaded = load_model(config.model, home, on_host=config.shard)
     model = loaded.model
-    loaded.check_room(config.max_tokens, "max_tokens")
+    loaded.check_room(config.longest)
     data = prepare_sft(config, dialogues, loaded.renderer)
     model.recompute = config.recompute
     if config.full:

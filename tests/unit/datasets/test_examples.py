@@ -38,6 +38,15 @@ def test_a_long_dialogue_loses_whole_turns_only(renderer: Renderer) -> None:
     assert (found.rendered, found.shortened, found.left_out) == ([], 0, 1)
 
 
+def test_the_most_turns_that_fit_are_kept(renderer: Renderer) -> None:
+    talk = tuple(Message("assistant" if turn % 2 else "user", "word") for turn in range(40))
+    for turns in range(2, 41, 2):
+        for room in (0, 1):
+            wanted = renderer.example(talk[:turns])
+            found = render_examples([Dialogue(talk)], renderer, max_tokens=len(wanted.token_ids) + room)
+            assert found.rendered == [wanted]
+
+
 def test_a_comparison_is_scored_at_each_end_token(renderer: Renderer) -> None:
     comparison = Comparison.from_ranking(TALK[:1], ["hello", "no"], [[0], [1]], source="s")
     (example,) = render_comparisons([comparison], renderer, max_tokens=100).rendered
@@ -91,7 +100,8 @@ def test_an_empty_answer_is_scored_at_its_end_token(renderer: Renderer) -> None:
 def test_prompts_are_distinct_and_never_cut(renderer: Renderer) -> None:
     short, long = Dialogue(TALK[:1]), Dialogue((Message("user", "x" * 300),))
     found = render_prompts([short, long, short], renderer, max_tokens=100)
-    assert [prompt.messages for prompt in found] == [TALK[:1]]
+    assert [prompt.messages for prompt in found.rendered] == [TALK[:1]]
+    assert found.left_out == 1
 
 
 def test_a_mix_has_the_shares_it_was_asked_for() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tutelage.errors import ModelError
+from tutelage.models import adapters
 from tutelage.models.adapters import AdapterHost, AdapterShape, load_adapter, save_adapter
 from tutelage.models.layout import sequences
 from tutelage.models.loading import LoadedModel
@@ -197,6 +198,12 @@ def _fewer_layers(folder: Path) -> None:
     save_file(dict(list(tensors.items())[2:]), folder / "adapter_model.safetensors")
 
 
+def _no_number(folder: Path) -> None:
+    tensors = load_file(folder / "adapter_model.safetensors")
+    next(iter(tensors.values()))[0] = torch.nan
+    save_file(tensors, folder / "adapter_model.safetensors")
+
+
 def _config(**changes: object) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         config = json.loads((folder / "adapter_config.json").read_text())
@@ -212,6 +219,7 @@ def _config(**changes: object) -> Callable[[Path], None]:
         (_no_weights, "cannot be read"),
         (_no_object, "cannot be read"),
         (_fewer_layers, "does not fit"),
+        (_no_number, "is no number"),
         (_config(r=4), "does not fit"),
         (_config(r=0), "cannot be read"),
         (_config(peft_type="IA3"), "peft_type"),
@@ -232,3 +240,13 @@ def test_an_adapter_that_would_not_be_applied_as_trained_is_refused(
     assert caught.value.hint
     assert caught.value.where == str(tmp_path)
     assert "broken" not in model.switch.shapes
+
+
+def test_what_is_saved_is_on_the_disk(
+    model: Transformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run says that it is finished after its adapter: that must not come to the disk first."""
+    synced: list[str] = []
+    monkeypatch.setattr(adapters, "sync", lambda path: synced.append(path.name))
+    save_adapter(model, "policy", tmp_path / "made", base="x")
+    assert sorted(synced) == ["adapter_config.json", "adapter_model.safetensors", "made"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from tutelage.errors import ContextTooLong, InvalidRequest
+from tutelage.errors import ContextTooLong, InvalidRequest, ModelError
 from tutelage.models.generation import Batch, Request, Token, complete
 from tutelage.models.layout import sequences
-from tutelage.models.loading import LoadedModel
+from tutelage.models.loading import LoadedModel, load_model
 from tutelage.models.transformer import Transformer
 
 FAMILIES = ["llama", "llama, untied, with biases", "llama 3 rope", "linear rope", "mistral", "qwen2", "qwen3"]
@@ -290,3 +291,17 @@ def test_the_active_adapter_generates(own_tiny: LoadedModel, ask_for: Any) -> No
             for parameter in model.adapter_parameters("policy"):
                 parameter.add_(0.3)
         assert complete(model, frozenset(), [ask_for()]) != bare
+
+
+def test_a_model_that_computes_no_numbers_is_refused(own_tiny: LoadedModel, ask_for: Any) -> None:
+    own_tiny.model.get_buffer("norm").fill_(torch.nan)
+    for temperature, top_p in ((0.0, 1.0), (1.0, 1.0), (1.0, 0.5)):
+        with pytest.raises(ModelError, match="no numbers"):
+            complete(own_tiny.model, frozenset(), [ask_for(temperature=temperature, top_p=top_p)])
+
+
+def test_a_request_that_is_refused_leaves_the_model_as_it_was(home: Path, ask_for: Any) -> None:
+    model = load_model("tiny", home, dtype="bfloat16").model
+    with pytest.raises(ContextTooLong):
+        complete(model, frozenset(), [ask_for(), ask_for(length=2000)])
+    assert not any(layer.weight.is_mkldnn for layer in model.adapted_layers())

@@ -169,3 +169,16 @@ def test_the_ends_of_the_unit_interval_never_draw_an_impossible_token(
     drawn = draw(logits[None], sampling_of([1.0], [1.0]))
     assert drawn.tokens.item() == (32 if uniform == 0 else 31 + places)
     assert bool(drawn.logprobs.isfinite().all())
+
+
+def test_a_draw_at_the_edge_of_a_block_is_never_an_impossible_token() -> None:
+    """Sums of blocks and sums inside a block are rounded apart: what is left to look for may fall below 0."""
+    generator = torch.Generator().manual_seed(0)
+    shares = torch.rand(512, 8, 256, generator=generator) * (
+        torch.rand(512, 8, 256, generator=generator) < 0.1
+    )
+    shares[:, :, 0] = 0.0
+    sums = shares.sum(dim=-1).cumsum(dim=-1)
+    for block in range(7):
+        tokens = sampling._look_up(shares.flatten(1), sums[:, block] / sums[:, -1])
+        assert bool((shares.flatten(1).gather(1, tokens[:, None]) > 0).all())
