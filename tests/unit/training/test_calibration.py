@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tutelage.training.calibration import fit_temperature, reliability
@@ -18,6 +18,7 @@ def test_three_of_four_right_at_one_margin_is_a_probability_of_three_quarters() 
     assert temperature == pytest.approx(2 / math.log(3), rel=1e-6)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-5, 5).filter(lambda x: abs(x) > 0.01), min_size=3, max_size=30), st.floats(0.1, 10)
 )
