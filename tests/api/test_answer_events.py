@@ -105,6 +105,7 @@ def test_a_question_is_no_answer(client: TestClient) -> None:
     assert client.post(f"/api/answers/{turn['user_message_id']}/stop").status_code == 400
 
 
+@pytest.mark.sqlite  # of a shared store, another server may be writing it
 def test_after_a_crash_the_answer_is_interrupted_and_nothing_is_lost(site: Any) -> None:
     with site.store.write() as tx:
         user = accounts.create_guest(tx)

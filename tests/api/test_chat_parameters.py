@@ -81,7 +81,7 @@ def test_all_kinds_of_messages_reach_the_model(site: Any, ask: Any) -> None:
                 "content": [{"type": "text", "text": "Be "}, {"type": "text", "text": "kind."}],
             },
             {"role": "user", "content": "One", "name": "ann"},
-            {"role": "assistant", "content": "Two", "refusal": None, "tool_calls": None},
+            {"role": "assistant", "content": "Two", "refusal": None, "tool_calls": None, "annotations": []},
             {"role": "user", "content": "Three"},
         ]
     )
@@ -215,30 +215,54 @@ def test_two_limits_are_one_too_many(ask: Any, error_of: Any) -> None:
 
 def test_wrong_values_name_their_parameter(ask: Any, error_of: Any) -> None:
     for name, value in WRONG:
-        assert error_of(ask(**{name: value}))["param"].startswith(name)
+        param = error_of(ask(**{name: value}))["param"]
+        assert param == name or param.startswith((f"{name}.", f"{name}[")), param
 
 
-UNREADABLE: list[tuple[list[Any], str]] = [
-    ([{"role": "tool", "content": "x"}], "messages.0.role"),
-    ([{"role": "user"}], "messages.0.content"),
-    ([{"role": "user", "content": None}], "messages.0.content"),
-    (
-        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}],
-        "messages.0.content.0",
-    ),
-    ([{"role": "user", "content": [{"type": "text"}]}], "messages.0.content.0"),
-    ([{"role": "assistant", "content": None, "tool_calls": [{}]}], "messages.0.tool_calls"),
-    (
-        [{"role": "user", "content": "x"}, {"role": "user", "content": [{"type": "refusal"}]}],
-        "messages.1.content.0",
-    ),
-    ([7], "messages.0"),
+def test_what_is_wrong_has_openais_code(ask: Any, error_of: Any) -> None:
+    cases: list[tuple[dict[str, Any], str, str]] = [
+        ({"n": "2"}, "n", "invalid_type"),
+        ({"n": 129}, "n", "invalid_value"),
+        ({"stop": 7}, "stop", "invalid_type"),
+        ({"stop": ["a", 7]}, "stop[1]", "invalid_type"),
+        ({"stream_options": {"odd": True}}, "stream_options.odd", "unknown_parameter"),
+        ({"logit_bias": {"1": None}}, "logit_bias.1", "invalid_type"),
+    ]
+    for body, param, code in cases:
+        error = error_of(ask(**body))
+        assert (error["param"], error["code"]) == (param, code)
+
+
+def message(**fields: Any) -> dict[str, Any]:
+    return {"role": "user", "content": "x", **fields}
+
+
+UNREADABLE: list[tuple[Any, str, str | None]] = [
+    (message(role="tool"), "messages[0].role", None),
+    ({"role": "user"}, "messages[0].content", None),
+    ({"content": "x"}, "messages[0].role", "missing_required_parameter"),
+    (message(content=None), "messages[0].content", None),
+    (message(content=7), "messages[0].content", "invalid_type"),
+    (message(content=[7]), "messages[0].content[0]", "invalid_type"),
+    (message(content=[{"type": "text", "text": 7}]), "messages[0].content[0].text", "invalid_type"),
+    (message(content=[{"text": "x"}]), "messages[0].content[0].type", "missing_required_parameter"),
+    (message(content=[{"type": "image_url"}]), "messages[0].content[0]", "unsupported_parameter"),
+    (message(content=[{"type": "text"}]), "messages[0].content[0]", "unsupported_parameter"),
+    (message(content=[{"type": "refusal"}]), "messages[0].content[0]", "unsupported_parameter"),
+    (message(tool_calls=[{}]), "messages[0].tool_calls", "unsupported_parameter"),
+    (message(contents="x"), "messages[0].contents", "unknown_parameter"),
+    (7, "messages[0]", "invalid_type"),
 ]
 
 
 def test_messages_that_cannot_be_read_are_named(ask: Any, error_of: Any) -> None:
-    for messages, param in UNREADABLE:
-        assert error_of(ask(messages=messages))["param"] == param
+    for unreadable, param, code in UNREADABLE:
+        error = error_of(ask(messages=[unreadable]))
+        assert (error["param"], error["code"]) == (param, code)
+    second = error_of(
+        ask(messages=[message(), message(content=[{"type": "text", "text": "x"}, {"type": "image_url"}])])
+    )
+    assert second["param"] == "messages[1].content[1]"
 
 
 @pytest.mark.parametrize(

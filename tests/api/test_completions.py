@@ -174,7 +174,8 @@ WRONG: list[tuple[str, Any]] = [
 
 def test_what_is_not_supported_is_named(complete: Any, error_of: Any) -> None:
     for name, value in WRONG:
-        assert error_of(complete(**{name: value}))["param"].startswith(name)
+        param = error_of(complete(**{name: value}))["param"]
+        assert param == name or param.startswith(f"{name}[")
 
 
 def test_an_unknown_model_is_not_found(complete: Any, error_of: Any) -> None:

@@ -100,6 +100,19 @@ def test_unknown_paths_and_methods(client: TestClient) -> None:
         check(client.get(path), 404)
 
 
+def test_a_request_for_the_head_alone_gets_what_the_whole_would_have(site: Any, client: TestClient) -> None:
+    for path, headers in (
+        ("/health", {}),
+        ("/v1/models", site.bearer()),
+        ("/v1/models", {}),
+        ("/nothing", {}),
+    ):
+        whole, head = (client.request(method, path, headers=headers) for method in ("GET", "HEAD"))
+        assert (head.status_code, head.content) == (whole.status_code, b"")
+        assert head.headers["content-length"] == whole.headers["content-length"]
+    assert client.head("/api/sign-in").status_code == 405
+
+
 def test_a_request_keeps_the_name_that_its_client_gave_it(client: TestClient) -> None:
     assert (
         client.get("/v1/models", headers={"x-request-id": "run-7.a:1"}).headers["x-request-id"] == "run-7.a:1"

@@ -99,7 +99,7 @@ def test_a_dialogue_past_the_context_is_named_and_never_cut(
     assert (refused.status_code, error["code"], error["param"]) == (
         400,
         "context_length_exceeded",
-        "input.1.messages",
+        "input[1].messages",
     )
     assert judged.scorers["r2"].asked == []
 

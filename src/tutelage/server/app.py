@@ -67,6 +67,7 @@ def create_app(
             Middleware(middleware.OriginCheck),
             Middleware(middleware.BodyLimit),
             Middleware(middleware.SessionCookie),
+            Middleware(middleware.HeadRequests),
         ],
     )
     app.state.services = Services(

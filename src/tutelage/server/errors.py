@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse, Response
 
 from tutelage import errors
 from tutelage.errors import Sentence
+from tutelage.server.validation import first_problem
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, errors.TutelageError):
         return _of_ours(error)
     if isinstance(error, RequestValidationError):
-        return _of_validation(error.errors())
+        return _of_validation(error.errors(), error.body)
     if isinstance(error, HTTPException):
         kind = "invalid_request_error" if error.status_code < 500 else "server_error"
         code = CODES.get(error.status_code)
@@ -184,28 +185,15 @@ def _headers(error: errors.TutelageError, status: int) -> dict[str, str]:
     return {"www-authenticate": "Bearer"} if isinstance(error, InvalidKey) else {}
 
 
-def _of_validation(problems: Sequence[Mapping[str, Any]]) -> Failure:
+def _of_validation(problems: Sequence[Mapping[str, Any]], body: object) -> Failure:
     """The first thing wrong with a body or a query. What was sent is never repeated."""
-    problem = problems[0]
-    if problem["loc"] == ("body",):
+    if problems[0]["loc"] == ("body",):
         hint = "send one, as application/json"
         return Failure(400, "the body is not a JSON object", code="invalid_json", hint=hint)
-    if problem["type"] == "json_invalid":
+    if problems[0]["type"] == "json_invalid":
         return Failure(400, "the body is not valid JSON", code="invalid_json")
-    place = [str(part) for part in problem["loc"] if part not in ("body", "query", "path")]
-    param = ".".join(place)[:200] or None
-    said = Sentence("{field}: {problem}", field=param or Sentence("the body"), problem=_problem(problem))
-    return Failure(400, said, code="invalid_value", param=param)
-
-
-def _problem(problem: Mapping[str, Any]) -> Sentence:
-    """What pydantic says of a value, with its bounds as values of the sentence."""
-    template, bounds = problem["msg"], {}
-    for name, bound in problem.get("ctx", {}).items() if "{" not in template else ():
-        shown = f"{bound:.15g}" if isinstance(bound, int | float) else ""
-        if shown and shown in template:
-            template, bounds[name] = template.replace(shown, f"{{{name}}}", 1), shown
-    return Sentence(template, **bounds)
+    problem = first_problem(problems, body)
+    return Failure(400, problem.said, code=problem.code, param=problem.param)
 
 
 def _sentence(hint: str) -> str:

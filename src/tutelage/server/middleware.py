@@ -79,6 +79,24 @@ class RequestId:
                 await _refuse(INTERNAL, scope, receive, named)
 
 
+class HeadRequests:
+    """Answers HEAD as GET would be answered, without the body: monitors and programs that check links ask so."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def head(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body"})
+
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            await self.app({**scope, "method": "GET"}, receive, head)
+        else:
+            await self.app(scope, receive, send)
+
+
 class SecurityHeaders:
     """Sets the headers that keep browsers from helping an attacker; nothing is cached unless it says so."""
 

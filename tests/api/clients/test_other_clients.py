@@ -1,7 +1,8 @@
 """Programs that others wrote for OpenAI's API, unchanged, against a real server.
 
-They are looked for in TUTELAGE_CLIENTS, a folder with a virtual environment of Python (`bin/python`, made by
-`pip install --group clients`) and with `node_modules` (`npm install openai`), and else beside the running Python.
+They have an environment of their own beside the running Python, which `make clients` makes; or the folder that
+TUTELAGE_CLIENTS names, with `bin/python` and `node_modules`. Where one is missing, its test is skipped, unless
+TUTELAGE_REQUIRE_CLIENTS is 1.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from tutelage.models.loading import load_model
 
 ANSWER = "Hello there. How can I help?"
 PROGRAMS = Path(__file__).parent / "programs"
-FOLDER = os.environ.get("TUTELAGE_CLIENTS")
-PYTHON = str(Path(FOLDER) / "bin/python") if FOLDER else sys.executable
+FOLDER = Path(os.environ.get("TUTELAGE_CLIENTS") or Path(sys.prefix) / "clients")
+PYTHON = str(FOLDER / "bin/python")
 
 
 @pytest.fixture
@@ -40,11 +41,19 @@ def world(site: Any, tmp_path: Path) -> Iterator[dict[str, str]]:
         }
 
 
-def need(module: str) -> None:
+def need(*found: Path, make: str) -> None:
     """Skip the test where the client is not installed."""
-    found = subprocess.run([PYTHON, "-c", f"import {module}"], capture_output=True, check=False)
-    if found.returncode:
-        pytest.skip(f"{module} is not installed: name an environment that has it in TUTELAGE_CLIENTS")
+    if all(each.exists() for each in found):
+        return
+    missing = f"the client is not installed: make {make}"
+    if os.environ.get("TUTELAGE_REQUIRE_CLIENTS") == "1":
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+def package(name: str) -> Path:
+    """Where a client of Python's lies."""
+    return next(FOLDER.glob(f"lib/python3*/site-packages/{name}"), FOLDER / name)
 
 
 def run(command: list[str], world: dict[str, str]) -> str:
@@ -58,7 +67,7 @@ def told(command: list[str], world: dict[str, str]) -> Any:
 
 
 def test_langchain(world: dict[str, str]) -> None:
-    need("langchain_openai")
+    need(package("langchain_openai"), make="clients")
     found = told([PYTHON, str(PROGRAMS / "with_langchain.py")], world)
     whole = {"text": ANSWER, "tokens": found["whole"]["tokens"], "reason": "stop"}
     assert found["whole"] == found["streamed"] == whole
@@ -69,7 +78,7 @@ def test_langchain(world: dict[str, str]) -> None:
 
 
 def test_litellm(world: dict[str, str]) -> None:
-    need("litellm")
+    need(package("litellm"), make="clients")
     found = told([PYTHON, str(PROGRAMS / "with_litellm.py")], world)
     assert found["whole"] == [ANSWER] * 2
     assert (found["reason"], found["tokens"]) == ("stop", 21 + 2 * 28)
@@ -81,11 +90,8 @@ def test_litellm(world: dict[str, str]) -> None:
 
 
 def test_node(world: dict[str, str]) -> None:
-    if FOLDER is None or shutil.which("node") is None or not (Path(FOLDER) / "node_modules/openai").is_dir():
-        pytest.skip(
-            "the npm client is not installed: name a folder with its node_modules in TUTELAGE_CLIENTS"
-        )
-    found = told(["node", str(PROGRAMS / "with_node.mjs")], {**world, "NODE_CLIENT": FOLDER})
+    need(Path(shutil.which("node") or "node"), FOLDER / "node_modules/openai", make="clients, where npm is")
+    found = told(["node", str(PROGRAMS / "with_node.mjs")], {**world, "NODE_CLIENT": str(FOLDER)})
     assert found["whole"] == found["completion"] == [ANSWER] * 2
     assert (found["logprobs"], found["flagged"]) == (28, False)
     assert found["request"].startswith("req_")
@@ -103,7 +109,7 @@ def test_node(world: dict[str, str]) -> None:
 
 
 def test_lm_eval(site: Any, world: dict[str, str], tmp_path: Path) -> None:
-    need("lm_eval, transformers")
+    need(package("lm_eval"), make="test-clients")
     loaded = load_model("tiny", site.home, dtype="float32")
     engine = TorchEngine("v2", loaded)
     site.registry.publish(kind="chat", model="tiny")
@@ -125,7 +131,7 @@ def test_lm_eval(site: Any, world: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_llm_on_the_command_line(site: Any, world: dict[str, str], tmp_path: Path) -> None:
-    need("llm")
+    need(package("llm"), make="clients")
     server = {"model_name": "stable", "api_base": world["OPENAI_BASE_URL"], "api_key_name": "ours"}
     models = [{"model_id": "ours", **server}, {"model_id": "text", "completion": True, **server}]
     (tmp_path / "extra-openai-models.yaml").write_text(json.dumps(models))  # JSON is YAML

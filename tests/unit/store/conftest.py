@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tutelage.store import Store, accounts, copying, dialogues, labelling, migrations
+from tutelage.store import Store, accounts, dialogues, labelling, migrations
 from tutelage.store.labelling import RankingTask
 from tutelage.store.tables import Message, Ranking
 
@@ -62,27 +62,23 @@ def make_store(
 ) -> Iterator[Callable[[], Store]]:
     """Makes stores with nothing in them; hypothesis needs one an example."""
     opened: list[Store] = []
+    server = request.getfixturevalue("postgres_server") if kind == "postgres" else None
 
-    def in_file() -> Path:
+    def in_file() -> Store:
         place = tmp_path_factory.mktemp("store") / "tutelage.db"
         shutil.copy(request.getfixturevalue("empty_file"), place)
-        return place
-
-    def on_server() -> str:
-        server = request.getfixturevalue("postgres_server")
-        return server.free.pop() if server.free else server.create()
+        return Store.open(place)
 
     def make() -> Store:
-        opened.append(Store.open(in_file() if kind == "sqlite" else on_server()))
+        opened.append(server.borrow() if server else in_file())
         return opened[-1]
 
     yield make
     for store in opened:
-        if kind == "postgres":
-            with store.write() as tx:
-                copying.empty(tx)
-            request.getfixturevalue("postgres_server").free.append(store.place)
-        store.close()
+        if server:
+            server.take_back(store)
+        else:
+            store.close()
 
 
 @pytest.fixture

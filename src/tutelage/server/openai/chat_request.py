@@ -16,6 +16,7 @@ from tutelage.store.columns import clean
 MOST_ALTERNATIVES = 20
 ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 TOOLS = ("tool_calls", "function_call", "audio", "tool_call_id")
+WITHOUT_EFFECT = ("name", "annotations")
 
 
 class _Part(BaseModel):
@@ -129,7 +130,7 @@ def dialogue_of(messages: Sequence[ChatMessage], place: str) -> list[Message]:
     """
     found: list[Message] = []
     for index, message in enumerate(messages):
-        at = f"{place}.{index}"
+        at = f"{place}[{index}]"
         role, text = _role(message, at), _text(message, at)
         if found and found[-1].role == role:
             found[-1] = Message(role, f"{found[-1].content}\n\n{text}")
@@ -145,9 +146,11 @@ def _role(message: ChatMessage, place: str) -> Role:
             param=f"{place}.role",
             hint=f"use {', '.join(ROLES)}",
         )
-    for name in TOOLS:
-        if (message.model_extra or {}).get(name):
+    for name, value in (message.model_extra or {}).items():
+        if name in TOOLS and value:
             raise unsupported(f"{place}.{name}", "tools and audio are not supported", "unsupported_parameter")
+        if name not in (*TOOLS, *WITHOUT_EFFECT) and value is not None:
+            raise unsupported(f"{place}.{name}", "messages have no such field", "unknown_parameter")
     return ROLES[message.role]
 
 
@@ -156,7 +159,7 @@ def _text(message: ChatMessage, place: str) -> str:
     if content is None:
         raise InvalidRequest("a message needs its content", param=f"{place}.content")
     if isinstance(content, list):
-        content = "".join(_part(part, f"{place}.content.{index}") for index, part in enumerate(content))
+        content = "".join(_part(part, f"{place}.content[{index}]") for index, part in enumerate(content))
     text: str = clean(content)
     return text
 

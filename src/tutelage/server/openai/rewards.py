@@ -47,7 +47,7 @@ async def create_rewards(
     except NotFound as error:
         raise UnknownModel(error.message, hint=error.hint) from None
     dialogues = await run_sync(
-        lambda: [token_ids(scorer, each, f"input.{index}") for index, each in enumerate(body.input)]
+        lambda: [token_ids(scorer, each, f"input[{index}]") for index, each in enumerate(body.input)]
     )
     tokens = sum(len(prompt) + len(completion) for prompt, completion in dialogues)
     request.state.allowance.reserve(tokens)
