@@ -18,7 +18,7 @@ INSTALL_CLIENTS := $(PIP) --python $(CLIENTS)/bin/python install --no-compile --
 NODE_CLIENT := openai@6.49.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test test-postgres test-clients clients check loop experiment-circle pictures clean
+.PHONY: help run install test test-postgres test-clients test-gpu clients check loop experiment-circle pictures clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -39,6 +39,9 @@ test-clients: $(STAMPS)/development $(STAMPS)/harness ## Run all programs of oth
 	@OMP_NUM_THREADS=1 TUTELAGE_REQUIRE_CLIENTS=1 $(BIN)/python -m pytest tests/api/clients tests/api/test_openai_client.py $(ARGS)
 
 clients: $(STAMPS)/clients ## Install the programs of others that `make test` runs against the API
+
+test-gpu: $(STAMPS)/development ## On a machine with an NVIDIA GPU: the tests that are about it
+	@TUTELAGE_GPU=1 $(BIN)/python -m pytest -m gpu tests/unit/models tests/training $(ARGS)
 
 check: $(STAMPS)/development ## Lint, format, types and the import rule, without the rest of the tests
 	@$(BIN)/python -m ruff check

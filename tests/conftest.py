@@ -38,12 +38,20 @@ from tutelage.store import Store, copying
 PAGES = Path(__file__).with_name("pages")
 PROGRAMS = [*sorted(Path("/usr/lib/postgresql").glob("*/bin")), Path(shutil.which("initdb") or "/").parent]
 
+ON_GPU = bool(os.environ.get("TUTELAGE_GPU"))
+
 os.environ.pop("TUTELAGE_DATABASE_URL", None)  # tests have databases of their own
+if not ON_GPU:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is computed is compared with what a CPU computes
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests in a browser run last: Playwright keeps an event loop in the main thread until the session ends."""
     items.sort(key=lambda item: item.path.is_relative_to(PAGES))
+    if not ON_GPU:
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip("is about a GPU: `make test-gpu` runs it"))
 
 
 @pytest.fixture(scope="session")

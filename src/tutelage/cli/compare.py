@@ -24,6 +24,9 @@ PolicyOption = Annotated[
 BestOfOption = Annotated[
     list[int], typer.Option("--best-of", min=1, help="Also the SFT model's best of so many answers.")
 ]
+AnswersOption = Annotated[
+    int, typer.Option("--answers", min=1, help="Answers of each policy to each prompt.")
+]
 NO_POLICIES: list[str] = []
 NO_SIZES: list[int] = []
 
@@ -40,6 +43,7 @@ def compare(
     reward: RewardOption = "",
     gold: GoldOption = "",
     best_of: BestOfOption = NO_SIZES,
+    answers: AnswersOption = 4,
     snapshot: SnapshotOption = "",
     overrides: SetOption = NO_OVERRIDES,
     as_json: JsonOption = False,
@@ -50,7 +54,7 @@ def compare(
     from tutelage.training.ppo_recipe import PPOConfig
 
     config = load(recipe, PPOConfig, overrides)
-    request = ComparisonRequest(config, policies, start, reward, gold, best_of, snapshot)
+    request = ComparisonRequest(config, policies, start, reward, gold, best_of, answers, snapshot)
     with installation() as place:
         result = compare_runs(request, place)
     emit(result, table(result), as_json=as_json)
@@ -66,7 +70,12 @@ def table(result: dict[str, Any]) -> str:
         cells += [_interval(row[f"{key}_win_rate"]) for key in rewards]
         cells += [f"{row['kl']:.2f}", f"{row['length']:.1f}", f"{row['ended']:.0%}"]
         lines.append(f"{name:<16}" + "".join(f"{cell:>26}" for cell in cells))
-    return "\n".join([*lines, "", f"{result['prompts']} prompts, 95 % intervals over prompts"])
+    return "\n".join([*lines, "", _counts(result)])
+
+
+def _counts(result: dict[str, Any]) -> str:
+    each = "1 answer" if result["answers"] == 1 else f"{result['answers']} answers"
+    return f"{result['prompts']} prompts, {each} to each, 95 % intervals over prompts"
 
 
 def _interval(value: dict[str, float]) -> str:

@@ -1,9 +1,10 @@
 """Policies side by side: how much more of a reward each earns than the SFT model, and how far it went for it.
 
-All answer the same prompts with the same seeds, one answer each at temperature 1. `best-of-N` is the SFT model's
-own best of N answers by the reward model: a baseline without any training. The reward is what the policies were
-trained on; the gold reward, of other data, is what they are judged by. Both are in deviations of the SFT model's
-answers to these prompts. Left out: what the answers cost to make.
+All answer the same prompts with the same seeds, several times each at temperature 1; a win is counted over all pairs
+of a policy's and the SFT model's answers to a prompt, so no single draw of the SFT model favours them all.
+`best-of-N` is the SFT model's own best of N answers by the reward model: a baseline without any training. The reward
+is what the policies were trained on; the gold reward, of other data, is what they are judged by. Both are in
+deviations of the SFT model's answers to these prompts. Left out: what the answers cost to make.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tutelage.registry.version import WEIGHTS
 from tutelage.training.actors import Models
 from tutelage.training.overoptimisation import Standing
 from tutelage.training.rollouts import as_examples, judge, micro_batches, sample, whole_distribution
-from tutelage.training.standing import mean_interval, sample_scores, wins
+from tutelage.training.standing import mean_interval, sample_scores
 from tutelage.training.weights import Weights
 
 SFT, CANDIDATE = "sft", "candidate"
@@ -33,9 +34,10 @@ SFT, CANDIDATE = "sft", "candidate"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exam:
-    """The prompts, how long answers may be, and the seed of every draw."""
+    """The prompts, the answers to each, how long they may be, and the seed of every draw."""
 
     prompts: Sequence[Prompt]
+    answers: int
     max_new_tokens: int
     micro_tokens: int
     seed: int
@@ -60,14 +62,18 @@ def compare_policies(
     before = _look(models, exam, models.reference)
     models.calibrate(before["reward"], before.get("gold", []))
     before = _look(models, exam, models.reference)
-    rows = {SFT: summarise(before, before, seed=exam.seed)}
+
+    def row(standing: Standing) -> dict[str, Any]:
+        return summarise(standing, before, prompts=len(exam.prompts), seed=exam.seed)
+
+    rows = {SFT: row(before)}
     for name, folder in policies.items():
         with _read(loaded, folder) as policy:
-            rows[name] = summarise(_look(models, exam, policy), before, seed=exam.seed)
+            rows[name] = row(_look(models, exam, policy))
     if best_of:
         for size, standing in best_of_n(models, exam, sorted(best_of)).items():
-            rows[f"best-of-{size}"] = summarise(standing, before, seed=exam.seed)
-    return {"prompts": len(exam.prompts), "policies": rows}
+            rows[f"best-of-{size}"] = row(standing)
+    return {"prompts": len(exam.prompts), "answers": exam.answers, "policies": rows}
 
 
 @contextmanager
@@ -85,10 +91,11 @@ def _read(loaded: LoadedModel, folder: Path) -> Iterator[Weights]:
 
 
 def _look(models: Models, exam: Exam, policy: Weights) -> Standing:
+    """Of every prompt's answers, one prompt after the other."""
     return sample_scores(
         models,
         policy,
-        exam.prompts,
+        [prompt for prompt in exam.prompts for _ in range(exam.answers)],
         max_new_tokens=exam.max_new_tokens,
         micro_tokens=exam.micro_tokens,
         seed=exam.seed,
@@ -122,11 +129,16 @@ def best_of_n(models: Models, exam: Exam, sizes: Sequence[int]) -> dict[int, Sta
     return found
 
 
-def summarise(after: Standing, before: Standing, *, seed: int) -> dict[str, Any]:
-    """Means, those of the rewards with 95 % intervals, and how often each reward is above the SFT model's."""
+def summarise(after: Standing, before: Standing, *, prompts: int, seed: int) -> dict[str, Any]:
+    """Means, those of the rewards with 95 % intervals, and how often each reward is above the SFT model's.
+
+    Each side holds as many answers to every prompt, one prompt after the other. Intervals are over prompts.
+    """
     row: dict[str, Any] = {key: statistics.fmean(after[key]) for key in ("kl", "length", "ended")}
     for key in ("reward", "gold"):
         if key in after:
-            row[key] = mean_interval(after[key], seed=seed)
-            row[f"{key}_win_rate"] = wins(before[key], after[key], seed=seed)
+            mine, theirs = (torch.tensor(side[key]).view(prompts, -1) for side in (after, before))
+            row[key] = mean_interval(mine.mean(dim=1).tolist(), seed=seed)
+            above = torch.sign(mine[:, :, None] - theirs[:, None, :])
+            row[f"{key}_win_rate"] = mean_interval((above / 2 + 0.5).mean(dim=(1, 2)).tolist(), seed=seed)
     return row

@@ -23,6 +23,7 @@ class ComparisonRequest:
     reward: str = ""
     gold: str = ""
     best_of: Sequence[int] = ()
+    answers: int = 4
     snapshot: str = ""
 
 
@@ -43,6 +44,7 @@ def compare_runs(request: ComparisonRequest, place: Installation) -> dict[str, A
     data = split_prompts(config, prompts, loaded.renderer, gold=gold is not None)
     exam = Exam(
         prompts=data.held_out,
+        answers=request.answers,
         max_new_tokens=config.max_new_tokens,
         micro_tokens=config.micro_tokens,
         seed=config.seed + 5,

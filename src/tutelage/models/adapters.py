@@ -85,7 +85,8 @@ class LowRank(nn.Module):
 
     def matrices(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """A (parts * rank, in), and all of B as one block-diagonal matrix (out, parts * rank), in `dtype`."""
-        b = torch.block_diag(*(part.detach().to(dtype) for part in self.b))  # type: ignore[no-untyped-call]
+        parts = [part.detach().to(dtype) for part in self.b]
+        b = torch.block_diag(*parts) if len(parts) > 1 else parts[0]  # type: ignore[no-untyped-call]
         return self.a.detach().to(dtype), b
 
 

@@ -21,6 +21,8 @@ KEPT_SHARES = 1 << 24  # elements of attention shares that one layer keeps for i
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """x / sqrt(mean(x^2) + epsilon) * weight over the last dimension. Source: Zhang and Sennrich 2019 (1910.07467)."""
+    if x.is_cuda:  # there torch has one kernel for it
+        return F.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), epsilon)
     out: Tensor = _RMSNorm.apply(x, weight, epsilon)  # type: ignore[no-untyped-call]
     return out
 
@@ -86,16 +88,14 @@ class _RMSNorm(torch.autograd.Function):
         x, weight, scale = ctx.saved_tensors
         size = x.shape[-1]
         # Layer normalisation with a mean of 0 is this norm, but for one term of its gradient: torch's kernel takes
-        # the mean of g * weight out, and it is put back. On a CPU that kernel takes narrow tensors with an fp32 weight,
-        # elsewhere it takes all of one dtype.
-        narrow = torch.float32 if x.device.type == "cpu" else x.dtype
+        # the mean of g * weight out, and it is put back.
         dx, dw, _ = torch.ops.aten.native_layer_norm_backward(
             g.contiguous(),
             x,
             [size],
             torch.zeros_like(scale),
             scale,
-            weight.to(narrow),
+            weight.float(),
             None,
             [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False],
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,11 +24,13 @@ class Layout:
     positions: (tokens,) rotary position of each token.
     gather: (rows, longest) flat index of the token at each place; padding repeats index 0.
     scatter: (tokens,) index into the flattened (rows * longest) places from which a token's output is read.
+    repeats: (2, n) tokens of prompts, and the further places where they stand; none for plain sequences.
     """
 
     positions: Tensor
     gather: Tensor
     scatter: Tensor
+    repeats: Tensor
 
     @property
     def is_plain(self) -> bool:
@@ -37,12 +40,43 @@ class Layout:
     def rows(self, x: Tensor) -> Tensor:
         """(tokens, …) -> (rows, longest, …)."""
         if not self.is_plain:
-            x = x.index_select(0, self.gather.flatten())
+            x = _Rows.apply(x, self)  # type: ignore[no-untyped-call]
         return x.view(*self.gather.shape, *x.shape[1:])
 
     def to(self, device: torch.device) -> Layout:
         """The same layout on another device."""
-        return Layout(self.positions.to(device), self.gather.to(device), self.scatter.to(device))
+        parts = (self.positions, self.gather, self.scatter, self.repeats)
+        return Layout(*(part.to(device) for part in parts))
+
+
+class _Rows(torch.autograd.Function):
+    """Tokens at their places. A token's gradient is read at its own place, and summed only where it stands again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layout: Layout) -> Tensor:
+        ctx.layout = layout
+        return x.index_select(0, layout.gather.flatten())
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None]:
+        (g,) = outputs
+        layout: Layout = ctx.layout
+        to_x = g.index_select(0, layout.scatter)
+        if layout.repeats.numel():
+            tokens, places = layout.repeats
+            add_in_order(to_x, tokens, g.index_select(0, places))
+        return to_x, None
+
+
+def add_in_order(target: Tensor, index: Tensor, source: Tensor) -> None:
+    """Add rows of `source` to the rows of `target` that `index` names, with the same bits each time.
+
+    On a GPU `index_add_` adds in any order, and `index_put_` in the order of the places.
+    """
+    if target.is_cuda:
+        target.index_put_((index,), source, accumulate=True)
+    else:
+        target.index_add_(0, index, source)
 
 
 def sequences(lengths: Sequence[int]) -> Layout:
@@ -75,8 +109,10 @@ def trees(shapes: Sequence[tuple[int, Sequence[int]]]) -> Layout:
     longest = max(len(row) for row in rows)
     gather = torch.zeros(len(rows), longest, dtype=torch.long)
     scatter = torch.empty(start, dtype=torch.long)
+    repeats: list[Tensor] = []
     for index, (row, owner) in enumerate(zip(rows, owners, strict=True)):
         gather[index, : len(row)] = row
         places = torch.arange(index * longest, index * longest + len(row))
         scatter[row[owner]] = places[owner]
-    return Layout(torch.cat(positions), gather, scatter)
+        repeats.append(torch.stack([row[~owner], places[~owner]]))
+    return Layout(torch.cat(positions), gather, scatter, torch.cat(repeats, dim=1))

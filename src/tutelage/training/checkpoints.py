@@ -192,7 +192,7 @@ def unpack_optimizer(optimizer: AdamW, tensors: dict[str, Tensor]) -> None:
                 hint="a checkpoint belongs to the run that wrote it; begin the run anew",
             )
         # Adam counts its steps on the CPU, wherever the weights are.
-        device = parameters[int(index)].device if value.ndim else value.device
+        device = value.device if key == "step" else parameters[int(index)].device
         states[int(index)][key] = parted(value.to(device, copy=True), parameters[int(index)])
     for parameter, state in zip(parameters, states, strict=True):
         if state:

@@ -16,7 +16,7 @@ from tutelage.models.interface import Piece
 from tutelage.models.sampling import uniforms
 from tutelage.models.transformer import Transformer
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+pytestmark = pytest.mark.gpu
 FAMILIES = ["llama", "llama, untied, with biases", "llama 3 rope", "mistral", "qwen2", "qwen3"]
 PROMPTS = ([5, 9, 33, 7], [88, 14, 3], [60] * 9, [7, 8] * 11, [3])
 
