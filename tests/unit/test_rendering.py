@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -179,6 +180,17 @@ def test_a_generation_prompt_unlike_the_turn_itself_is_refused(tmp_path: Path) -
     template = "{% for m in messages %}" + TURN + "{% endfor %}" + GENERATION.replace("assistant", "model")
     with pytest.raises(ModelError, match="differently"):
         load_renderer(write_model(tmp_path, template)).example([USER, ASSISTANT])
+
+
+def test_templates_may_leave_a_loop_and_ask_for_the_date(tmp_path: Path) -> None:
+    template = (
+        "{% for m in messages %}{% if not m.content %}{% break %}{% endif %}"
+        + TURN
+        + "{% endfor %}"
+        + GENERATION
+    )
+    dated = load_renderer(write_model(tmp_path, template + "{{ strftime_now('%Y') }}"))
+    assert dated.decode(dated.prompt([USER])).endswith(f"assistant\n{datetime.now(UTC).year}")
 
 
 def test_a_template_that_cannot_be_parsed_is_refused(tmp_path: Path) -> None:

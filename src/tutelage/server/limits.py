@@ -154,16 +154,12 @@ class RateLimits:
         return self._buckets.setdefault((kind, name), Bucket(capacity, seconds, capacity, now))
 
     def _forget(self) -> None:
-        """Drop the buckets that are full again; were none, those that were looked at longest ago."""
+        """Drop the half that is full again, or will be first."""
         now = self.clock()
         for bucket in self._buckets.values():
             bucket.refill(now)
-        kept = sorted(
-            (item for item in self._buckets.items() if item[1].full_in > 0),
-            key=lambda item: item[1].full_in,
-            reverse=True,
-        )
-        self._buckets = dict(kept[: MOST_BUCKETS // 2])
+        by_debt = sorted(self._buckets.items(), key=lambda item: item[1].full_in, reverse=True)
+        self._buckets = dict(by_debt[: MOST_BUCKETS // 2])
 
 
 class RateLimitHeaders:

@@ -62,11 +62,11 @@ class AdamW:
 
 
 def cosine(step: int, total: int, *, warmup: int, floor: float = 0.1) -> float:
-    """Share of the peak rate at a step: linear warm-up, then a cosine down to `floor`."""
+    """Share of the peak rate at a step before `total`: linear warm-up, then a cosine down to `floor`."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    progress = (step - warmup) / max(1, total - warmup)
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    progress = (step - warmup) / (total - warmup)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def set_rate(optimizer: AdamW, share: float) -> None:

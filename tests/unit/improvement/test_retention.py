@@ -26,6 +26,7 @@ def test_old_checkpoints_and_drafts_go_and_everything_else_stays(tmp_path: Path)
         make(tmp_path, "runs/ppo-0002/checkpoint-000010", days=31),
         make(tmp_path, "versions/.publishing-abc", days=2),
         make(tmp_path, "snapshots/.writing-abc", days=2),
+        make(tmp_path, "snapshots/.replaced-abc", days=2),
     ]
     kept = [
         make(tmp_path, "runs/round-0002/ppo/checkpoint-000004", days=29),
@@ -33,8 +34,12 @@ def test_old_checkpoints_and_drafts_go_and_everything_else_stays(tmp_path: Path)
         make(tmp_path, "versions/v1/adapter", days=400),
         make(tmp_path, "snapshots/abc", days=400),
         make(tmp_path, "versions/.publishing-now", days=0.1),
+        make(tmp_path, "versions/.publishing-slowly", days=2),
+        make(tmp_path, "runs/sft-0003/checkpoint-000010", days=40),
+        make(tmp_path, "runs/sft-0003/checkpoint-000020", days=1),
     ]
-    assert [each.size for each in leftovers(tmp_path, days=30)] == [5] * 4
+    os.utime(kept[5] / "weights")  # its folder is old, and it is being written to
+    assert [each.size for each in leftovers(tmp_path, days=30)] == [5] * 5
     assert all(path.exists() for path in gone)
     assert sorted(each.path for each in tidy(tmp_path, days=30)) == sorted(gone)
     assert not any(path.exists() for path in gone)

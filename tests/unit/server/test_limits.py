@@ -32,7 +32,10 @@ def test_a_bucket_fills_again_as_time_passes() -> None:
     assert refused.value.retry_after == pytest.approx(30)
     clock.now += 30
     rates.begin(rates.admit("key"))
-    assert rates.admit("key").headers()["x-ratelimit-reset-requests"] == "1m0s"
+    allowance = rates.admit("key")
+    assert allowance.headers()["x-ratelimit-reset-requests"] == "1m0s"
+    clock.now += 30
+    assert allowance.headers()["x-ratelimit-reset-requests"] == "30s"
 
 
 def test_what_an_answer_took_is_a_debt_that_time_pays() -> None:
@@ -71,10 +74,25 @@ def test_addresses_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(rates._buckets) <= 100
 
 
+def test_who_has_asked_for_most_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MOST_BUCKETS", 100)
+    rates = RateLimits(Limits(address_requests=2), Clock())
+    for _ in range(2):
+        rates.arrive("10.9.9.9")
+    for number in range(200):
+        rates.arrive(f"10.0.0.{number}")
+    with pytest.raises(OverLimit):
+        rates.arrive("10.9.9.9")
+
+
 def test_one_customer_of_ipv6_is_one_address() -> None:
     assert network("2001:db8:1:2::1") == network("2001:db8:1:2:ffff::9") != network("2001:db8:1:3::1")
     assert network("::ffff:10.0.0.1") == network("10.0.0.1") != network("10.0.0.2")
     assert network("testclient") == "testclient"
+    rates = RateLimits(Limits(address_requests=1), Clock())
+    rates.arrive("2001:db8:1:2::1")
+    with pytest.raises(OverLimit):
+        rates.arrive("2001:db8:1:2::9")
 
 
 @pytest.mark.parametrize(
@@ -86,6 +104,7 @@ def test_one_customer_of_ipv6_is_one_address() -> None:
         (30, "30s"),
         (60, "1m0s"),
         (59.99, "1m0s"),
+        (7200, "2h0m0s"),
         (7500, "2h5m0s"),
     ],
 )

@@ -57,6 +57,7 @@ def test_one_who_asks_often_does_not_keep_others_out() -> None:
             each.done.set()
         await asyncio.gather(*(each.task for each in greedy))
         assert line.length == 0
+        assert (line._held, line._turns) == ({}, {})
 
     run(scenario)
 
@@ -68,6 +69,7 @@ def test_as_many_answers_at_once_as_there_are_places() -> None:
         await settled()
         assert log == ["0", "1"]
         line.places = 4
+        assert not line.has_room(1)  # those who wait come first
         await people[0].end()
         await settled()
         assert log == ["0", "1", "2", "3", "4"]

@@ -159,6 +159,19 @@ def test_who_guesses_counts_for_nothing_and_who_agrees_counts_for_more(
     assert not settled & adjudicated
 
 
+def test_open_disagreements_are_listed_the_worst_first(
+    store: Store, desk: Any, cast: SimpleNamespace, chat: Callable[..., list[Message]]
+) -> None:
+    for order, gold in (([0, 1, 2], False), ([1, 0, 2], False), ([2, 1, 0], False), ([2, 1, 0], True)):
+        rank_all(desk, chat, cast.reader, {cast.trainer: [0, 1, 2], cast.second: order}, gold=gold)
+    with store.read() as tx:
+        found = labelling.agreement(tx)
+    assert [(each.annotators, each.agreement) for each in found.disagreements] == [
+        (2, 0.0),
+        (2, pytest.approx(2 / 3)),
+    ]
+
+
 def test_one_annotator_alone_has_no_agreement_but_counts(
     store: Store, desk: Any, cast: SimpleNamespace, chat: Callable[..., list[Message]]
 ) -> None:

@@ -129,6 +129,37 @@ def test_a_better_ending_hangs_on_the_message_it_improves(
     message = chat(cast.reader, "q", "a")[1]
     save: dict[str, Any] = {"author_id": cast.trainer, "messages": [QUESTION, ANSWER], "status": "submitted"}
     with store.write() as tx:
-        assert labelling.save_demonstration(tx, message_id=message.id, **save).message_id == message.id
+        row = labelling.save_demonstration(tx, message_id=message.id, **save)
+        assert row.message_id == message.id
+        assert labelling.save_demonstration(tx, demonstration_id=row.id, **save).message_id == message.id
         with pytest.raises(NotFound):
             labelling.save_demonstration(tx, message_id="none", **save)
+
+
+def test_a_reviewer_changes_words_and_the_authors_are_kept(store: Store, cast: SimpleNamespace) -> None:
+    with store.write() as tx:
+        row = labelling.save_demonstration(
+            tx, author_id=cast.trainer, messages=[QUESTION, ANSWER], status="submitted"
+        )
+        as_written = row.messages
+
+        def review(*texts: str) -> list[dict[str, Any]]:
+            return labelling.review_demonstration(
+                tx, row.id, decision="accepted", by=cast.second, texts=texts
+            ).messages
+
+        assert review(" q ", "a") == as_written
+        assert row.handed_in is None
+        for wrong in (["q"], ["q", "a", "more"], ["q", " "]):
+            with pytest.raises(InvalidRequest):
+                review(*wrong)
+        assert review("q", " a, better ") == [
+            as_written[0],
+            {
+                "role": "assistant",
+                "content": "a, better",
+                "provenance": ANSWER["provenance"] | {"reviewed": True},  # type: ignore[operator]
+            },
+        ]
+        review("q, too", "a, better")
+        assert row.handed_in == as_written

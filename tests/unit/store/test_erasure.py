@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tutelage.dialogue import Dialogue, Message
-from tutelage.store import Store, accounts, dialogues, export, feedback, imports, labelling, tables
+from tutelage.store import Store, accounts, dialogues, export, feedback, imports, labelling, picks, tables
 from tutelage.store.export import Snapshot
+from tutelage.store.privacy import withdrawn
 
 Chat = Callable[..., list[tables.Message]]
 
@@ -76,6 +77,28 @@ def test_a_withdrawn_rating_leaves_with_its_correction_only(
     export.snapshot(store, tmp_path)
     assert forgotten(old) == 2
     assert not any("ideal" in line for line in lines(old))
+
+
+def test_a_judgement_without_consent_leaves_although_its_dialogue_may_be_used(
+    store: Store, cast: SimpleNamespace, messages: list[tables.Message]
+) -> None:
+    with store.write() as tx:
+        rating = feedback.ratings_for(tx, [messages[1].id], cast.reader)[messages[1].id]
+        second = dialogues.add_message(
+            tx,
+            messages[0].dialogue_id,
+            parent_id=messages[0].id,
+            role="assistant",
+            content="another",
+            author_kind="model",
+        )
+        pick = picks.pick(
+            tx, first_id=messages[1].id, second_id=second.id, rater_id=cast.reader, verdict="first"
+        )
+        assert withdrawn(tx) == set()
+        rating.consent = pick.consent = False
+        tx.flush()
+        assert withdrawn(tx) == {rating.id, pick.id}
 
 
 def test_what_is_allowed_again_makes_the_snapshot_whole(

@@ -46,8 +46,11 @@ def test_a_second_rating_replaces_the_first_and_can_be_withdrawn(
     message_id = chat(cast.reader, "q", "a")[1].id
     with store.write() as tx:
         first = feedback.rate(tx, message_id=message_id, rater_id=cast.reader, verdict="down", ideal="b")
+        before = first.updated
         second = feedback.rate(tx, message_id=message_id, rater_id=cast.reader, verdict="up")
         assert (first.id, second.verdict, second.ideal) == (second.id, "up", "")
+        assert second.updated > before
+        assert feedback.ratings_for(tx, [message_id], cast.private) == {}
         assert tx.scalar(select(func.count()).select_from(Rating)) == 1
         assert not feedback.withdraw(tx, message_id=message_id, rater_id=cast.private)
         assert feedback.withdraw(tx, message_id=message_id, rater_id=cast.reader)
@@ -73,6 +76,16 @@ def test_only_finished_answers_in_ones_own_dialogues_are_rated(
             feedback.rate(tx, message_id=answer.id, rater_id=cast.private, verdict="up")
         with pytest.raises(InvalidRequest):
             feedback.rate(tx, message_id=question.id, rater_id=cast.reader, verdict="up")
+        written = dialogues.add_message(
+            tx,
+            last.dialogue_id,
+            parent_id=last.id,
+            role="assistant",
+            content="by a person",
+            author_kind="human",
+        )
+        with pytest.raises(InvalidRequest, match="Only a model's answers"):
+            feedback.rate(tx, message_id=written.id, rater_id=cast.reader, verdict="up")
         running = dialogues.start_answer(
             tx, last.dialogue_id, parent_id=last.id, model_version="v1", sampling={}
         )

@@ -19,7 +19,8 @@ from sqlalchemy.orm import Session
 
 from tutelage.errors import Conflict, NotFound
 from tutelage.store import Store, accounts, bin, dialogues, labelling
-from tutelage.store.tables import Candidate, Lease, Message, Ranking, User
+from tutelage.store.ids import now
+from tutelage.store.tables import Candidate, LabellingTask, Lease, Message, Ranking, User
 
 Chat = Callable[..., list[Message]]
 GONE = timedelta(seconds=-1)
@@ -29,6 +30,7 @@ def test_a_held_task_comes_back_instead_of_a_second_one(desk: Any, cast: SimpleN
     for _ in range(3):
         chat(cast.reader, "q", "a")
     first = desk.must_take(cast.trainer, lease=timedelta(seconds=5))
+    assert first.expires <= now() + timedelta(seconds=5)
     again = desk.must_take(cast.trainer, seed=9)
     assert again.id == first.id
     assert again.expires > first.expires
@@ -211,6 +213,8 @@ def test_gold_is_given_to_everybody_once_and_only_by_its_share(
     given = desk.must_take(cast.second, gold_share=1.0)
     assert given.id == task.id
     desk.submit(given, cast.second)
+    with store.read() as tx:
+        assert tx.get_one(LabellingTask, task.id).remaining == 0
     assert desk.take(cast.second, gold_share=1.0) is None
     assert desk.take(cast.trainer, gold_share=1.0) is None
 

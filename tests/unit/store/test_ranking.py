@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tutelage.errors import Conflict, InvalidRequest, NotFound
-from tutelage.store import Store, export, labelling
+from tutelage.store import Store, accounts, export, labelling
 from tutelage.store.ids import now
 from tutelage.store.labelling import LabellingSettings
 from tutelage.store.tables import Message, Ranking
@@ -26,7 +26,7 @@ def test_a_task_is_an_answer_with_the_conversation_before_it(
     position = [row.id for row in rows].index(task.message.id)
     assert task.message.role == "assistant"
     assert [row.id for row in task.prompt] == [row.id for row in rows[:position]]
-    assert task.candidates == ()
+    assert (task.candidates, task.k) == ((), 3)
     assert timedelta(minutes=14) < task.expires - now() <= timedelta(minutes=15)
 
 
@@ -129,10 +129,17 @@ def test_a_fixed_candidate_becomes_a_demonstration_of_that_conversation(
     kept = row.messages[-1]["provenance"]
     assert (kept["kind"], kept["taken"], kept["model_version"]) == ("edited", "b", "v2")
     assert (row.status, row.message_id) == ("submitted", rows[1].id)
+    chat(cast.reader, "q", "a")
+    desk.skip(task, cast.trainer)
+    other = desk.fill(desk.must_take(cast.trainer), cast.trainer)
+    wrongs = ({"candidate_id": "x", "content": "y"}, {"candidate_id": worst.id, "content": "y"})
     with store.write() as tx:
-        for wrong in ({"candidate_id": "x", "content": "y"}, {"candidate_id": worst.id, "content": " b"}):
+        for wrong in (
+            *wrongs,
+            {"candidate_id": other.candidates[0].id, "content": other.candidates[0].content},
+        ):
             with pytest.raises(InvalidRequest):
-                labelling.fix_candidate(tx, task_id=task.id, annotator_id=cast.trainer, **wrong)
+                labelling.fix_candidate(tx, task_id=other.id, annotator_id=cast.trainer, **wrong)
         with pytest.raises(NotFound):
             labelling.fix_candidate(
                 tx, task_id=task.id, annotator_id=cast.second, candidate_id=worst.id, content="y"
@@ -143,7 +150,7 @@ def test_an_adjudication_is_the_only_ranking_of_its_task_that_is_learnt_from(
     store: Store, desk: Any, cast: SimpleNamespace, chat: Chat
 ) -> None:
     chat(cast.reader, "q", "a")
-    task = desk.fill(desk.must_take(cast.trainer), cast.trainer)
+    task = desk.fill(desk.must_take(cast.trainer, overlap=2), cast.trainer)
     desk.submit(task, cast.trainer)
     order = [[candidate.id] for candidate in task.candidates][::-1]
     with store.write() as tx:
@@ -155,10 +162,22 @@ def test_an_adjudication_is_the_only_ranking_of_its_task_that_is_learnt_from(
             labelling.adjudicate(tx, "x", by=cast.operator, groups=order)
         with pytest.raises(InvalidRequest):
             labelling.adjudicate(tx, task.id, by=cast.operator, groups=order[1:])
+    assert desk.take(cast.second) is None
     with store.read() as tx:
+        assert [len(labelling.rankings_by(tx, name)) for name in (cast.trainer, cast.operator)] == [1, 1]
+        shown = labelling.labelled_task(tx, task.id)
+        assert [(row.adjudication, shown.ranks(row)) for row in shown.rankings] == [
+            (False, [1, 2, 3]),
+            (True, [3, 2, 1]),
+        ]
         [learnt] = export.comparisons(tx)
     assert learnt.id == settled.id
     assert learnt.preferences[0].better == len(order) - 1
+    with store.write() as tx:
+        accounts.set_consent(tx, cast.reader, False)
+        for name in (task.id, "x"):
+            with pytest.raises(NotFound):
+                labelling.labelled_task(tx, name)
 
 
 def test_settings_are_kept_and_checked(store: Store) -> None:
@@ -171,10 +190,13 @@ def test_settings_are_kept_and_checked(store: Store) -> None:
             {"candidates": 1},
             {"candidates": 10},
             {"overlap": 0},
+            {"overlap": 21},
             {"gold_share": 0.9},
+            {"gold_share": -0.1},
             {"versions": ()},
             {"topics": {"free": 0.0}},
-            {"topics": {"unknown": 1.0}},
+            {"topics": {"free": 2.0, "refuse": -1.0}},
+            {"topics": {"free": 1.0, "unknown": 1.0}},
         ]
         for fields in wrong:
             with pytest.raises(InvalidRequest):

@@ -22,7 +22,11 @@ def test_guidelines_change_by_versions(store: Store, cast: SimpleNamespace) -> N
         labelling.change_guidelines(tx, "rank", "Truth first.", by=cast.operator)
         current = labelling.current_guidelines(tx, "write")
         assert current is not None
-        assert (current.version, current.content) == (2, "Be kind and brief.")
+        assert (current.version, current.content, current.author_id) == (
+            2,
+            "Be kind and brief.",
+            cast.operator,
+        )
         assert [row.version for row in labelling.guidelines_history(tx, "write")] == [2, 1]
         labelling.change_guidelines(tx, "write", "", by=cast.operator)
         assert labelling.current_guidelines(tx, "write") is None
@@ -44,7 +48,12 @@ def test_prompts_are_kept_once_and_the_least_used_comes_first(store: Store) -> N
             assert start.prompt_id
             labelling.note_use(tx, start.prompt_id)
             drawn.append(start.content)
-    assert sorted(drawn) == ["one", "three", "two"]
+        assert sorted(drawn) == ["one", "three", "two"]
+        assert labelling.add_writing_prompts(tx, "free", ["one", "x" * 9000]) == 2
+        assert labelling.add_writing_prompts(tx, "free", ["x" * 8500]) == 0
+        again = {labelling.draw_start(tx, random.Random(seed), topic="refuse").content for seed in range(9)}
+        assert again <= set(drawn)
+        assert labelling.draw_start(tx, random.Random(0), topic="ambiguous").prompt_id is None
 
 
 def test_topics_come_by_the_operators_mix(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,16 @@ from torch import nn
 
 from tutelage.errors import ModelError, TrainingError
 from tutelage.training import checkpoints
-from tutelage.training.checkpoints import State, load_newest, pack_optimizer, save, unpack_optimizer
+from tutelage.training.checkpoints import (
+    State,
+    copied,
+    load_newest,
+    pack_optimizer,
+    resuming,
+    save,
+    unpack_optimizer,
+)
+from tutelage.training.distributed import world
 from tutelage.training.optimizer import AdamW, update
 
 
@@ -127,10 +137,45 @@ def test_the_good_one_stays_until_the_broken_one_is_made_again(tmp_path: Path, f
     assert names(tmp_path) == ["checkpoint-000005", "checkpoint-000010"]
 
 
-def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+def test_numbers_that_were_changed_make_it_broken(tmp_path: Path) -> None:
+    save(tmp_path, State(5, {"a": torch.ones(2)}, {"beta": 0.1}))
+    file = tmp_path / "checkpoint-000005" / "state.json"
+    file.write_text(file.read_text().replace("0.1", "0.7"))
+    with pytest.raises(ModelError, match="not what was written"):
+        load_newest(tmp_path)
+
+
+def test_its_content_is_on_the_disk_before_it_has_its_name_and_then_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_disk: list[tuple[str, bool]] = []
+    final = tmp_path / "checkpoint-000005"
+    monkeypatch.setattr(checkpoints, "sync", lambda path: on_disk.append((path.name, final.exists())))
+    save(tmp_path, State(5, {"a": torch.ones(2, 3).t()}))
+    draft = ".checkpoint-000005.partial"
+    assert on_disk == [(name, False) for name in ("state.safetensors", "state.json", draft)] + [
+        (tmp_path.name, True)
+    ]
+
+
+def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "world", lambda: replace(world(), rank=1))
+    save(tmp_path, State(5, {"a": torch.ones(2)}))
+    assert names(tmp_path) == []
+
+
+def test_too_little_memory_is_no_fault_of_the_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(torch.OutOfMemoryError), resuming(tmp_path):
+        raise torch.OutOfMemoryError("no room")
+    with pytest.raises(ModelError, match="does not hold what"), resuming(tmp_path):
+        raise RuntimeError("other sizes")
+
+
+@pytest.mark.parametrize("file", ["config.json", "plan.json"])
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, file: str) -> None:
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps({"model": name}))
+        (tmp_path / name / file).write_text(json.dumps({"model": name}))
     save(tmp_path / "one", State(5, {"a": torch.ones(2)}))
     (tmp_path / "one" / "checkpoint-000005").rename(tmp_path / "other" / "checkpoint-000005")
     with pytest.raises(ModelError, match="other settings") as raised:
@@ -172,8 +217,10 @@ def test_an_optimizer_goes_on_as_if_it_had_never_stopped() -> None:
     optimizer = AdamW([([first_half], 0.1)])
     steps(first_half, optimizer, 0, 3)
     kept = pack_optimizer(optimizer)
+    before = copied(kept)
     second_half = nn.Parameter(first_half.detach().clone())
     resumed = AdamW([([second_half], 0.1)])
     unpack_optimizer(resumed, kept)
     steps(second_half, resumed, 3, 6)
     assert torch.equal(straight, second_half)
+    assert all(torch.equal(kept[name], tensor) for name, tensor in before.items())

@@ -29,19 +29,21 @@ def test_a_tie_pulls_two_scores_together() -> None:
 
 
 def test_policy_loss_clips_only_where_it_would_gain() -> None:
-    old = torch.log(torch.tensor([0.5, 0.5, 0.5, 0.5]))
-    new = torch.log(torch.tensor([0.75, 0.75, 0.25, 0.25]))
-    advantages = torch.tensor([1.0, -1.0, 1.0, -1.0])
-    # ratios 1.5, 1.5, 0.5, 0.5; clipped to 1.2 and 0.8 only for the first and the last
+    old = torch.log(torch.tensor([0.5, 0.5, 0.5, 0.5, 0.5]))
+    new = torch.log(torch.tensor([0.75, 0.75, 0.25, 0.25, 0.5]))
+    advantages = torch.tensor([1.0, -1.0, 1.0, -1.0, 0.0])
+    # ratios 1.5, 1.5, 0.5, 0.5, 1; clipped to 1.2 and 0.8 only for the first and the fourth
     result = clipped_policy_loss(new, old, advantages, 0.2)
     assert math.isclose(result.loss.item(), -1.2 + 1.5 - 0.5 + 0.8, rel_tol=1e-6)
-    assert result.clipped.item() == 0.5
-    assert torch.allclose(result.ratio, torch.tensor([1.5, 1.5, 0.5, 0.5]))
+    assert math.isclose(result.clipped.item(), 2 / 5, rel_tol=1e-6)
+    assert torch.allclose(result.ratio, torch.tensor([1.5, 1.5, 0.5, 0.5, 1.0]))
 
 
 def test_a_clipped_token_has_no_gradient() -> None:
     new = torch.log(torch.tensor([0.75])).requires_grad_()
-    clipped_policy_loss(new, torch.log(torch.tensor([0.5])), torch.tensor([1.0]), 0.2).loss.backward()
+    result = clipped_policy_loss(new, torch.log(torch.tensor([0.5])), torch.tensor([1.0]), 0.2)
+    result.loss.backward()
+    assert not result.ratio.requires_grad
     assert new.grad is not None
     assert new.grad.item() == 0.0
 

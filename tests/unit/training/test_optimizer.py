@@ -14,12 +14,13 @@ from tutelage.training.optimizer import AdamW, cosine, set_rate, update
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_changes_nothing(bad: float) -> None:
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_loss_or_a_gradient_that_is_no_number_changes_nothing(bad: float, where: str) -> None:
     weight = nn.Parameter(torch.ones(2))
     optimizer = AdamW([([weight], 0.1)])
-    (weight * bad).sum().backward()
+    (weight * (bad if where == "gradient" else 1.0)).sum().backward()
     with pytest.raises(TrainingError, match="loss") as raised:
-        update(optimizer, bad, max_norm=1.0, where="SFT step 7")
+        update(optimizer, bad if where == "loss" else 1.0, max_norm=1.0, where="SFT step 7")
     assert weight.tolist() == [1.0, 1.0]
     assert raised.value.where == "SFT step 7"
 

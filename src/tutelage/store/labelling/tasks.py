@@ -177,7 +177,7 @@ def _gold_task(tx: Session, mine: Select[Any], rng: random.Random) -> LabellingT
 
 
 def _task_with_room(tx: Session, mine: Select[Any], annotator_id: str) -> LabellingTask | None:
-    open_ = mine.where(LabellingTask.remaining > 0, LabellingTask.gold.is_(None), _has_room(annotator_id))
+    open_ = mine.where(LabellingTask.remaining > 0, _has_room(annotator_id))
     task: LabellingTask | None = tx.scalar(open_.order_by(LabellingTask.id).limit(1))
     return task
 
