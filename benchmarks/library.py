@@ -29,7 +29,7 @@ from sqlalchemy import insert
 
 from tutelage.models.locate import locate
 from tutelage.server.passwords import hash_password
-from tutelage.store import Store, accounts
+from tutelage.store import Store, accounts, search
 from tutelage.store.ids import new_id
 from tutelage.store.tables import Dialogue, Message
 
@@ -90,7 +90,10 @@ def vocabulary(rng: random.Random) -> list[str]:
 
 
 def fill(home: Path, words: list[str], options: argparse.Namespace) -> None:
-    """Write the dialogues, person after person: the text index is filled several times faster so."""
+    """Write the dialogues, person after person: the text index is filled several times faster so.
+
+    Its parts are merged at the end, as a server does in quiet moments.
+    """
     rng, secret = random.Random(1), asyncio.run(hash_password(PASSWORD))
     weights = list(itertools.accumulate(1 / rank for rank in range(1, len(words) + 1)))
     store = Store.open(home / "tutelage.db")
@@ -99,7 +102,7 @@ def fill(home: Path, words: list[str], options: argparse.Namespace) -> None:
             accounts.create_user(tx, name=f"person-{number}", password_hash=secret, role="user").id
             for number in range(1 + PEOPLE)
         )
-    total = options.messages // TURNS
+    total, more = options.messages // TURNS, True
     each = max(1, (total - options.dialogues) // PEOPLE)
     for first in range(0, total, LOT):
         dialogues, messages = [], []
@@ -126,6 +129,9 @@ def fill(home: Path, words: list[str], options: argparse.Namespace) -> None:
             tx.execute(insert(Dialogue), dialogues)
             tx.execute(insert(Message), messages)
         print(f"\r{first + LOT:,} of {total:,} dialogues", end="", file=sys.stderr)
+    while more:
+        with store.write() as tx:
+            more = search.tidy(tx)
     store.close()
     (home / "filled").touch()
 

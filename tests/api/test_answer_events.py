@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from datetime import timedelta
 from typing import Any
@@ -189,6 +190,15 @@ def test_answers_whose_writer_has_died_are_reaped_while_the_server_runs(
         with site.store.write() as tx:
             left = unfinished_answer(tx, accounts.create_guest(tx).id)
         wait_for_status(site, left.id, "interrupted")
+
+
+def test_the_text_index_is_tidied_while_the_server_runs(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Semaphore(0)
+    monkeypatch.setattr("tutelage.server.app.TIDY_SECONDS", 0.01)
+    monkeypatch.setattr("tutelage.server.app.TIDY_PAUSE", 0.01)
+    monkeypatch.setattr("tutelage.store.search.tidy", lambda tx: looked.release() is None)
+    with site.client():
+        assert all(looked.acquire(timeout=10) for _ in range(3))
 
 
 def test_a_process_that_has_slept_does_not_take_its_own_answers_for_dead(

@@ -24,7 +24,7 @@ from tutelage.server.passwords import SignInLimits
 from tutelage.server.services import Access, Services
 from tutelage.server.transactions import read, write
 from tutelage.server.turn import DEAD_AFTER, Turns
-from tutelage.store import Store, bin
+from tutelage.store import Store, bin, search
 from tutelage.store.usage import chat_settings
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOLLOW_SECONDS = 2.0
+TIDY_SECONDS, TIDY_PAUSE = 60.0, 1.0
+"""How often the text index is looked at, and how long the server rests while there is something to merge."""
 
 
 def create_app(
@@ -96,6 +98,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts.turns.line.places = (await read(parts.store, chat_settings)).answers_at_once
     beside = [
         asyncio.create_task(_reap(parts.turns, parts.store)),
+        asyncio.create_task(_tidy(parts.store)),
         asyncio.create_task(_keep_warm(parts.engines)),
     ]
     try:
@@ -116,6 +119,17 @@ async def _reap(turns: Turns, store: Store) -> None:
         try:
             await turns.reap()
             await write(store, bin.purge)
+        except Unavailable:
+            continue
+
+
+async def _tidy(store: Store) -> None:
+    """Keep the text index in few parts, a little at a time, as long as the server lives."""
+    more = False
+    while True:
+        await asyncio.sleep(TIDY_PAUSE if more else TIDY_SECONDS)
+        try:
+            more = await write(store, search.tidy)
         except Unavailable:
             continue
 

@@ -3,9 +3,9 @@
 By trigrams: they need no word boundaries, so Chinese is found, and parts of words. Words of less than three characters
 have no trigram; they are looked for in the newest messages.
 
-SQLite's FTS5 keeps every person's messages in a range of row numbers of their own, newest last, so that a search never
-touches anybody else's, however many they are, and ends as soon as a list is full. PostgreSQL's planner goes by the
-person's dialogues or by pg_trgm's index of all messages, whichever it finds to be less.
+SQLite's FTS5 keeps every person's messages in a range of row numbers of their own, newest last, so that a search skips
+to them and ends as soon as a list is full. PostgreSQL's planner goes by the person's dialogues or by pg_trgm's index of
+all messages, whichever it finds to be less.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ MOST_HITS = 1000
 MOST_READ = 20_000
 """Where no word has three characters, so many of the newest messages are read."""
 LOT = 100
+TIDY_PAGES = 50
+"""So much of the index is rewritten at a time: some 5 ms during which nobody else writes."""
 BEFORE, AFTER = 30, 90
 
 
@@ -52,8 +54,31 @@ def search(tx: Session, owner_id: str, query: str, *, limit: int = 30) -> list[F
     return sorted(found.values(), key=lambda hit: hit.dialogue.updated, reverse=True)[:limit]
 
 
+def tidy(tx: Session) -> bool:
+    """Merge parts of SQLite's text index, as many pages as nobody has to wait for; whether there is more to merge.
+
+    FTS5 writes a new part with every message and merges four alike as it goes; a search looks for each trigram in each
+    part. Where two alike are merged in quiet moments, it reads half as many pages.
+    """
+    if _on_server(tx):
+        return False
+    before = tx.scalar(_CHANGES)
+    tx.execute(_MERGE, {"pages": TIDY_PAGES})
+    return bool(tx.scalar(_CHANGES) > before + 1)  # one change is the statement itself (FTS5's manual)
+
+
+_CHANGES = text("SELECT total_changes()")
+_MERGE = text("INSERT INTO search_texts (search_texts, rank) VALUES ('merge', :pages)")
+
+
+def _on_server(tx: Session) -> bool:
+    return tx.get_bind().dialect.name == "postgresql"
+
+
 def _by_title(tx: Session, owner_id: str, words: Sequence[str], limit: int) -> Iterator[Found]:
-    fits = and_(*(Dialogue.title.icontains(word, autoescape=True) for word in words))
+    # SQLite's LIKE is blind to the case of ASCII letters, and twice as fast without the `lower` of icontains.
+    holds = Dialogue.title.icontains if _on_server(tx) else Dialogue.title.contains
+    fits = and_(*(holds(word, autoescape=True) for word in words))
     rows = tx.scalars(
         select(Dialogue).where(listed(owner_id), fits).order_by(Dialogue.updated.desc()).limit(limit)
     )
@@ -63,8 +88,7 @@ def _by_title(tx: Session, owner_id: str, words: Sequence[str], limit: int) -> I
 def _by_message(tx: Session, owner_id: str, words: Sequence[str], limit: int) -> Iterator[Found]:
     """The newest message that fits of each dialogue, for at most `limit` dialogues."""
     seen: set[str] = set()
-    on_server = tx.get_bind().dialect.name == "postgresql"
-    ids = (_newest_on_server if on_server else _newest_in_file)(tx, owner_id, words)
+    ids = (_newest_on_server if _on_server(tx) else _newest_in_file)(tx, owner_id, words)
     for first in range(0, len(ids), LOT):
         lot = ids[first : first + LOT]
         # By ids alone: SQLite would rather walk through all dialogues of the owner.

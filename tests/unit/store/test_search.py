@@ -120,6 +120,22 @@ def test_an_index_of_an_earlier_version_is_made_anew(tmp_path: Path, monkeypatch
     store.close()
 
 
+@pytest.mark.sqlite
+def test_parts_of_the_index_that_are_alike_are_merged(
+    store: Store, cast: SimpleNamespace, chat: Chat
+) -> None:
+    for number in range(3):
+        chat(cast.reader, f"treasure {number}")
+    found = titles(store, cast.reader, "treasure")
+    with store.write() as tx:
+        parts = text("SELECT count(DISTINCT segid) FROM search_texts_idx")
+        assert tx.scalar(parts) == 3
+        while search.tidy(tx):
+            pass
+        assert tx.scalar(parts) == 1
+    assert titles(store, cast.reader, "treasure") == found
+
+
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(query=st.text(max_size=12))
 def test_no_query_is_an_error(store: Store, cast: SimpleNamespace, query: str) -> None:

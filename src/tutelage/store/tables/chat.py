@@ -31,13 +31,13 @@ class Dialogue(Base):
     `origin` is `chat` or `imported`; `source` names the importer. A dialogue with `demonstration` set is
     worth imitating turn by turn. A `temporary` one is never shown in lists, labelled or exported. `lot` is a random
     number, by which a random dialogue is found without reading all. A `binned` one does not exist for anybody; until
-    it is purged its owner can take that back.
+    it is purged its owner can take that back. A search in titles reads their index alone.
     """
 
     __tablename__ = "dialogues"
     __table_args__ = (
         UniqueConstraint("source", "content_hash"),
-        Index(None, "owner_id", "updated", "id"),
+        Index(None, "owner_id", "updated", "id", "title", "temporary", "binned"),
         Index(None, "origin", "consent", "temporary", "lot"),
     )
 
