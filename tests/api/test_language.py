@@ -140,8 +140,35 @@ def test_the_log_of_operators_says_what_they_did_in_the_readers_language(
     assert pages.put("/operate/access", json=settings, headers=headers).status_code == 204
     path = "/operate/data/rows?stream=demonstrations&source=written"
     assert pages.get(path, headers=headers).status_code == 200
-    log = re.findall("<td>(.*?)</td>", pages.get("/operate/audit", headers=headers).text)
+    log = re.findall("<td[^>]*>(.*?)</td>", pages.get("/operate/audit", headers=headers).text)
     told = re.sub("<[^>]*>", "", " ".join(log))
     assert "角色：訓練員" in told
     assert "變更：訪客、使用者每天的回答數" in told
     assert "來源：訓練員撰寫" in told
+
+
+def test_who_goes_to_a_page_that_nobody_expected_to_fail_reads_a_page(
+    pages: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(*args: Any, **more: Any) -> Any:
+        raise RuntimeError("the secret words of a user")
+
+    monkeypatch.setattr("tutelage.store.dialogues.list_dialogues", explode)
+    answer = pages.get("/account", headers={"accept": "text/html", **CHINESE})
+    assert answer.status_code == 500
+    assert '<p class="soft">伺服器發生錯誤，詳情請見伺服器的記錄。</p>' in answer.text
+    assert "secret" not in answer.text
+    assert "script-src 'self'" in answer.headers["content-security-policy"]
+    assert pages.get("/nowhere", headers={"accept": "text/html", **CHINESE}).status_code == 404
+
+
+def test_the_theme_that_somebody_chose_is_their_browsers(pages: TestClient) -> None:
+    assert "data-theme" not in pages.get("/account").text
+    body = {"consent": False, "locale": "", "theme": "dark"}
+    assert pages.put("/account/preferences", json=body).status_code == 204
+    page = pages.get("/account").text
+    assert '<html lang="en" data-theme="dark">' in page
+    assert '<option value="dark" selected>' in page
+    assert pages.put("/account/preferences", json={**body, "theme": "pink"}).status_code == 400
+    assert pages.put("/account/preferences", json={**body, "theme": ""}).status_code == 204
+    assert "data-theme" not in pages.get("/account").text

@@ -41,14 +41,27 @@ def test_an_answer_streams_is_rendered_and_is_there_after_a_reload(visit: Visit,
 
 
 def test_closed_blocks_are_rendered_while_the_rest_still_comes(visit: Visit, site: Any) -> None:
-    site.say("A **first** block.\n\n```\n" + LONG, delay=0.005)
+    site.say("A **first** block.\n\n## A heading\n```\n" + LONG, delay=0.005)
     page = visit()
     ask(page, "Go")
     expect(page.locator("[data-status='running'] .blocks strong")).to_have_text("first")
+    expect(page.locator("[data-status='running'] .blocks h2")).to_have_text("A heading")
     expect(page.locator("[data-status='running'] .streaming")).not_to_contain_text("first")
     expect(page.locator("[data-status='running'] .streaming.code")).to_contain_text("A long answer")
     page.get_by_role("button", name="Stop").click()
     expect(page.locator("[data-status='interrupted']")).to_be_visible()
+
+
+def test_marked_words_look_like_what_they_are_while_their_block_is_open(visit: Visit, site: Any) -> None:
+    site.say("Some **strong words**, `a <b> code` and 2 ** 3, " + LONG, delay=0.005)
+    page = visit()
+    ask(page, "Go")
+    open_block = page.locator("[data-status='running'] .streaming")
+    expect(open_block.locator("strong")).to_have_text("strong words")
+    expect(open_block.locator("code")).to_have_text("a <b> code")
+    expect(open_block).to_contain_text("Some strong words, a <b> code and 2 ** 3, A long answer")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("[data-status='interrupted'] strong")).to_have_text("strong words")
 
 
 def test_a_reload_while_an_answer_comes_goes_on_with_it(visit: Visit, site: Any) -> None:

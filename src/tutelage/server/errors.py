@@ -100,6 +100,7 @@ TABLE: tuple[tuple[type[errors.TutelageError], int, str, str | None], ...] = (
     (errors.TutelageError, 500, "server_error", "internal_error"),
 )
 CODES = {401: "unauthenticated", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+UNKNOWN_ADDRESS = Sentence("there is nothing at this address")
 INTERNAL = Failure(
     500, "something went wrong on the server; its log has more", "server_error", "internal_error"
 )
@@ -114,17 +115,24 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, HTTPException):
         kind = "invalid_request_error" if error.status_code < 500 else "server_error"
         code = CODES.get(error.status_code)
-        return Failure(error.status_code, str(error.detail), kind, code, headers=error.headers or {})
+        said = UNKNOWN_ADDRESS if error.status_code == 404 else str(error.detail)
+        return Failure(error.status_code, said, kind, code, headers=error.headers or {})
     return INTERNAL
 
 
 def respond(request: Request, error: Exception) -> Response:
-    """The answer to a request that failed: JSON, or the app's own page when a browser navigates."""
-    failure = told_to(request, failure_of(error))
+    """The answer to a request that failed."""
+    failure = failure_of(error)
     if isinstance(error, HTTPException) and request.url.path.startswith("/v1"):
         failure = _of_routing(failure, f"{request.method} {request.url.path[:200]}")
     if failure.status == 500:
         log_failure(error, request_id=getattr(request.state, "request_id", "-"))
+    return answer(request, failure)
+
+
+def answer(request: Request, failure: Failure) -> Response:
+    """A failure for whoever asks: JSON, or the app's own page when a browser navigates."""
+    failure = told_to(request, failure)
     page: ErrorPage | None = getattr(request.app.state, "error_page", None)
     return page(request, failure) if page and _navigates(request) else failure.response()
 

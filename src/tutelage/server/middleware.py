@@ -9,11 +9,11 @@ from time import monotonic, perf_counter
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tutelage.errors import Sentence
-from tutelage.server.errors import INTERNAL, Failure, log_failure, told_to
+from tutelage.server.errors import INTERNAL, Failure, answer, log_failure
 from tutelage.server.permissions import SESSION_DAYS, cookie_name
 
 LONGEST_BODY = 2 * 1024 * 1024
@@ -178,7 +178,7 @@ class BodyLimit:
 
 async def _refuse(failure: Failure, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with a failure, in the asker's language."""
-    await told_to(HTTPConnection(scope), failure).response()(scope, receive, send)
+    await answer(Request(scope), failure)(scope, receive, send)
 
 
 def _limited(receive: Receive) -> Receive:

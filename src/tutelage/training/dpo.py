@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tutelage.datasets.preference import PreferenceExample
 from tutelage.dialogue import Comparison
+from tutelage.errors import Sentence
 from tutelage.models.adapters import AdapterShape
 from tutelage.models.loading import load_model
 from tutelage.models.locate import locate
@@ -107,7 +108,7 @@ def train_dpo(
         loss, margin = accumulate_gradients(
             policy, chosen, beta=config.beta, micro_tokens=config.micro_tokens
         )
-        norm = update(optimizer, loss, max_norm=config.max_norm, where=f"DPO step {step}")
+        norm = update(optimizer, loss, max_norm=config.max_norm, where=Sentence("DPO step {step}", step=step))
         metrics = {"loss": loss, "margin": margin, "gradient_norm": norm}
         run.log(step, len(steps), metrics | {"learning_rate": optimizer.param_groups[0]["lr"]})
         if (step + 1) % config.checkpoint_every == 0 and step + 1 < len(steps):

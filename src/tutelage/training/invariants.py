@@ -127,7 +127,7 @@ def check_reference(before: float, now: float) -> None:
                 before=before,
                 now=now,
             ),
-            where="PPO's resume",
+            where=Sentence("PPO's resume"),
             hint="restore the adapter that --start named, or begin a new run",
         )
 

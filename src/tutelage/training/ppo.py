@@ -29,7 +29,7 @@ from typing import Any
 from torch import Tensor
 
 from tutelage.dialogue import Dialogue
-from tutelage.errors import ModelError, TrainingError
+from tutelage.errors import ModelError, Sentence, TrainingError
 from tutelage.models.loading import load_model
 from tutelage.models.locate import locate
 from tutelage.rendering import Rendered
@@ -128,7 +128,7 @@ def train_ppo(
         step = course.step
         metrics = take_step(config, models, learners, task_of(config, data, step), beta=course.beta)
         health = course.health.after(metrics["reward"], metrics["ended"])
-        check_health(health, f"PPO step {step}")
+        check_health(health, Sentence("PPO step {step}", step=step))
         beta = adapt_beta(course.beta, metrics["kl"], config.kl, config.prompts_per_step)
         course = replace(course, step=step + 1, beta=beta, health=health, seconds=course.spent(metrics))
         if course.watch and (course.step % config.gold.every == 0 or course.step == config.steps):
@@ -210,7 +210,7 @@ def take_step(
     config: PPOConfig, models: Models, learners: Learners, task: Task, *, beta: float
 ) -> dict[str, float]:
     """One step: sample, score, learn. Returns its metrics. Raises InvariantViolated or TrainingError."""
-    place = f"PPO step {task.step}"
+    place = Sentence("PPO step {step}", step=task.step)
     # The value model learns alone first: a policy led by wrong values unlearns.
     policy_step = task.step - config.value.warmup_steps
     began = time.monotonic()

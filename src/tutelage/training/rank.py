@@ -19,6 +19,7 @@ from tutelage.training.job import Job, train
 from tutelage.training.metrics import Progress
 
 STOPPED = 2
+PARTS = ("message", "where", "hint")
 Say = Callable[[dict[str, Any]], None]
 
 
@@ -32,8 +33,7 @@ def take_part(job_file: Path, processes: int, say: Say) -> None:
         with joined(processes):
             train(Job.read(job_file), progress)
     except TutelageError as error:
-        message, hint = (Sentence.of(each).stored() for each in (error.message, error.hint))
-        reason = {"message": message, "where": error.where, "hint": hint}
+        reason: dict[str, Any] = {part: Sentence.of(getattr(error, part)).stored() for part in PARTS}
         say({"error": reason | {"consequence": isinstance(error, LostContact)}})
         raise
 
@@ -56,8 +56,8 @@ class Listener:
         """The error that came first. A process that lost contact only says that another one has ended."""
         for reason in self._reasons:
             if not reason["consequence"]:
-                message, hint = (Sentence.restored(reason[name]) for name in ("message", "hint"))
-                return TrainingError(message, where=reason["where"], hint=hint)
+                message, where, hint = map(Sentence.restored, (reason[part] for part in PARTS))
+                return TrainingError(message, where=where, hint=hint)
         return TrainingError(
             Sentence("one of the {processes} processes ended", processes=processes),
             where=log,

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from tutelage.datasets.preference import PreferenceExample
 from tutelage.dialogue import Comparison
+from tutelage.errors import Sentence
 from tutelage.models.adapters import AdapterShape, load_adapter
 from tutelage.models.heads import ScalarHead
 from tutelage.models.interface import CausalModel
@@ -174,7 +175,7 @@ def train_member(training: Training, index: int, state: State | None) -> ValueMo
         set_rate(optimizer, cosine(step, len(steps), warmup=config.warmup_steps))
         examples = [data.train[place] for place in steps[step]]
         loss, accuracy = accumulate_gradients(model, member, examples, config.micro_tokens)
-        place = f"reward model, member {index}, step {step}"
+        place = Sentence("reward model, member {member}, step {step}", member=index, step=step)
         norm = update(optimizer, loss, max_norm=config.max_norm, where=place)
         metrics = {"member": index, "loss": loss, "accuracy": accuracy, "gradient_norm": norm}
         metrics["learning_rate"] = optimizer.param_groups[0]["lr"]

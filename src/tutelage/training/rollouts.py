@@ -108,7 +108,7 @@ def refuse_narrowing(request: Request) -> None:
                 temperature=request.temperature,
                 top_p=request.top_p,
             ),
-            where="PPO's sampler",
+            where=Sentence("PPO's sampler"),
             hint="sample at temperature 1 from everything: otherwise the ratios are those of another distribution",
         )
 

@@ -171,7 +171,7 @@ def train_sft(
         set_rate(optimizer, cosine(step, total, warmup=config.warmup_steps))
         examples = [data.train.rendered[index] for index in data.steps[step]]
         loss, scored = accumulate_gradients(weights, examples, config.micro_tokens)
-        norm = update(optimizer, loss, max_norm=config.max_norm, where=f"SFT step {step}")
+        norm = update(optimizer, loss, max_norm=config.max_norm, where=Sentence("SFT step {step}", step=step))
         metrics = {"loss": loss, "gradient_norm": norm, "scored_tokens": scored}
         run.log(step, total, metrics | {"learning_rate": optimizer.param_groups[0]["lr"]})
         if (step + 1) % config.checkpoint_every == 0 and step + 1 < total:

@@ -19,12 +19,13 @@ from tutelage.server.errors import translated
 from tutelage.server.middleware import SECURITY_HEADERS
 from tutelage.store import Store, dialogues
 from tutelage.store.tables import Dialogue, User
-from tutelage.web import catalogue, icons, metrics
+from tutelage.web import catalogue, categories, icons, metrics
 from tutelage.web.assets import Assets
 from tutelage.web.catalogue import Translate
 
 HERE = Path(__file__).parent
 SIDEBAR_LIMIT = 100
+THEMES = ("light", "dark")
 # On top of what the server sets for every response: scripts may not turn text into HTML behind `http.js`'s back.
 TRUSTED_TYPES = "; require-trusted-types-for 'script'; trusted-types tutelage"
 HEADERS = {"content-security-policy": SECURITY_HEADERS["content-security-policy"] + TRUSTED_TYPES}
@@ -69,9 +70,11 @@ class Pages:
             {"sidebar_closed": False, **context},
             user=user,
             locale=locale,
+            theme=theme(request),
             t=catalogue.translator(locale),
             when=lambda moment: when(moment, zone(request)),
             told=lambda words: translated(words, catalogue.translator(locale)),
+            category=lambda name: categories.named(name, catalogue.translator(locale)),
             metric=lambda name: metrics.named(name, catalogue.translator(locale)),
             utc=lambda moment: f"{when(moment, UTC)} UTC",
             script_texts=self._script_texts(locale),
@@ -113,6 +116,12 @@ def texts_of_scripts(assets: Assets) -> set[str]:
             literals = re.findall(r'\bt\(("(?:[^"\\]|\\.)*")', content.decode())
             found.update(json.loads(literal) for literal in literals)
     return found
+
+
+def theme(request: Request) -> str:
+    """Light or dark, as somebody wants it in this browser; empty follows the system."""
+    wanted = request.cookies.get("theme", "")
+    return wanted if wanted in THEMES else ""
 
 
 def zone(request: Request) -> ZoneInfo:

@@ -48,7 +48,6 @@ KINDS = {
 } | {"AtCapacity", "UsedUp", "Failure", "RunStopped"}
 BY_OTHERS = {
     "{field}: {problem}",
-    "Not Found",
     "Method Not Allowed",
     "Field required",
     "String should have at least {min_length} characters",

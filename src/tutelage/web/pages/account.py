@@ -1,11 +1,13 @@
 """One's own account.
 
 GET    /account
-PUT    /account/preferences      {consent, locale}
+PUT    /account/preferences      {consent, locale, theme}
 DELETE /account/identities/{id}  another way to sign in that is not wanted any more
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -22,13 +24,15 @@ from tutelage.web.pages.parts import Anybody, Parts, Templates
 
 router = APIRouter(include_in_schema=False)
 SHOWN = 200
+YEAR = 31_536_000  # seconds
 
 
 class Preferences(BaseModel):
-    """What people choose for themselves. An empty locale follows the browser."""
+    """What people choose for themselves. An empty locale follows the browser, an empty theme the system."""
 
     consent: bool
     locale: str = ""
+    theme: Literal["", "light", "dark"] = ""
 
 
 @router.get("/account")
@@ -61,8 +65,8 @@ def account(request: Request, user: Anybody, parts: Parts, pages: Templates) -> 
 
 
 @router.put("/account/preferences", status_code=204)
-def save_preferences(body: Preferences, user: Anybody, parts: Parts) -> None:
-    """Change consent and language."""
+def save_preferences(body: Preferences, user: Anybody, parts: Parts, response: Response) -> None:
+    """Change consent and language, and the theme of this browser."""
     if body.locale not in ("", *locales()):
         raise InvalidRequest(
             Sentence("there is no language {language}", language=body.locale), param="locale"
@@ -70,6 +74,7 @@ def save_preferences(body: Preferences, user: Anybody, parts: Parts) -> None:
     with parts.store.write() as tx:
         accounts.set_consent(tx, user.id, body.consent)
         accounts.set_locale(tx, user.id, body.locale)
+    response.set_cookie("theme", body.theme, max_age=YEAR, samesite="lax")
 
 
 @router.delete("/account/identities/{identity_id}", status_code=204)

@@ -141,7 +141,7 @@ def groups_of(ids: Sequence[str], ranks: Sequence[str]) -> tuple[list[list[str]]
 def _interval(estimate: Estimate) -> str:
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return "–"
-    return f"{estimate.value:.2f} ({estimate.low:.2f}–{estimate.high:.2f})"
+    return f"{estimate.value:.2f} ({estimate.low:.2f} – {estimate.high:.2f})"
 
 
 def _percent(share: float | None) -> str:

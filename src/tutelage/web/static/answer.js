@@ -37,6 +37,9 @@ export function follow(element, id) {
   });
 }
 
+/** Code, or strong words, on one line; the final rendering is the server's. */
+const MARKED = /(?<!`)`([^`\n]+)`(?!`)|\*\*(?=\S)([^*`\n]+)\*\*(?!\*)/;
+
 /** Text as it comes: plain while its block is open, rendered by the server once the block is closed. */
 class StreamedText {
   /** @param {HTMLElement} element a running message */
@@ -44,6 +47,7 @@ class StreamedText {
     this.waiting = /** @type {HTMLElement} */ (element.querySelector(".waiting"));
     this.blocks = /** @type {HTMLElement} */ (element.querySelector(".blocks"));
     this.streaming = /** @type {HTMLElement} */ (element.querySelector(".streaming"));
+    this.raw = "";
     this.open = document.createTextNode("");
     this.streaming.append(this.open);
     this.rendering = false;
@@ -60,14 +64,24 @@ class StreamedText {
   push(text) {
     this.waiting.hidden = true;
     this.streaming.hidden = false;
+    this.raw += text;
     this.open.appendData(text);
     this.dress();
     this.render();
   }
 
-  /** Code looks like code from its first line on. */
+  /** Code looks like code from its first line on, words between marks like what they mark. */
   dress() {
-    this.streaming.classList.toggle("code", /^ {0,3}(`{3,}|~{3,})[^\n]*\n/.test(this.open.data));
+    this.streaming.classList.toggle("code", /^ {0,3}(`{3,}|~{3,})[^\n]*\n/.test(this.raw));
+    if (/^ {0,3}(`{3}|~{3})/.test(this.raw)) return;
+    for (let found; (found = MARKED.exec(this.open.data)); ) {
+      const marked = document.createElement(found[1] ? "code" : "strong");
+      marked.textContent = found[1] ?? found[2];
+      const rest = this.open.splitText(found.index);
+      rest.deleteData(0, found[0].length);
+      rest.before(marked);
+      this.open = rest;
+    }
   }
 
   /** The filter has blocked the answer: take away what was shown. */
@@ -83,21 +97,23 @@ class StreamedText {
 
   /** Have the closed blocks rendered, one request at a time; what fails stays plain until the end. */
   async render() {
-    const length = closedLength(this.open.data);
+    const length = closedLength(this.raw);
     if (!length || this.rendering || this.closed) return;
     this.rendering = true;
-    const html = await fragment("/fragments/markdown", { text: this.open.data.slice(0, length) }).catch(() => null);
+    const html = await fragment("/fragments/markdown", { text: this.raw.slice(0, length) }).catch(() => null);
     if (!html || this.closed) return;
     dressCode(html);
     this.blocks.append(html);
-    this.open.deleteData(0, length);
+    this.raw = this.raw.slice(length);
+    this.open = document.createTextNode(this.raw);
+    this.streaming.replaceChildren(this.open);
     this.dress();
     this.rendering = false;
     this.render();
   }
 }
 
-/** How much of a Markdown text is closed: up to its last blank line that is not inside a block of code. @param {string} text */
+/** How much of a Markdown text is closed: up to its last blank line or heading that is not inside a block of code. @param {string} text */
 export function closedLength(text) {
   let closed = 0;
   let place = 0;
@@ -107,7 +123,7 @@ export function closedLength(text) {
     const mark = /^ {0,3}(`{3,}|~{3,})/.exec(line)?.[1] ?? "";
     if (!fence) fence = mark;
     else if (mark[0] === fence[0] && mark.length >= fence.length && line.trim() === mark) fence = "";
-    if (!fence && (line.trim() === "" || mark)) closed = place;
+    if (!fence && (line.trim() === "" || mark || /^ {0,3}#{1,6}\s/.test(line))) closed = place;
   }
   return closed;
 }
