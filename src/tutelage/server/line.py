@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tutelage.errors import Unavailable
 
-PLACES = 16
+PLACES = 32  # as many as the engine computes at once
 LONGEST = 100
 
 

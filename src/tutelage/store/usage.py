@@ -26,7 +26,7 @@ class ChatSettings:
     guests: bool = True
     guest_limit: int | None = None
     user_limit: int | None = None
-    answers_at_once: int = 16
+    answers_at_once: int = 32
     terms: str = ""
 
     def limit(self, user: User) -> int | None:
