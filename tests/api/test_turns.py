@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +12,8 @@ import pytest
 from tutelage.dialogue import Message
 from tutelage.engine.pool import EnginePool
 from tutelage.errors import ContextTooLong, Denied, InvalidRequest, NotFound, Unavailable
+from tutelage.moderation.gate import Gate
+from tutelage.moderation.policy import Policy
 from tutelage.server import writing
 from tutelage.server.turn import TurnEvent, Turns
 from tutelage.store import accounts, dialogues
@@ -131,6 +133,33 @@ def test_an_answer_of_somebody_else_does_not_exist(site: Any) -> None:
             await turns.send(other, text="Hi", dialogue_id=started.dialogue_id, parent_id=started.answer_id)
 
     run(site, scenario)
+
+
+def test_a_text_is_judged_after_what_it_follows(site: Any) -> None:
+    judged: set[tuple[str, str]] = set()
+
+    class Noting:
+        def score(
+            self, texts: Sequence[str], contexts: Sequence[str] | None = None
+        ) -> list[dict[str, float]]:
+            judged.update(zip(texts, contexts or [], strict=True))
+            return [{"violence": 0.0} for _ in texts]
+
+    site.gate = Gate(Policy.load(), Noting())
+    user = person(site)
+
+    async def scenario(turns: Turns) -> None:
+        before: dict[str, str] = {}
+        for text in ("Why?", "And then?"):
+            started = await turns.send(user, text=text, **before)
+            async for _ in turns.events(user, started.answer_id):
+                pass
+            before = {"dialogue_id": started.dialogue_id, "parent_id": started.answer_id}
+        assert not turns._places
+
+    run(site, scenario)
+    answer = site.answers[0]
+    assert judged >= {("Why?", ""), ("And then?", answer), (answer, "Why?"), (answer, "And then?")}
 
 
 def test_many_readers_see_the_same(site: Any) -> None:

@@ -99,6 +99,9 @@ def test_a_judgement_without_consent_leaves_although_its_dialogue_may_be_used(
         rating.consent = pick.consent = False
         tx.flush()
         assert withdrawn(tx) == {rating.id, pick.id}
+        rating.consent = pick.consent = True
+        dialogues.delete_dialogue(tx, messages[0].dialogue_id, owner_id=cast.reader)
+        assert withdrawn(tx) >= {rating.id, pick.id, second.id, messages[0].dialogue_id}
 
 
 def test_what_is_allowed_again_makes_the_snapshot_whole(

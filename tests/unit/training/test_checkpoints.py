@@ -76,6 +76,8 @@ def test_a_draft_from_a_crash_is_not_taken_for_a_checkpoint(tmp_path: Path) -> N
     state = load_newest(tmp_path)
     assert state is not None
     assert state.step == 5
+    save(tmp_path, State(15, {"a": torch.ones(2)}))
+    assert names(tmp_path) == ["checkpoint-000005", "checkpoint-000015"]
 
 
 def cut(file: Path) -> None:
