@@ -13,6 +13,7 @@ runs/round-0001/{sft,reward,judge,ppo}/    and gold/, dpo/ where the recipe want
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from pydantic import Field
 
 from tutelage.config import Settings
 from tutelage.dialogue import Dialogue
-from tutelage.errors import NotFound
+from tutelage.errors import ModelError, NotFound
 from tutelage.evaluation.answers import Judges
 from tutelage.improvement.assessment import EvaluationConfig, assess
 from tutelage.improvement.journal import journal
@@ -30,7 +31,7 @@ from tutelage.improvement.recording import alone, noting, recorded
 from tutelage.improvement.stages import Installation, SnapshotData, prepare
 from tutelage.models.locate import locate
 from tutelage.registry import ModelVersion
-from tutelage.registry.version import write_json
+from tutelage.registry.version import read_json, write_json
 from tutelage.rendering import load_renderer
 from tutelage.store import export
 from tutelage.training.dpo import DPOConfig
@@ -40,6 +41,8 @@ from tutelage.training.ppo import PPOConfig
 from tutelage.training.ppo_recipe import split_prompts
 from tutelage.training.reward import RewardConfig
 from tutelage.training.sft import SFTConfig
+
+log = logging.getLogger(__name__)
 
 JUDGE_SEED, GOLD_SEED = 1000, 2000
 
@@ -84,6 +87,8 @@ class ImproveConfig(Settings):
         if not all(isinstance(section, dict) for section in given.values()):
             return raw  # which is refused with the name of the section
         sections: dict[str, Any] = {name: {"model": model, **section} for name, section in given.items()}
+        if "dpo" in sections and "held_out" in sections["reward"]:  # both learn from the same comparisons
+            sections["dpo"] = {"held_out": sections["reward"]["held_out"], **sections["dpo"]}
         if any(section["model"] != model for section in sections.values()):
             raise ValueError("the stages of a round share one base: set `model` at the top, not in a section")
         return {**raw, **sections}
@@ -99,8 +104,9 @@ class ImproveConfig(Settings):
                 "a round trains adapters: publish a run of `tutelage train` that trained all weights, "
                 "and name that version as the round's model"
             )
-        if self.ppo.held_out > min(self.sft.held_out, self.reward.held_out):
-            raise ValueError("ppo.held_out may not be larger than sft.held_out or reward.held_out")
+        shares = [each.held_out for each in (self.sft, self.reward, self.dpo) if each is not None]
+        if self.ppo.held_out > min(shares):
+            raise ValueError("ppo.held_out may not be larger than that of sft, reward or dpo")
         return self
 
 
@@ -127,7 +133,7 @@ def improve(
     ):
         begun(run_id)
         progress = noting(place.store, run_id, progress)
-        state = json.loads((folder / "round.json").read_text(encoding="utf-8"))
+        state = read_json(folder / "round.json")
         if "report" in state:
             return dict(state["report"])
         snapshot = place.home / "snapshots" / state["snapshot"]
@@ -183,14 +189,14 @@ def _open_round(config: ImproveConfig, place: Installation) -> Path:
     rounds = sorted((place.home / "runs").glob("round-[0-9]*"))
     settings = json.loads(json.dumps(config.model_dump()))
     for folder in reversed(rounds):
-        if (folder / "round.json").exists():
-            state = json.loads((folder / "round.json").read_text(encoding="utf-8"))
-            if "report" not in state and state["config"] == settings:
-                return folder
+        state = _state(folder)
+        if "report" not in state and state.get("config") == settings:
+            return folder
     snapshot = export.snapshot(place.store, place.home, sources=config.sources or None)
     data = SnapshotData.read(snapshot.path)
-    for stage in (config.sft, config.reward, config.ppo):
-        prepare(stage, data, place.home, gold=config.gold)  # a round that could not end is not begun
+    for stage in (config.sft, config.reward, config.dpo, config.ppo):
+        if stage is not None:
+            prepare(stage, data, place.home, gold=config.gold)  # a round that could not end is not begun
     try:
         parent = place.registry.resolve("stable").name
     except NotFound:
@@ -200,6 +206,16 @@ def _open_round(config: ImproveConfig, place: Installation) -> Path:
     folder.mkdir(parents=True)
     write_json(folder / "round.json", {"config": settings, "snapshot": snapshot.hash, "parent": parent})
     return folder
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """What a round knows of itself; nothing where that is missing, or broken: such a round is passed over."""
+    file = folder / "round.json"
+    try:
+        return read_json(file) if file.exists() else {}
+    except ModelError as error:
+        log.warning("%s is passed over: %s", folder.name, error)
+        return {}
 
 
 def _evaluate(

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tutelage.dialogue import Comparison, Dialogue
-from tutelage.errors import InvalidRequest, NotFound
+from tutelage.errors import InvalidRequest, ModelError, NotFound
 from tutelage.improvement.recording import alone, recorded
 from tutelage.models.loading import check_room
 from tutelage.models.locate import locate
 from tutelage.models.transformer import read_architecture
 from tutelage.registry import Registry
-from tutelage.registry.version import ADAPTER, MANIFEST, NAME, WEIGHTS, write_json
+from tutelage.registry.version import ADAPTER, MANIFEST, NAME, WEIGHTS, read_json, write_json
 from tutelage.rendering import load_renderer
 from tutelage.store import Store, export
 from tutelage.training.comparisons import ComparisonData
@@ -25,6 +25,8 @@ from tutelage.training.metrics import Progress, Run, no_progress
 from tutelage.training.ppo import PPOConfig, PPOData, prepare_ppo
 from tutelage.training.reward import RewardConfig, prepare_reward
 from tutelage.training.sft import SFTConfig, SFTData, prepare_sft
+
+log = logging.getLogger(__name__)
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -90,7 +92,7 @@ def train_stage(
     settings = request.config.model_dump()
     plan_file = folder / "plan.json"
     begun = plan_file.exists()
-    plan = json.loads(plan_file.read_text(encoding="utf-8")) if begun else _plan(request, place)
+    plan = read_json(plan_file) if begun else _plan(request, place)
     if not begun:  # what cannot be trained leaves no run behind
         data = SnapshotData.read(place.home / "snapshots" / plan["snapshot"])
         prepare(request.config, data, place.home, gold=bool(plan["gold"]))
@@ -221,9 +223,15 @@ def find_made(place: Installation, name: str, stage: Stage, model: str) -> Path:
 
 
 def _runs_on(place: Installation, stage: Stage, model: str) -> list[Path]:
-    """The finished runs of a stage on a base, oldest first."""
-    finished = sorted(path.parent for path in (place.home / "runs").glob(f"{stage}-*/{MANIFEST}"))
-    return [run for run in finished if _same_base(_base_of(run), model)]
+    """The finished runs of a stage on a base, oldest first. One whose manifest is broken is passed over."""
+    found = []
+    for run in sorted(path.parent for path in (place.home / "runs").glob(f"{stage}-*/{MANIFEST}")):
+        try:
+            if _same_base(_base_of(run), model):
+                found.append(run)
+        except ModelError as error:
+            log.warning("the run %s is passed over: %s", run.name, error)
+    return found
 
 
 def _made_by(run: Path) -> Path:
@@ -232,7 +240,7 @@ def _made_by(run: Path) -> Path:
 
 def _base_of(run: Path) -> str:
     """The model that a finished run trained."""
-    return str(json.loads((run / MANIFEST).read_text(encoding="utf-8"))["model"])
+    return str(read_json(run / MANIFEST).get("model", ""))
 
 
 def _same_base(one: str, other: str) -> bool:

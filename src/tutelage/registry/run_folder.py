@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tutelage.errors import InvalidRequest, ModelError, Sentence
 from tutelage.registry.catalogue import Registry
-from tutelage.registry.version import ADAPTER, MANIFEST, WEIGHTS, ModelVersion
+from tutelage.registry.version import ADAPTER, MANIFEST, WEIGHTS, ModelVersion, read_json
 
 
 def publish_run(registry: Registry, folder: Path, *, notes: str = "") -> ModelVersion:
@@ -40,15 +39,7 @@ def publish_run(registry: Registry, folder: Path, *, notes: str = "") -> ModelVe
 
 
 def _manifest(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not file.exists():
         hint = "Name the folder of a finished run, such as runs/sft-0001."
-        raise ModelError("This run has no manifest.", where=str(file), hint=hint) from None
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            Sentence("The manifest cannot be read: {error}.", error=error), where=str(file)
-        ) from error
-    if not isinstance(content, dict):
-        raise ModelError("The manifest is broken: it is no JSON object.", where=str(file))
-    return content
+        raise ModelError("This run has no manifest.", where=str(file), hint=hint)
+    return read_json(file)

@@ -141,6 +141,21 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
         partial.unlink(missing_ok=True)
 
 
+def read_json(file: Path) -> dict[str, Any]:
+    """What `write_json` wrote. Raises ModelError naming the file when it is missing or broken."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it is no JSON object")
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            Sentence("the file cannot be read: {error}", error=error),
+            where=str(file),
+            hint="restore it from a backup, or delete its folder and begin that run anew",
+        ) from error
+    return content
+
+
 def _typed(fields: Any, key: str, kind: Any) -> Any:
     if not isinstance(fields, dict) or key not in fields:
         raise ValueError(f"{key!r} is missing")

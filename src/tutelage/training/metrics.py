@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import Conflict, NotFound, Sentence, TrainingError
-from tutelage.registry.version import write_json
+from tutelage.registry.version import read_json, write_json
 from tutelage.training.distributed import world
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
@@ -53,7 +53,7 @@ class Run:
         """Make a run's folder, or take up the one that is there.
 
         Raises Conflict when the folder belongs to a run with other settings, or to one that was not to be
-        resumed; NotFound when there is nothing to resume.
+        resumed; NotFound when there is nothing to resume; ModelError when its settings cannot be read.
         """
         config = folder / "config.json"
         if config.exists():
@@ -64,7 +64,7 @@ class Run:
                         "go on with --resume, or choose another name than {folder}", folder=folder.name
                     ),
                 )
-            if json.loads(config.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
+            if read_json(config) != json.loads(json.dumps(settings)):
                 raise Conflict(
                     "the recipe has changed since this run began",
                     hint="start a new run, or restore the recipe",
@@ -88,8 +88,7 @@ class Run:
 
     def manifest(self) -> dict[str, Any]:
         """What a finished run wrote about itself."""
-        content: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
-        return content
+        return read_json(self.folder / "manifest.json")
 
     def rewind(self, step: int) -> None:
         """Forget metrics of steps from `step` on: they are about to be made again."""
@@ -97,11 +96,11 @@ class Run:
         if not file.exists() or not world().is_first:
             return
         kept = []
-        for line in file.read_text(encoding="utf-8").splitlines():
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 if json.loads(line)["step"] < step:
                     kept.append(line + "\n")
-            except ValueError:
+            except (ValueError, KeyError, TypeError):
                 break  # a line that was being written when the run was killed
         partial = file.with_suffix(".partial")
         with _writing(file):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.errors import Conflict, NotFound, TrainingError
+from tutelage.errors import Conflict, ModelError, NotFound, TrainingError
 from tutelage.training.metrics import Run
 
 
@@ -80,3 +80,21 @@ def test_a_full_disk_is_told_with_the_file_and_the_way_out(tmp_path: Path) -> No
         run.log(0, 1, {"loss": 1.0})
     assert raised.value.where == str(run.folder / "metrics.jsonl")
     assert "--resume" in raised.value.hint
+
+
+def test_settings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"a": ')
+    with pytest.raises(ModelError, match="cannot be read") as raised:
+        Run.open(tmp_path, "sft", {"a": 1}, resume=True)
+    assert raised.value.where == str(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("line", [b'{"step": 1, "lo', b"\xff\xfe", b"null", b"{}", b'{"step": "one"}'])
+def test_metrics_end_where_a_line_is_broken(tmp_path: Path, line: bytes) -> None:
+    run = Run.open(tmp_path, "sft", {}, resume=True)
+    run.log(0, 9, {"loss": 1.0})
+    file = tmp_path / "metrics.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole + line + b"\n")
+    run.rewind(5)
+    assert file.read_bytes() == whole

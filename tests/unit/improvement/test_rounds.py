@@ -1,0 +1,25 @@
+"""A round's recipe: one base, and prompts that no stage has seen."""
+
+from __future__ import annotations
+
+import pytest
+
+from tutelage.config import check
+from tutelage.errors import ConfigError
+from tutelage.improvement import ImproveConfig
+
+HELD_OUT = {name: {"held_out": 0.3} for name in ("sft", "reward", "ppo")}
+
+
+def test_dpo_keeps_from_what_the_reward_model_keeps_from() -> None:
+    """A tick on the page asks for DPO with no settings at all."""
+    config = check({**HELD_OUT, "dpo": {}}, ImproveConfig)
+    assert config.dpo is not None
+    assert config.dpo.held_out == 0.3
+    assert check(HELD_OUT, ImproveConfig).dpo is None
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward", "dpo"])
+def test_no_stage_trains_on_the_prompts_that_judge_the_round(stage: str) -> None:
+    with pytest.raises(ConfigError, match=r"ppo\.held_out may not be larger"):
+        check({**HELD_OUT, stage: {"held_out": 0.2}}, ImproveConfig)

@@ -1,0 +1,80 @@
+"""A stage's inputs by name, and what stands in its way: broken files, other processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tutelage.errors import Conflict, ModelError
+from tutelage.improvement import rounds
+from tutelage.improvement.recording import alone
+from tutelage.improvement.stages import Installation, StageRequest, find_start, train_stage
+from tutelage.registry import Registry
+from tutelage.training.sft import SFTConfig
+
+CONFIG = SFTConfig(model="tiny")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Installation:
+    """A data folder whose database nobody asks for."""
+    store: Any = None
+    return Installation(tmp_path, store, Registry(tmp_path))
+
+
+def finished(place: Installation, name: str, manifest: str) -> Path:
+    run = place.home / "runs" / name
+    (run / "adapter").mkdir(parents=True)
+    (run / "manifest.json").write_text(manifest)
+    return run
+
+
+def test_a_run_with_a_broken_manifest_is_passed_over_and_named_where_it_is_asked_for(
+    place: Installation, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = finished(place, "sft-0001", '{"model": "tiny"}')
+    broken = finished(place, "sft-0002", '{"model": "ti')
+    assert find_start(place, "", "tiny") == whole / "adapter"
+    assert "sft-0002 is passed over" in caplog.text
+    with pytest.raises(ModelError, match="cannot be read") as raised:
+        find_start(place, "sft-0002", "tiny")
+    assert raised.value.where == str(broken / "manifest.json")
+    assert raised.value.hint
+
+
+@pytest.mark.parametrize("content", ['{"config": ', "[]", "\udcff"])
+def test_a_broken_round_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    assert rounds._state(tmp_path) == {}
+    assert not caplog.text
+    (tmp_path / "round.json").write_bytes(content.encode(errors="surrogateescape"))
+    assert rounds._state(tmp_path) == {}
+    assert "passed over" in caplog.text
+
+
+def begun(place: Installation, plan: str) -> StageRequest:
+    run = place.home / "runs" / "mine"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps(CONFIG.model_dump()))
+    (run / "plan.json").write_text(plan)
+    return StageRequest("sft", CONFIG, name="mine", resume=True)
+
+
+def test_a_broken_plan_is_named(place: Installation) -> None:
+    with pytest.raises(ModelError, match="cannot be read") as raised:
+        train_stage(begun(place, "{"), place)
+    assert raised.value.where.endswith("plan.json")
+
+
+def test_two_processes_do_not_train_one_run(place: Installation) -> None:
+    plan = {"snapshot": "x", "start": "", "reward": "", "gold": "", "parents": []}
+    request = begun(place, json.dumps(plan))
+    with (
+        alone(place.home / "runs" / "mine"),
+        pytest.raises(Conflict, match="another process is working on mine"),
+    ):
+        train_stage(request, place)
