@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -132,9 +133,11 @@ def test_lm_eval(site: Any, world: dict[str, str], tmp_path: Path) -> None:
 
 def test_llm_on_the_command_line(site: Any, world: dict[str, str], tmp_path: Path) -> None:
     need(package("llm"), make="clients")
-    server = {"model_name": "stable", "api_base": world["OPENAI_BASE_URL"], "api_key_name": "ours"}
-    models = [{"model_id": "ours", **server}, {"model_id": "text", "completion": True, **server}]
-    (tmp_path / "extra-openai-models.yaml").write_text(json.dumps(models))  # JSON is YAML
+    guide = (Path(__file__).parents[3] / "docs/guides/api.md").read_text(encoding="utf-8")
+    line = re.findall(r"^- {model_id: ours, .*}$", guide, re.MULTILINE)[0]
+    chat = line.replace("http://127.0.0.1:8000/v1", world["OPENAI_BASE_URL"])
+    text = chat.replace("model_id: ours", "model_id: text, completion: true")
+    (tmp_path / "extra-openai-models.yaml").write_text(f"{chat}\n{text}\n")
     (tmp_path / "keys.json").write_text(json.dumps({"ours": world["OPENAI_API_KEY"]}))
     world = {**world, "LLM_USER_PATH": str(tmp_path)}
     settings = {"temperature": 0.5, "max_tokens": 40, "seed": 3, "stop": "zzz", "presence_penalty": 0.1}

@@ -115,4 +115,5 @@ def unsupported(
     param: str, message: str, code: Literal["unknown_parameter", "unsupported_parameter"]
 ) -> InvalidRequest:
     """The refusal of a parameter that would have no effect."""
-    return InvalidRequest(message, param=param[:200], code=code, hint="leave it out")
+    hint = "leave it out, or switch it off in the program that sends it"
+    return InvalidRequest(message, param=param[:200], code=code, hint=hint)
