@@ -14,12 +14,14 @@ from typing import Any
 
 from tutelage.datasets.prompts import Prompt
 from tutelage.models.adapters import load_adapter
-from tutelage.models.generation import Request, complete
-from tutelage.models.interface import CausalModel
-from tutelage.models.loading import load_model
-from tutelage.rendering import Renderer
+from tutelage.models.generation import Completion, Request, complete
+from tutelage.models.loading import LoadedModel, load_model, load_version
+from tutelage.registry import ModelVersion
 from tutelage.training.agreement import bootstrap_ratio
 from tutelage.training.reward_model import RewardModel, load_reward_model, score_completions
+
+Speaker = Path | ModelVersion | None
+"""An adapter on the round's base, a version that is a model of its own, or the bare base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,29 +65,31 @@ def answer_all(
     model_name: str,
     home: Path,
     prompts: Sequence[Prompt],
-    speakers: Mapping[str, Path | None],
+    speakers: Mapping[str, Speaker],
     *,
     judges: Judges,
     terms: Terms,
 ) -> dict[str, Answers]:
-    """Let each speaker (a name and its adapter; None is the bare model) answer every prompt at temperature 1.
+    """Let each speaker answer every prompt at temperature 1.
 
     All speakers get the same seeds. With `terms.best_of`, `best_of_n` is the best of so many answers of the speaker
-    `sft`. Raises ModelError when an adapter does not fit.
+    `sft`. Raises ModelError when an adapter does not fit, or a version cannot be read.
     """
     loaded = load_model(model_name, home)
     model = loaded.model
     room = _Room(
-        model,
-        loaded.renderer,
+        loaded,
         load_reward_model(model, judges.reward, name="reward"),
         load_reward_model(model, judges.judge, name="judge"),
     )
     answers: dict[str, Answers] = {}
-    for name, adapter in speakers.items():
-        if adapter is not None:
-            load_adapter(model, name, adapter)
-        answers[name] = room.ask(name if adapter is not None else None, prompts, terms)
+    for name, speaker in speakers.items():
+        if isinstance(speaker, ModelVersion):
+            answers[name] = room.hear(load_version(speaker, home), prompts, terms)
+            continue
+        if speaker is not None:
+            load_adapter(model, name, speaker)
+        answers[name] = room.ask(name if speaker is not None else None, prompts, terms)
     if terms.best_of and speakers.get("sft") is not None:
         drawn = [
             room.ask("sft", prompts, replace(terms, seed=terms.seed + number))
@@ -97,34 +101,50 @@ def answer_all(
 
 @dataclass(frozen=True, slots=True)
 class _Room:
-    model: CausalModel
-    renderer: Renderer
+    loaded: LoadedModel
     reward: RewardModel
     judge: RewardModel
 
     def ask(self, adapter: str | None, prompts: Sequence[Prompt], terms: Terms) -> Answers:
-        requests = [
-            Request(
-                prompt_ids=prompt.token_ids,
-                max_tokens=terms.max_new_tokens,
-                seed=terms.seed * 1_000_003 + index,
-            )
-            for index, prompt in enumerate(prompts)
-        ]
-        with self.model.using(adapter):
-            completions = complete(self.model, self.renderer.stop_ids, requests)
-        pairs = [(p.token_ids, list(c.token_ids)) for p, c in zip(prompts, completions, strict=True)]
-        scores = [
-            score_completions(self.model, each, pairs).mean(dim=1).tolist()
+        """The answers of an adapter on the room's model."""
+        with self.loaded.model.using(adapter):
+            drawn = _draw(self.loaded, [prompt.token_ids for prompt in prompts], terms)
+        return self._judged(prompts, drawn, [list(each.token_ids) for each in drawn])
+
+    def hear(self, other: LoadedModel, prompts: Sequence[Prompt], terms: Terms) -> Answers:
+        """The answers of another model, judged in the tokens of the room's."""
+        drawn = _draw(other, [other.renderer.prompt(prompt.messages) for prompt in prompts], terms)
+        said = []
+        for each in drawn:
+            token_ids = self.loaded.renderer.completion(other.renderer.decode(each.token_ids))
+            ended = each.finish_reason == "stop" or not token_ids
+            said.append([*token_ids, *([self.loaded.renderer.end_id] if ended else [])])
+        return self._judged(prompts, drawn, said)
+
+    def _judged(
+        self, prompts: Sequence[Prompt], drawn: Sequence[Completion], said: Sequence[list[int]]
+    ) -> Answers:
+        pairs = [(prompt.token_ids, ids) for prompt, ids in zip(prompts, said, strict=True)]
+        rewards, judged = (
+            score_completions(self.loaded.model, each, pairs).mean(dim=1).tolist()
             for each in (self.reward, self.judge)
-        ]
-        return Answers(
-            texts=[self.renderer.decode(completion.token_ids) for completion in completions],
-            rewards=scores[0],
-            judged=scores[1],
-            lengths=[len(completion.token_ids) for completion in completions],
-            ended=[completion.finish_reason == "stop" for completion in completions],
         )
+        return Answers(
+            texts=[self.loaded.renderer.decode(ids) for ids in said],
+            rewards=rewards,
+            judged=judged,
+            lengths=[len(ids) for ids in said],
+            ended=[each.finish_reason == "stop" for each in drawn],
+        )
+
+
+def _draw(speaker: LoadedModel, prompts: Sequence[Sequence[int]], terms: Terms) -> list[Completion]:
+    """One answer to each prompt, with the adapter that is active."""
+    requests = [
+        Request(prompt_ids=prompt, max_tokens=terms.max_new_tokens, seed=terms.seed * 1_000_003 + index)
+        for index, prompt in enumerate(prompts)
+    ]
+    return complete(speaker.model, speaker.renderer.stop_ids, requests)
 
 
 def _best(drawn: Sequence[Answers]) -> Answers:

@@ -10,7 +10,15 @@ from pydantic import Field
 
 from tutelage.config import Settings
 from tutelage.datasets.prompts import Prompt
-from tutelage.evaluation.answers import Answers, Judges, Terms, answer_all, side_by_side, win_rate
+from tutelage.evaluation.answers import (
+    Answers,
+    Judges,
+    Speaker,
+    Terms,
+    answer_all,
+    side_by_side,
+    win_rate,
+)
 from tutelage.evaluation.gate import Evidence, GateConfig, judge
 from tutelage.moderation.gate import default_gate
 
@@ -34,7 +42,7 @@ class EvaluationConfig(Settings):
 def assess(
     config: EvaluationConfig,
     prompts: Sequence[Prompt],
-    speakers: dict[str, Path | None],
+    speakers: dict[str, Speaker],
     *,
     model: str,
     home: Path,

@@ -24,7 +24,7 @@ from pydantic import Field
 from tutelage.config import Settings
 from tutelage.dialogue import Dialogue
 from tutelage.errors import ModelError, NotFound
-from tutelage.evaluation.answers import Judges
+from tutelage.evaluation.answers import Judges, Speaker
 from tutelage.improvement.assessment import EvaluationConfig, assess
 from tutelage.improvement.journal import journal
 from tutelage.improvement.recording import alone, noting, recorded
@@ -231,10 +231,10 @@ def _evaluate(
     renderer = load_renderer(locate(config.model, place.home))
     settings = config.ppo.model_copy(update={"held_out_prompts": config.evaluation.prompts})
     held_out = split_prompts(settings, prompts, renderer, gold=config.gold).held_out
-    same_base = parent is not None and parent.model == config.model
-    before = parent.adapter if parent is not None and same_base else None
-    speakers = {"before": before} | {
-        name: folder / run / "adapter" for name, run in (("sft", "sft"), ("after", "ppo"))
+    speakers: dict[str, Speaker] = {
+        "before": _rival(parent, config.model),
+        "sft": folder / "sft" / "adapter",
+        "after": folder / "ppo" / "adapter",
     }
     if config.dpo is not None:
         speakers["dpo"] = folder / "dpo" / "adapter"
@@ -248,6 +248,13 @@ def _evaluate(
         kl=kl,
         seed=config.ppo.seed,
     )
+
+
+def _rival(parent: ModelVersion | None, model: str) -> Speaker:
+    """Who speaks as the version before: the bare base where there was none, or the base is that version."""
+    if parent is None or parent.name == model:
+        return None
+    return parent.adapter if parent.model == model and parent.weights is None else parent
 
 
 def _publish(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 
 from tutelage.config import check
 from tutelage.errors import ConfigError
-from tutelage.improvement import ImproveConfig
+from tutelage.improvement import ImproveConfig, rounds
+from tutelage.registry import ModelVersion
 
 HELD_OUT = {name: {"held_out": 0.3} for name in ("sft", "reward", "ppo")}
 
@@ -23,3 +27,18 @@ def test_dpo_keeps_from_what_the_reward_model_keeps_from() -> None:
 def test_no_stage_trains_on_the_prompts_that_judge_the_round(stage: str) -> None:
     with pytest.raises(ConfigError, match=r"ppo\.held_out may not be larger"):
         check({**HELD_OUT, stage: {"held_out": 0.2}}, ImproveConfig)
+
+
+def version(**fields: object) -> ModelVersion:
+    parts = dict.fromkeys(field.name for field in dataclasses.fields(ModelVersion))
+    return ModelVersion(**{**parts, "name": "v3", "model": "tiny", **fields})  # type: ignore[arg-type]
+
+
+def test_the_version_before_is_the_rival_whatever_it_stands_on() -> None:
+    adapter, weights = Path("adapter"), Path("weights")
+    assert rounds._rival(None, "tiny") is None
+    assert rounds._rival(version(), "tiny") is None, "the base as it came"
+    assert rounds._rival(version(weights=weights), "v3") is None, "it is the base of this round"
+    assert rounds._rival(version(adapter=adapter), "tiny") == adapter
+    for other in (version(adapter=adapter, model="builtin"), version(weights=weights)):
+        assert rounds._rival(other, "tiny") is other
