@@ -48,11 +48,6 @@ def listed(owner_id: str) -> ColumnElement[bool]:
     return (Dialogue.owner_id == owner_id) & Dialogue.temporary.is_(False) & Dialogue.binned.is_(None)
 
 
-def is_listed(dialogue: Dialogue, owner_id: str) -> bool:
-    """The same of a dialogue at hand."""
-    return dialogue.owner_id == owner_id and not dialogue.temporary and dialogue.binned is None
-
-
 def list_dialogues(
     tx: Session, owner_id: str, *, limit: int, before: str | None = None, archived: bool = False
 ) -> Sequence[Dialogue]:

@@ -4,8 +4,9 @@ By trigrams: they need no word boundaries, so Chinese is found, and parts of wor
 have no trigram; they are looked for in the newest messages.
 
 SQLite's FTS5 keeps every person's messages in a range of row numbers of their own, newest last, so that a search skips
-to them and ends as soon as a list is full. PostgreSQL's planner goes by the person's dialogues or by pg_trgm's index of
-all messages, whichever it finds to be less.
+to them and ends after `MOST_HITS`. PostgreSQL's planner goes by the person's dialogues or by pg_trgm's index of all
+messages, whichever it finds to be less, and checks each message that may fit. Both are slow, or name only the newest
+messages, where a word is frequent: then the dialogues changed last are read instead, until the list is full.
 """
 
 from __future__ import annotations
@@ -13,20 +14,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import and_, select, text
+from sqlalchemy import and_, not_, select, text
 from sqlalchemy.orm import Session
 
 from tutelage.store.columns import clean
-from tutelage.store.dialogues import is_listed, listed
+from tutelage.store.dialogues import listed
 from tutelage.store.tables import Dialogue, Message, SearchOwner
 
 LONGEST_QUERY = 200
 MOST_HITS = 1000
-"""So many of the newest messages that fit are looked at: enough for a list, and never slow."""
+"""So many of the newest messages that fit are looked at."""
+FREQUENT, LOOKED = 300, 1000
+"""Where so many messages fit, or nobody knows how many do, so many are read without the index first."""
 MOST_READ = 20_000
 """Where no word has three characters, so many of the newest messages are read."""
-LOT = 100
 TIDY_PAGES = 50
 """So much of the index is rewritten at a time: some 5 ms during which nobody else writes."""
 BEFORE, AFTER = 30, 90
@@ -85,28 +88,68 @@ def _by_title(tx: Session, owner_id: str, words: Sequence[str], limit: int) -> I
     yield from (Found(row, None, "") for row in rows)
 
 
-def _by_message(tx: Session, owner_id: str, words: Sequence[str], limit: int) -> Iterator[Found]:
-    """The newest message that fits of each dialogue, for at most `limit` dialogues."""
-    seen: set[str] = set()
-    ids = (_newest_on_server if _on_server(tx) else _newest_in_file)(tx, owner_id, words)
-    for first in range(0, len(ids), LOT):
-        lot = ids[first : first + LOT]
+def _by_message(tx: Session, owner_id: str, words: Sequence[str], limit: int) -> list[Found]:
+    """The newest message that fits of each dialogue; the `limit` dialogues that were changed last."""
+    ids = None if _on_server(tx) else _newest_in_file(tx, owner_id, words)
+    if ids is None or len(ids) >= FREQUENT:
+        found = _in_last_changed(tx, owner_id, words, limit)
+        if len(found) == limit:
+            return found
+    return _of_messages(
+        tx, owner_id, words, _newest_on_server(tx, owner_id, words) if ids is None else ids, limit
+    )
+
+
+def _in_last_changed(tx: Session, owner_id: str, words: Sequence[str], limit: int) -> list[Found]:
+    """Without an index, quick for frequent words: reads `LOOKED` messages, the dialogue changed last first."""
+    rows = tx.execute(
+        select(Message.dialogue_id, Message.id, Message.content)
+        .join(Dialogue, Dialogue.id == Message.dialogue_id)
+        .where(listed(owner_id), Message.role != "system", Message.status != "running")
+        .where(not_(and_(Message.role == "assistant", Message.status == "blocked")))
+        .order_by(Dialogue.updated.desc(), Dialogue.id.desc(), Message.id.desc())
+        .limit(LOOKED)
+    )
+    lower = [word.lower() for word in words]
+    hits: dict[str, str] = {}
+    for dialogue_id, message_id, content in rows:
+        if dialogue_id not in hits and all(map(content.lower().__contains__, lower)):
+            hits[dialogue_id] = message_id
+            if len(hits) == limit:
+                break
+    return _shown(tx, words, hits)
+
+
+def _of_messages(
+    tx: Session, owner_id: str, words: Sequence[str], ids: Sequence[str], limit: int
+) -> list[Found]:
+    """The dialogues of these messages, newest first, as far as that takes; of those the ones changed last."""
+    newest: dict[str, str] = {}
+    mine: dict[str, datetime] = {}
+    shown = listed(owner_id)
+    for first in range(0, len(ids), FREQUENT):
+        lot = ids[first : first + FREQUENT]
         # By ids alone: SQLite would rather walk through all dialogues of the owner.
-        rows = {
-            row.id: row
-            for row in tx.execute(
-                select(Message.id, Message.content, Message.dialogue_id).where(Message.id.in_(lot))
-            )
-        }
-        wanted = {row.dialogue_id for row in rows.values()} - seen
-        dialogues = {row.id: row for row in tx.scalars(select(Dialogue).where(Dialogue.id.in_(wanted)))}
-        for row in (rows[each] for each in lot if each in rows):
-            dialogue = dialogues.get(row.dialogue_id)
-            if dialogue and dialogue.id not in seen and is_listed(dialogue, owner_id):
-                seen.add(dialogue.id)
-                yield Found(dialogue, row.id, excerpt(row.content, words))
-            if len(seen) == limit:
-                return
+        found = tx.execute(select(Message.id, Message.dialogue_id).where(Message.id.in_(lot)))
+        places = {row.id: row.dialogue_id for row in found}
+        newest = {places[each]: each for each in reversed(lot) if each in places} | newest
+        query = select(Dialogue.id, Dialogue.updated, shown.label("shown"))
+        rows = tx.execute(query.where(Dialogue.id.in_(set(places.values()))))
+        mine |= {row.id: row.updated for row in rows if row.shown}
+        if len(mine) >= limit:
+            break
+    last = sorted(mine, key=mine.__getitem__, reverse=True)[:limit]
+    return _shown(tx, words, {each: newest[each] for each in last})
+
+
+def _shown(tx: Session, words: Sequence[str], hits: dict[str, str]) -> list[Found]:
+    """By the ids of dialogues and of a message in each."""
+    rows = tx.execute(
+        select(Dialogue, Message.id, Message.content)
+        .join(Message, Message.dialogue_id == Dialogue.id)
+        .where(Message.id.in_(hits.values()))
+    )
+    return [Found(dialogue, message_id, excerpt(content, words)) for dialogue, message_id, content in rows]
 
 
 def _newest_in_file(tx: Session, owner_id: str, words: Sequence[str]) -> Sequence[str]:

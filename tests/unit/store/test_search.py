@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,9 +18,9 @@ from tutelage.store import Store, accounts, bin, dialogues, imports, migrations,
 Chat = Callable[..., list]
 
 
-def titles(store: Store, owner_id: str, query: str) -> list[str]:
+def titles(store: Store, owner_id: str, query: str, limit: int = 30) -> list[str]:
     with store.read() as tx:
-        return [found.excerpt for found in search.search(tx, owner_id, query)]
+        return [found.excerpt for found in search.search(tx, owner_id, query, limit=limit)]
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,25 @@ def test_a_list_holds_the_newest_dialogues_and_each_once(
     assert {hit.excerpt for hit in found} == {"treasure too"}
 
 
+@pytest.mark.parametrize(("hits", "looked"), [(300, 1000), (300, 1), (3, 1000), (3, 1)])
+def test_of_many_dialogues_those_changed_last_are_found_however_they_are_looked_for(
+    store: Store, cast: SimpleNamespace, chat: Chat, monkeypatch: pytest.MonkeyPatch, hits: int, looked: int
+) -> None:
+    monkeypatch.setattr(search, "MOST_HITS", hits)
+    monkeypatch.setattr(search, "FREQUENT", hits)
+    monkeypatch.setattr(search, "LOOKED", looked)
+    rows = [chat(cast.reader, f"Treasure {number}", "no", "TREASURE again")[2] for number in range(6)]
+    with store.write() as tx:
+        for age, row in enumerate(rows):  # as in an import, the first are the newest
+            dialogue = dialogues.get_dialogue(tx, row.dialogue_id, owner_id=cast.reader)
+            dialogue.updated = datetime(2020, 1, 9 - age, tzinfo=UTC)
+    with store.read() as tx:
+        found = [hit.message_id for hit in search.search(tx, cast.reader, "treasure", limit=2)]
+    # Where neither way sees all six, the last three messages are all that is known.
+    known = rows if hits == 300 or looked == 1000 else rows[-2:]
+    assert found == [row.id for row in known[:2]]
+
+
 def test_of_short_words_alone_only_the_newest_messages_are_read(
     store: Store, cast: SimpleNamespace, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +104,7 @@ def test_of_short_words_alone_only_the_newest_messages_are_read(
     chat(cast.reader, "a newer question", "an answer")
     assert titles(store, cast.reader, "ab") == ["ab"]
     monkeypatch.setattr(search, "MOST_READ", 2)
+    monkeypatch.setattr(search, "LOOKED", 2)
     assert titles(store, cast.reader, "ab") == []
 
 
@@ -158,7 +179,16 @@ def test_hidden_unfinished_temporary_and_binned_texts_are_not_found(
             tx, dialogue.id, parent_id=question.id, model_version="v1", sampling={}
         )
         dialogues.flush_answer(tx, answer.id, content="half a treasure")
-    assert titles(store, cast.reader, "treasure") == []
+        dialogues.add_message(
+            tx,
+            dialogues.create_dialogue(tx, cast.reader).id,
+            parent_id=None,
+            role="system",
+            content="system treasure",
+            author_kind="human",
+        )
+    for limit in (1, 30):  # a list that is full ends a search early
+        assert titles(store, cast.reader, "treasure", limit) == []
     with store.write() as tx:
         dialogues.finish_answer(
             tx, answer.id, content="a whole treasure", status="complete", finish_reason="stop"
