@@ -26,7 +26,7 @@ from tutelage.store.tables import Dialogue, Message, SearchOwner
 LONGEST_QUERY = 200
 MOST_HITS = 1000
 """So many of the newest messages that fit are looked at."""
-FREQUENT, LOOKED = 300, 1000
+FREQUENT, LOOKED = 100, 1000
 """Where so many messages fit, or nobody knows how many do, so many are read without the index first."""
 MOST_READ = 20_000
 """Where no word has three characters, so many of the newest messages are read."""
