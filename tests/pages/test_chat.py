@@ -52,6 +52,21 @@ def test_closed_blocks_are_rendered_while_the_rest_still_comes(visit: Visit, sit
     expect(page.locator("[data-status='interrupted']")).to_be_visible()
 
 
+def test_a_message_and_its_code_are_copied_as_they_were_written(visit: Visit, site: Any) -> None:
+    answer = "Here:\n\n```python\nprint(1)\n```"
+    site.say(answer)
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    ask(page, "How?")
+    button = answers(page).locator(".code-copy")
+    button.click()
+    expect(button).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()").strip() == "print(1)"
+    answers(page).get_by_role("button", name="Copy", exact=True).click()
+    expect(answers(page).locator(".copied").last).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == answer
+    expect(button).to_have_text("Copy code")
+
+
 def test_marked_words_look_like_what_they_are_while_their_block_is_open(visit: Visit, site: Any) -> None:
     site.say("Some **strong words**, `a <b> code` and 2 ** 3, " + LONG, delay=0.005)
     page = visit()
@@ -62,6 +77,26 @@ def test_marked_words_look_like_what_they_are_while_their_block_is_open(visit: V
     expect(open_block).to_contain_text("Some strong words, a <b> code and 2 ** 3, A long answer")
     page.get_by_role("button", name="Stop").click()
     expect(page.locator("[data-status='interrupted'] strong")).to_have_text("strong words")
+
+
+GROWTH = """() => { window.grown = []; let last = 0;
+  new MutationObserver(() => { const length = document.querySelector('.streaming')?.textContent.length ?? 0;
+    if (length > last) window.grown.push(length - last); last = length; })
+    .observe(document.getElementById('thread'), { subtree: true, childList: true, characterData: true }); }"""
+
+
+def test_sentences_are_written_little_by_little_where_motion_is_welcome(visit: Visit, site: Any) -> None:
+    site.say("\U0001f331" * 20 + " " + LONG, delay=0.01)
+    page = visit()
+    page.emulate_media(reduced_motion="no-preference")
+    page.evaluate(GROWTH)
+    ask(page, "Go")
+    expect(page.locator(".streaming")).to_contain_text("one after the other. It has")
+    assert "\ufffd" not in page.locator(".streaming").inner_text()
+    grown = page.evaluate("window.grown")
+    assert len(grown) > 20
+    assert max(grown) < 20
+    expect(answers(page)).to_contain_text(LONG.strip())
 
 
 def test_a_reload_while_an_answer_comes_goes_on_with_it(visit: Visit, site: Any) -> None:

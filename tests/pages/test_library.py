@@ -136,6 +136,7 @@ def test_a_temporary_chat_is_nowhere_but_on_its_page(visit: Visit) -> None:
     expect(page.get_by_role("heading", name="Temporary chat")).to_be_visible()
     ask(page, "Between us")
     expect(items(page)).to_have_count(0)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Temporary chat")
     page.reload()
     expect(page.locator(".message.user .body")).to_have_text("Between us")
     expect(page.locator(".topbar")).to_contain_text("Temporary chat")

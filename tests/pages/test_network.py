@@ -123,6 +123,7 @@ def test_a_full_server_is_asked_again_without_a_click(visit: Visit) -> None:
     page.route("/api/dialogues", lambda route: route.fulfill(status=503, json=full, headers=headers), times=1)
     ask(page, "Is anybody there?")
     expect(page.get_by_role("alert")).to_contain_text("at capacity")
+    expect(page.get_by_role("heading", level=1)).to_have_text("New chat")
     expect(page.get_by_role("alert")).to_contain_text("sent again every 2 s")
     expect(page.locator(".assistant[data-status='complete'] .body")).to_have_text("Hello there.")
     expect(page.locator(".message.user")).to_have_count(1)

@@ -37,6 +37,11 @@ export function follow(element, id) {
   });
 }
 
+/** The server lets go of whole sentences; they are shown within about so many frames, as somebody would write them. */
+const FRAMES = 24;
+/** More characters than this are shown at once: somebody has come back to an answer. */
+const AT_ONCE = 400;
+const still = matchMedia("(prefers-reduced-motion: reduce)");
 /** Code, or strong words, on one line; the final rendering is the server's. */
 const MARKED = /(?<!`)`([^`\n]+)`(?!`)|\*\*(?=\S)([^*`\n]+)\*\*(?!\*)/;
 
@@ -48,6 +53,8 @@ class StreamedText {
     this.blocks = /** @type {HTMLElement} */ (element.querySelector(".blocks"));
     this.streaming = /** @type {HTMLElement} */ (element.querySelector(".streaming"));
     this.raw = "";
+    this.coming = "";
+    this.frame = 0;
     this.open = document.createTextNode("");
     this.streaming.append(this.open);
     this.rendering = false;
@@ -64,6 +71,25 @@ class StreamedText {
   push(text) {
     this.waiting.hidden = true;
     this.streaming.hidden = false;
+    this.coming += text;
+    if (still.matches || this.coming.length > AT_ONCE) this.show(this.coming.length);
+    else this.frame ||= requestAnimationFrame(() => this.write());
+  }
+
+  /** A little of what has come, and the rest in the next frames. */
+  write() {
+    this.frame = 0;
+    if (this.closed || !this.coming) return;
+    const length = Math.ceil(this.coming.length / FRAMES);
+    const halved = (this.coming.codePointAt(length - 1) ?? 0) > 0xffff;
+    this.show(halved ? length + 1 : length);
+    if (this.coming) this.frame = requestAnimationFrame(() => this.write());
+  }
+
+  /** @param {number} length how much of what has come */
+  show(length) {
+    const text = this.coming.slice(0, length);
+    this.coming = this.coming.slice(length);
     this.raw += text;
     this.open.appendData(text);
     this.dress();

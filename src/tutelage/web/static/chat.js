@@ -100,6 +100,7 @@ function offerBoth(answer) {
 async function ask(content, parent, answers = 1, key = crypto.randomUUID()) {
   unsent = "";
   byId("welcome")?.remove();
+  byId("title").hidden = false;
   const question = make("pending-question");
   question.querySelector(".body").textContent = content;
   thread.append(question);

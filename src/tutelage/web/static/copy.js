@@ -13,8 +13,14 @@ export async function copy(text, button) {
     return;
   }
   announce(t("Copied"));
+  if (button.classList.contains("copied")) return;
+  const words = button.querySelector("svg") ? null : button.textContent;
   button.classList.add("copied");
-  setTimeout(() => button.classList.remove("copied"), 1500);
+  if (words) button.textContent = t("Copied");
+  setTimeout(() => {
+    button.classList.remove("copied");
+    if (words) button.textContent = words;
+  }, 1500);
 }
 
 /** Give each block of code a head with its language and a copy button. @param {ParentNode} root */
