@@ -66,7 +66,7 @@ def generate_lines(
                     max_tokens=max(1, min(sampling.max_tokens or room, room)),
                     temperature=sampling.temperature,
                     top_p=sampling.top_p,
-                    seed=(sampling.seed or 0) + line.number,
+                    seed=((sampling.seed or 0) + line.number) % 2**63,
                 )
                 by_key[batch.add(request)] = line
             except TutelageError as error:
@@ -127,7 +127,10 @@ def scorable(row: dict[str, Any], loaded: LoadedModel) -> Scored:
     completions = [completion_ids(text, loaded.renderer) for text in texts]
     length, room = len(prompt_ids) + max(map(len, completions)), loaded.model.context_length
     if length > room:
-        raise DataError(f"the dialogue has {length} tokens, and the model's context holds {room}")
+        raise DataError(
+            f"the dialogue has {length} tokens, and the model's context holds {room}",
+            hint="shorten it: nothing is ever cut",
+        )
     return Scored(prompt_ids, completions, "completions" in row)
 
 

@@ -276,7 +276,10 @@ def test_lines_through_generate_and_score(straight: tuple[Path, dict], command: 
 def test_a_line_of_generate_does_not_depend_on_the_others(
     straight: tuple[Path, dict], command: Command
 ) -> None:
-    generate = partial(command, straight[0], "generate", "--version", "latest", "--max-tokens", "12")
+    any_seed = ("--seed", str(10**20))
+    generate = partial(
+        command, straight[0], "generate", "--version", "latest", "--max-tokens", "12", *any_seed
+    )
     row = json.dumps({"messages": [{"role": "user", "content": "What colour is snow?"}]})
     other = json.dumps({"messages": [{"role": "user", "content": "Good morning to you all"}]})
     (_, alone, _), (_, among, _) = generate(stdin=row), generate(stdin=f"{row}\n{other}")

@@ -114,11 +114,14 @@ class _Room:
     def hear(self, other: LoadedModel, prompts: Sequence[Prompt], terms: Terms) -> Answers:
         """The answers of another model, judged in the tokens of the room's."""
         drawn = _draw(other, [other.renderer.prompt(prompt.messages) for prompt in prompts], terms)
-        said = []
-        for each in drawn:
-            token_ids = self.loaded.renderer.completion(other.renderer.decode(each.token_ids))
+        own, said = self.loaded.renderer, []
+        for prompt, each in zip(prompts, drawn, strict=True):
+            room = self.loaded.model.context_length - len(prompt.token_ids)
+            token_ids = own.completion(other.renderer.decode(each.token_ids))
             ended = each.finish_reason == "stop" or not token_ids
-            said.append([*token_ids, *([self.loaded.renderer.end_id] if ended else [])])
+            said.append(
+                [*token_ids, *([own.end_id] if ended else [])][:room]
+            )  # in other tokens it may be longer
         return self._judged(prompts, drawn, said)
 
     def _judged(
