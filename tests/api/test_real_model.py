@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 
@@ -19,14 +20,18 @@ class Real:
     def __init__(self, renderer: Renderer, client: TestClient, headers: dict[str, str]) -> None:
         self.renderer, self.client, self.headers = renderer, client, headers
 
-    def answer(self, **body: Any) -> Any:
-        """The only choice of an answer of 12 tokens that does not end by itself."""
+    def ask(self, **body: Any) -> httpx.Response:
+        """Sends for an answer of 12 tokens that does not end by itself."""
         end = {str(self.renderer.end_id): -100}
         body = {"max_tokens": 12, "seed": 1, **body, "logit_bias": {**end, **body.get("logit_bias", {})}}
         body = {"model": "stable", "messages": [{"role": "user", "content": "Hi"}], **body}
         response = self.client.post("/v1/chat/completions", json=body, headers=self.headers)
         assert response.status_code == 200, response.text
-        return response.json()["choices"][0]
+        return response
+
+    def answer(self, **body: Any) -> Any:
+        """The only choice."""
+        return self.ask(**body).json()["choices"][0]
 
     def text(self, **body: Any) -> str:
         found: str = self.answer(**body)["message"]["content"]
@@ -82,3 +87,35 @@ def test_a_stop_string_ends_it_wherever_it_falls(real: Real) -> None:
     stop = whole[4:6]
     choice = real.answer(seed=3, stop=[stop])
     assert (choice["message"]["content"], choice["finish_reason"]) == (whole[: whole.index(stop)], "stop")
+
+
+def told(choices: list[Any]) -> dict[int, tuple[str, list[Any], list[Any]]]:
+    """Text, tokens with their log-probabilities, and ends of each choice, from a whole or from chunks."""
+    found: dict[int, tuple[str, list[Any], list[Any]]] = {}
+    for choice in choices:
+        text, entries, ends = found.get(choice["index"], ("", [], []))
+        text += (choice.get("message") or choice["delta"]).get("content", "")
+        entries += [
+            (each["token"], round(each["logprob"], 3))
+            for each in (choice["logprobs"] or {}).get("content", [])
+        ]
+        found[choice["index"]] = (
+            text,
+            entries,
+            ends + [choice["finish_reason"]] * bool(choice["finish_reason"]),
+        )
+    return found
+
+
+def test_a_stream_says_what_the_whole_would_have_said(real: Real, chunks_of: Any) -> None:
+    whole = real.text(seed=3)
+    for body in (
+        {},
+        {"stop": [whole[4:6], "\n"]},
+        {"logit_bias": {str(real.renderer.end_id): 0}, "max_tokens": 40},
+    ):
+        asked: dict[str, Any] = {"seed": 3, "n": 3, "logprobs": True, "top_logprobs": 2, **body}
+        once = real.ask(**asked).json()
+        *chunks, last = chunks_of(real.ask(**asked, stream=True, stream_options={"include_usage": True}))
+        assert told([choice for chunk in chunks for choice in chunk["choices"]]) == told(once["choices"])
+        assert last["usage"] == once["usage"]

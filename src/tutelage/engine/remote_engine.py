@@ -56,12 +56,10 @@ class RemoteEngine:
         with _reachable():
             async with self._client.stream("POST", "/v1/completions", json=body) as answer:
                 await _check(answer)
-                async for line in answer.aiter_lines():
-                    if line.startswith("data: {"):
-                        chunk = _chunk(
-                            json.loads(line.removeprefix("data: ")), ends, top=sampling.top_logprobs
-                        )
-                        yield chunk
+                async for line in _lines(answer):
+                    if line.startswith(b"data: {"):
+                        event = json.loads(line.removeprefix(b"data: "))
+                        yield (chunk := _chunk(event, ends, top=sampling.top_logprobs))
                         if chunk.finish_reason:
                             return
         raise Unavailable("the model's server broke off its answer", hint="send the message again")
@@ -198,6 +196,15 @@ async def _check(answer: httpx.Response) -> None:
             ),
             hint="see the server's own log",
         )
+
+
+async def _lines(answer: httpx.Response) -> AsyncIterator[bytes]:
+    """The lines of a stream of events. httpx's own also end at U+0085 and U+2028, which stand in what models say."""
+    rest = b""
+    async for piece in answer.aiter_bytes():
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            yield line
 
 
 def _chunk(event: dict[str, Any], ends: frozenset[int], *, top: int) -> TokenChunk:

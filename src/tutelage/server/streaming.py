@@ -14,13 +14,19 @@ from starlette.types import Receive, Scope, Send
 
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": still here\n\n"
+LINE_ENDS = {ord(each): f"\\u{ord(each):04x}" for each in "\x85\u2028\u2029"}
+"""Ends of lines for some programs, though not for JSON, which leaves them as they are."""
 
 
 def sse(data: Any, *, event: str | None = None, id: int | None = None) -> bytes:
-    """One event. `data` becomes one line of JSON; text is sent as it is (it must be one line)."""
-    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    """One event. `data` becomes one line of JSON, for every notion of a line; text is sent as it is."""
+    text = data if isinstance(data, str) else _json(data)
     head = (f"id: {id}\n" if id is not None else "") + (f"event: {event}\n" if event else "")
     return f"{head}data: {text}\n\n".encode("utf-8", "replace")
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(LINE_ENDS)
 
 
 async def with_heartbeat(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -147,8 +147,8 @@ def test_llm_on_the_command_line(site: Any, world: dict[str, str], tmp_path: Pat
     def llm(*words: str) -> str:
         return run([PYTHON, "-m", "llm", *words], world).strip()
 
-    assert llm("-m", "ours", "Hi") == ANSWER
-    assert llm("-m", "ours", "--no-stream", "-s", "Be kind.", "Hi", *options) == ANSWER
-    assert llm("-m", "ours", "-c", "And then?") == ANSWER
-    assert site.renderer.decode(site.engines["v1"].prompts[-1]).count("And then?") == 1
+    assert llm("-m", "ours", "-s", "Be kind.", "Hi") == ANSWER
+    assert llm("-m", "ours", "-c", "--no-stream", "And then?", *options) == ANSWER
+    read = site.renderer.decode(site.engines["v1"].prompts[-1])
+    assert [read.count(words) for words in ("Be kind.", "Hi", ANSWER, "And then?")] == [1, 1, 1, 1]
     assert llm("-m", "text", "Say", "-o", "max_tokens", "100") == ANSWER

@@ -104,6 +104,7 @@ class Server:
                 end = body["stop_token_ids"][:1] if chunk.finish_reason == "stop" else []
                 top = [{f"token_id:{i}": p for i, p in place} for place in chunk.top_logprobs]
                 choice = {
+                    "text": "what \x85 models \u2028 say",
                     "token_ids": [*chunk.token_ids, *end],
                     "logprobs": {
                         "token_logprobs": [*chunk.logprobs, *(-0.1 for _ in end)],
@@ -113,7 +114,7 @@ class Server:
                 }
                 if self.breaks_off:
                     return
-                yield f"data: {json.dumps({'choices': [choice]})}\n\n"
+                yield f"data: {json.dumps({'choices': [choice]}, ensure_ascii=False)}\n\n"
         yield "data: [DONE]\n\n"
 
 

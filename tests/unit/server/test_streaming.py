@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -17,6 +18,13 @@ def test_an_event_has_its_id_its_name_and_one_line_of_data() -> None:
         'id: 7\nevent: delta\ndata: {"text":"a\\nb ☕"}\n\n'.encode()
     )
     assert sse("[DONE]") == b"data: [DONE]\n\n"
+
+
+def test_an_event_is_one_line_for_every_reader() -> None:
+    text = "".join(chr(code) for code in range(0x3000))
+    line, *rest = sse({"text": text}).decode().splitlines()
+    assert rest == [""]
+    assert json.loads(line.removeprefix("data: ")) == {"text": text}
 
 
 def test_leaving_a_silent_stream_closes_what_feeds_it(monkeypatch: pytest.MonkeyPatch) -> None:
