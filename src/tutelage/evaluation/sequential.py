@@ -56,11 +56,11 @@ class Sequential:
 def sequential_test(observations: Iterable[tuple[str, bool]]) -> Sequential:
     """Observations in order: (`control` or `treatment`, whether its reader was content).
 
-    Once the evidence has been enough it counts as enough: the highest moment decides.
+    Once the evidence is enough it counts as enough: what comes later is not looked at.
     """
     waiting: dict[str, list[bool]] = {"control": [], "treatment": []}
     wins = decided = 0
-    best: Sequential | None = None
+    evidence = 1.0
     for arm, content in observations:
         other = waiting["treatment" if arm == "control" else "control"]
         if not other:
@@ -70,12 +70,10 @@ def sequential_test(observations: Iterable[tuple[str, bool]]) -> Sequential:
         if mine != theirs:
             decided += 1
             wins += mine
-            evidence = exp(min(700.0, _log_evidence(wins, decided, 0.5)))
-            if best is None and evidence >= 1 / ALPHA:
-                best = Sequential(wins, decided, evidence, *_interval(wins, decided))
-    return best or Sequential(
-        wins, decided, exp(_log_evidence(wins, decided, 0.5)), *_interval(wins, decided)
-    )
+            evidence = exp(_log_evidence(wins, decided, 0.5))
+            if evidence >= 1 / ALPHA:
+                break
+    return Sequential(wins, decided, evidence, *_interval(wins, decided))
 
 
 def _log_evidence(wins: int, decided: int, rate: float) -> float:

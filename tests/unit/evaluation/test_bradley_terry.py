@@ -50,3 +50,9 @@ def test_who_never_lost_has_a_finite_place_and_who_never_played_none() -> None:
     assert [each.version for each in table] == ["a", "b"]
     assert all(math.isfinite(each.points) for each in table)
     assert strengths([]) == []
+
+
+@pytest.mark.parametrize(("wins", "points"), [(1, 260), (30, 510), (100_000, 1150)])
+def test_the_pull_to_equal_strengths_gives_way_to_games(wins: int, points: int) -> None:
+    table = strengths([Game("a", "b", 1.0, n % 50) for n in range(wins)])
+    assert [round(each.points, -1) for each in table] == [points, -points]

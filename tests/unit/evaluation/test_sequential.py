@@ -28,12 +28,23 @@ def test_pairs_are_made_in_order_and_equal_ones_say_nothing() -> None:
     found = sequential_test(seen)
     assert (found.wins, found.decided) == (1, 1)
     assert found.evidence == pytest.approx(1.0)  # one decided pair cannot tell
+    assert 0 < found.low < 0.05
+    assert found.high == 1.0
 
 
 def test_evidence_by_hand() -> None:
     seen = [("control", False), ("treatment", True)] * 2
     # Beta(10, 8) over Beta(8, 8), times 2^2: (8 * 9) / (16 * 17) * 4.
     assert sequential_test(seen).evidence == pytest.approx(8 * 9 / (16 * 17) * 4)
+
+
+def test_the_first_moment_that_decides_stays_whatever_comes_later() -> None:
+    won, lost = [[("control", not better), ("treatment", better)] for better in (True, False)]
+    found = sequential_test(won * 1200)
+    assert found.winner == "treatment"
+    assert found.wins == found.decided < 20
+    assert sequential_test(won * (found.decided - 1)).winner is None
+    assert sequential_test(won * found.decided + lost * 40) == found
 
 
 def test_without_a_difference_looking_always_decides_in_at_most_one_of_twenty() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,20 @@ def test_stages_begin_and_end_with_their_last_figures(tmp_path: Path) -> None:
         "INFO done",
     ]
     assert seen == [("sft", 1), ("sft", 2), ("evaluation", 0), ("evaluation", 1)]
+
+
+def test_times_are_universal_and_no_file_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Taipei")
+    time.tzset()
+    opened = len(os.listdir("/dev/fd"))
+    with journal(tmp_path, no_progress):
+        pass
+    assert len(os.listdir("/dev/fd")) == opened
+    monkeypatch.undo()
+    time.tzset()
+    written = (tmp_path / LOG).read_text()[:23]
+    said = datetime.strptime(written, "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=UTC)
+    assert abs(datetime.now(UTC) - said) < timedelta(minutes=5)
 
 
 def test_what_went_wrong_is_kept_with_its_hint_or_its_place_and_the_next_process_goes_on(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tutelage.errors import Conflict, TrainingError
+from tutelage.errors import Conflict, TrainingError, Unavailable
+from tutelage.improvement import recording
 from tutelage.improvement.recording import RunStopped, alone, noting, recorded
 from tutelage.store import Store, runs
 
@@ -70,17 +73,45 @@ def test_how_far_it_is_is_noted_and_passed_on(store: Store) -> None:
     assert len(told) == 3
 
 
+def test_a_store_that_is_busy_does_not_stop_the_training() -> None:
+    class Busy:
+        def write(self) -> None:
+            raise Unavailable("the store is busy")
+
+    store: Any = Busy()
+    told = []
+    noting(store, "run", lambda *news: told.append(news))("sft", 1, 1, {})
+    assert told == [("sft", 1, 1, {})]
+
+
+def test_who_comes_while_another_ends_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "RETRY_SECONDS", 0.01)
+    entered = threading.Event()
+
+    def second() -> None:
+        with alone(tmp_path, wait=10):
+            entered.set()
+
+    thread = threading.Thread(target=second)
+    with alone(tmp_path):
+        thread.start()
+        assert not entered.wait(0.1)
+    assert entered.wait(10)
+    thread.join()
+
+
+HOLD = (
+    "import fcntl, sys, time; stream = open(sys.argv[1], 'a'); "
+    "fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB); print('held', flush=True); time.sleep(60)"
+)
+
+
 def test_a_folder_belongs_to_one_process_until_that_ends(tmp_path: Path) -> None:
-    lines = [
-        "import time",
-        "from pathlib import Path",
-        "from tutelage.improvement.recording import alone",
-        f"with alone(Path({str(tmp_path)!r})):",
-        "    print('held', flush=True)",
-        "    time.sleep(60)",
-    ]
-    code = "\n".join(lines)
-    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-S", "-c", HOLD, str(tmp_path / ".lock")]
+    with alone(tmp_path):
+        refused = subprocess.run(command, capture_output=True, text=True)
+    assert "BlockingIOError" in refused.stderr
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(Conflict, match="another process"), alone(tmp_path, wait=0.0):

@@ -50,6 +50,7 @@ def test_what_was_not_used_for_longest_goes_first(used: bool) -> None:
     first, second, third = (range(start, start + 20) for start in (0, 100, 200))
     kept.keep(first, span(40))
     kept.keep(second, span(40))
+    assert kept.find([9999]) == (0, None)
     if used:
         kept.find(first)
     kept.keep(third, span(60))

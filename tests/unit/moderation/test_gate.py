@@ -140,6 +140,15 @@ def test_after_repeated_failures_the_classifier_is_left_alone(policy: Policy) ->
     assert classifier.calls == 2
 
 
+def test_a_stricter_gate_has_the_same_classifier_and_rests_with_it(policy: Policy) -> None:
+    classifier = Answers(RuntimeError("down"))
+    gate = Gate(policy, classifier, breaker=Breaker(limit=2))
+    for each in (gate, gate.strict("input"), gate.strict("output")):
+        assert each.check("hello", side="input").state == "unchecked"
+    assert classifier.calls == 2
+    assert gate.strict() is gate
+
+
 def test_many_texts_are_scored_at_once_or_not_at_all(gate: Gate, policy: Policy) -> None:
     assert [scores["violence"] for scores in gate.scores(["hm", "hello"])] == [0.6, 0.0]
     with pytest.raises(Unavailable):

@@ -136,6 +136,14 @@ def test_harm_across_the_edge_of_two_pieces_is_seen(gate: Gate) -> None:
     assert shown == filler + "BO"
 
 
+def test_harm_late_in_a_long_stream_is_seen_before_it_leaves(gate: Gate) -> None:
+    stream = StreamGate(gate)
+    for _ in range(40):
+        assert stream.push("Twenty-four letters now. ")
+    assert stream.push("And here it goes BOOM at last. ") == ""
+    assert stream.cut
+
+
 def test_the_rest_is_judged_before_it_is_released(gate: Gate) -> None:
     stream = StreamGate(gate)
     assert stream.push("BOOM") == ""

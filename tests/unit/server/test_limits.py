@@ -76,7 +76,11 @@ def test_addresses_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_who_has_asked_for_most_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MOST_BUCKETS", 100)
-    rates = RateLimits(Limits(address_requests=2), Clock())
+    clock = Clock()
+    rates = RateLimits(Limits(address_requests=2), clock)
+    for number in range(120):
+        rates.arrive(f"10.1.0.{number // 2}")
+    clock.now += 59  # these have nearly all back
     for _ in range(2):
         rates.arrive("10.9.9.9")
     for number in range(200):

@@ -86,6 +86,6 @@ def test_who_leaves_gives_up_what_is_being_drawn() -> None:
         assert (await anext(found))["content"] == "one"
         await found.aclose()
         await asyncio.sleep(0)
+        assert answers.given_up == 2
 
     asyncio.run(run())
-    assert answers.given_up == 2

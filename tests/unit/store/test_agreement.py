@@ -172,6 +172,25 @@ def test_open_disagreements_are_listed_the_worst_first(
     ]
 
 
+def test_who_is_wrong_more_often_than_by_guessing_counts_for_nothing(
+    store: Store, desk: Any, cast: SimpleNamespace, chat: Callable[..., list[Message]]
+) -> None:
+    for _ in range(4):
+        rank_all(desk, chat, cast.reader, {cast.trainer: [0, 1, 2], cast.second: [2, 1, 0]}, gold=True)
+    with store.read() as tx:
+        assert labelling.reliability_weights(tx) == {cast.trainer: 2.0, cast.second: 0.0}
+
+
+def test_tied_answers_share_the_middle_of_their_places(
+    store: Store, desk: Any, cast: SimpleNamespace, chat: Callable[..., list[Message]]
+) -> None:
+    chat(cast.reader, "q", "0")
+    desk.rank(cast.trainer, [["0", "1"], ["2"]], overlap=2)
+    desk.rank(cast.second, [["0"], ["1"], ["2"]])
+    with store.read() as tx:
+        assert labelling.agreement(tx).alpha.value == krippendorff_alpha([[1.5, 1], [1.5, 2], [3, 3]])
+
+
 def test_one_annotator_alone_has_no_agreement_but_counts(
     store: Store, desk: Any, cast: SimpleNamespace, chat: Callable[..., list[Message]]
 ) -> None:

@@ -79,6 +79,9 @@ def test_a_skipped_task_is_not_given_to_the_same_person_again(
     assert desk.must_take(cast.second).id == task.id
     with pytest.raises(NotFound):
         desk.skip(task, cast.operator)
+    desk.submit(task, cast.second)
+    with pytest.raises(Conflict):
+        desk.skip(task, cast.second)
 
 
 def test_as_many_people_rank_a_task_as_wanted(

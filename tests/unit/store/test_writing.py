@@ -53,6 +53,9 @@ def test_prompts_are_kept_once_and_the_least_used_comes_first(store: Store) -> N
         assert labelling.add_writing_prompts(tx, "free", ["x" * 8500]) == 0
         again = {labelling.draw_start(tx, random.Random(seed), topic="refuse").content for seed in range(9)}
         assert again <= set(drawn)
+        labelling.note_use(tx, start.prompt_id)
+        for seed in range(9):
+            assert labelling.draw_start(tx, random.Random(seed), topic="refuse").content != start.content
         assert labelling.draw_start(tx, random.Random(0), topic="ambiguous").prompt_id is None
 
 
