@@ -92,6 +92,58 @@ def test_nobody_ranks_answers_to_what_they_wrote_in_anothers_dialogue(
     assert desk.take(cast.trainer) is None
 
 
+def test_whose_dialogue_it_is_counts_too(store: Store, desk: Any, cast: SimpleNamespace, chat: Chat) -> None:
+    with store.write() as tx:
+        accounts.set_consent(tx, cast.trainer, True)
+    rows = chat(cast.trainer, "q", "a")
+    with store.write() as tx:
+        tx.get_one(Message, rows[0].id).author_id = None
+    assert desk.take(cast.trainer) is None
+    with store.write() as tx:
+        tx.get_one(Dialogue, rows[0].dialogue_id).owner_id = None
+    assert desk.take(cast.trainer) is not None
+
+
+def test_only_what_a_model_wrote_is_ranked(
+    store: Store, desk: Any, cast: SimpleNamespace, chat: Chat
+) -> None:
+    [asked] = chat(cast.reader, "q")
+    with store.write() as tx:
+        dialogues.add_message(
+            tx,
+            asked.dialogue_id,
+            parent_id=asked.id,
+            role="assistant",
+            content="a",
+            author_kind="human",
+        )
+    assert desk.take(cast.trainer) is None
+
+
+def test_a_task_that_somebody_left_needs_consent_too(
+    store: Store, desk: Any, cast: SimpleNamespace, chat: Chat
+) -> None:
+    chat(cast.reader, "q", "a")
+    task = desk.must_take(cast.trainer)
+    desk.skip(task, cast.trainer)
+    for consent in (False, True):
+        with store.write() as tx:
+            accounts.set_consent(tx, cast.reader, consent)
+        assert (desk.take(cast.second) is not None) == consent
+
+
+def test_a_dialogue_that_was_drawn_gets_a_new_lot(
+    store: Store, desk: Any, cast: SimpleNamespace, chat: Chat
+) -> None:
+    [asked, _] = chat(cast.reader, "q", "a")
+    lots = []
+    for _ in range(2):
+        with store.read() as tx:
+            lots.append(tx.get_one(Dialogue, asked.dialogue_id).lot)
+        desk.take(cast.trainer)
+    assert lots[0] != lots[1]
+
+
 @pytest.mark.sqlite
 def test_a_task_is_found_along_an_index_whatever_there_is_beside_it(
     store: Store, cast: SimpleNamespace, chat: Chat

@@ -90,6 +90,8 @@ def test_as_many_people_rank_a_task_as_wanted(
     chat(cast.reader, "q", "a")
     first = desk.fill(desk.must_take(cast.trainer, overlap=2), cast.trainer)
     desk.submit(first, cast.trainer)
+    with pytest.raises(Conflict, match="ranked this task already"):
+        desk.submit(first, cast.trainer)
     second = desk.must_take(cast.second)
     assert second.id == first.id
     assert desk.take(cast.operator) is None
