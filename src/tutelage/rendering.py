@@ -24,6 +24,7 @@ from tutelage.dialogue import Message, Role
 from tutelage.errors import ModelError, Sentence
 from tutelage.tokenizer import TokenizerFolder, load_tokenizer
 
+_CHECKED = 4  # answers at a dialogue's beginning whose prompts it has to begin with, beside its last one's
 # A placeholder stands between vertical tabs: a template that trims its contents takes the tabs away.
 _PLACEHOLDER = re.compile("(\x0b?)\ue000([0-9]+)\ue001(\x0b?)")
 
@@ -138,13 +139,15 @@ class Renderer:
     def _make_scaffold(self, roles: tuple[Role, ...], generation_prompt: bool) -> _Scaffold:
         scaffold = self._run_template(roles, generation_prompt)
         answers = [index for index, role in enumerate(roles) if role == "assistant"]
-        # Each prompt was compared with the one before it when it was made: only the last is left to compare with.
-        before = [self._scaffold(roles[:index], True) for index in answers][-1:]
-        if before and scaffold.texts[: answers[-1] + 1] != before[0].texts:
-            raise ModelError(
-                "the chat template writes an earlier turn differently once a later one follows",
-                hint="use a template that only appends: training must see the prompts of serving",
-            )
+        # All would be as many runs of the template as there are answers, in a dialogue of a thousand turns.
+        prompts = [self._scaffold(roles[:index], True) for index in answers[:_CHECKED]]
+        prompts += [self._run_template(roles[:index], True) for index in answers[_CHECKED:][-1:]]
+        for before in prompts:
+            if scaffold.texts[: len(before.texts)] != before.texts:
+                raise ModelError(
+                    "the chat template writes an earlier turn differently once a later one follows",
+                    hint="use a template that only appends: training must see the prompts of serving",
+                )
         return scaffold
 
     def _run_template(self, roles: tuple[Role, ...], generation_prompt: bool) -> _Scaffold:

@@ -41,7 +41,7 @@ def test_the_circle_turns_once_for_simulated_people(tmp_path: Path) -> None:
     assert by_event["rankings"]["rankings"] == 12
     assert 12 <= by_event["chats"]["thumbs"] <= 24
     assert by_event["trained"]["gate"] == "not_enough_data"
-    assert "wanted at least 30" in by_event["not promoted"]["why"]
+    assert "wanted: at least 30" in by_event["not promoted"]["why"]
     assert by_event["verdict"]["win_rate"] == by_event["measured"]["win_rate"]
     answers = [
         json.loads(line) for line in (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()

@@ -274,8 +274,9 @@ def test_a_long_stream_is_decoded_piece_by_piece(renderer: Renderer) -> None:
     assert max(seen) <= 2
 
 
-def test_a_dialogue_that_grows_runs_its_template_once_for_each_sequence_of_roles(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("turns", [61, 2001])
+def test_a_long_dialogue_runs_its_template_a_few_times(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, turns: int
 ) -> None:
     renderer = load_renderer(folder)
     runs: list[int] = []
@@ -286,7 +287,19 @@ def test_a_dialogue_that_grows_runs_its_template_once_for_each_sequence_of_roles
         return run(roles, generation_prompt)
 
     monkeypatch.setattr(renderer, "_run_template", counted)
+    talk = [Message("assistant" if turn % 2 else "user", "word") for turn in range(turns)]
+    renderer.prompt(talk[:-2])
+    assert sorted(runs) == [1, 3, 5, 7, turns - 4, turns - 2]
+    runs.clear()
+    renderer.prompt(talk)  # one turn later
+    assert sorted(runs) == [turns - 2, turns]
+
+
+def test_a_template_that_changes_its_mind_late_is_refused(tmp_path: Path) -> None:
+    """Thoughts of earlier turns taken away once another follows, as some templates do: seen at any length."""
+    late = "{% for m in messages %}{% if loop.index > 40 and not loop.last %}<|im_start|>old {% endif %}"
+    renderer = load_renderer(write_model(tmp_path, late + TURN + "{% endfor %}" + GENERATION))
     talk = [Message("assistant" if turn % 2 else "user", "word") for turn in range(60)]
-    for turns in range(1, 60, 2):
-        renderer.prompt(talk[:turns])
-    assert runs == list(range(1, 60, 2))
+    assert renderer.example(talk[:40])
+    with pytest.raises(ModelError, match="differently"):
+        renderer.example(talk)
