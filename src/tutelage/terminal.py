@@ -71,11 +71,20 @@ def _ask(console: Console) -> str | None:
         return None
 
 
+def _newest(renderer: Renderer, messages: list[Message], room: int) -> list[int]:
+    """The prompt of the newest turns that have room, the oldest left out; of the last message in any case."""
+    prompt = renderer.prompt(messages)
+    while len(prompt) > room and len(messages) > 2:
+        messages = messages[2:]
+        prompt = renderer.prompt(messages)
+    return prompt
+
+
 def _answer(
     renderer: Renderer, batch: Batch, messages: list[Message], sampling: Sampling, *, quiet: bool
 ) -> str:
     """One answer, streamed to stdout unless `quiet`; Ctrl+C keeps what has been said."""
-    prompt = renderer.prompt(messages)
+    prompt = _newest(renderer, messages, batch.context_length * 3 // 4)
     room = batch.context_length - len(prompt)
     request = Request(
         prompt_ids=prompt,

@@ -292,8 +292,11 @@ def test_a_terminal_chat_answers_each_line(straight: tuple[Path, dict], command:
     done = tutelage(home, "chat", "--version", "v1", stdin="Hi\n/again\n/new\n\nBye\n")
     assert done.returncode == 0, done.stderr
     assert "a new dialogue" in done.stdout
-    _, said, _ = command(home, "chat", "--version", "v1", "--json", stdin="Hi\nBye\n")
-    assert [json.loads(line)["role"] for line in said.splitlines()] == ["assistant", "assistant"]
+    many = "and what do you say to this " * 8  # the fourth has no room beside the first ones
+    _, said, _ = command(
+        home, "chat", "--version", "v1", "--json", stdin=f"Hi\n{many}\n{many}\n{many}\n{many}\n"
+    )
+    assert [json.loads(line)["role"] for line in said.splitlines()] == ["assistant"] * 5
 
 
 @pytest.mark.parametrize(
