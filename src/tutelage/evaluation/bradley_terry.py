@@ -130,7 +130,7 @@ def _fit(wins: NDArray[Any], ties: NDArray[Any]) -> NDArray[Any]:
         curvature[:size, size] = curvature[size, :size] = mixed
         curvature[size, size] = (games * tie * (1 - tie)).sum() / 2
         step = np.linalg.solve(curvature + _PULL * np.eye(size + 1), gradient)
-        parameters = parameters + step
+        parameters = parameters + np.clip(step, -2, 2)  # whole, it may pass the summit and not come back
         if np.abs(step).max() < 1e-9:
             break
     return np.asarray(parameters[:size] - parameters[:size].mean())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 
+import numpy as np
 import pytest
 
 from tutelage.evaluation import bradley_terry
@@ -50,6 +51,14 @@ def test_who_never_lost_has_a_finite_place_and_who_never_played_none() -> None:
     assert [each.version for each in table] == ["a", "b"]
     assert all(math.isfinite(each.points) for each in table)
     assert strengths([]) == []
+
+
+def test_numbers_of_games_a_million_times_apart() -> None:
+    """Whole steps of Newton's method pass the summit here, and end in no number."""
+    wins = np.array([[0.0, 0, 0], [10, 0, 0], [0, 1e7, 0]])
+    ties = np.array([[0.0, 100, 0], [100, 0, 0], [0, 0, 0]])
+    first, second, third = bradley_terry._fit(wins, ties)
+    assert first < second < third
 
 
 @pytest.mark.parametrize(("wins", "points"), [(1, 260), (30, 510), (100_000, 1150)])
