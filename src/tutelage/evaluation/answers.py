@@ -119,9 +119,8 @@ class _Room:
             room = self.loaded.model.context_length - len(prompt.token_ids)
             token_ids = own.completion(other.renderer.decode(each.token_ids))
             ended = each.finish_reason == "stop" or not token_ids
-            said.append(
-                [*token_ids, *([own.end_id] if ended else [])][:room]
-            )  # in other tokens it may be longer
+            end = [own.end_id] if ended else []
+            said.append([*token_ids, *end][:room])  # in other tokens it may be longer
         return self._judged(prompts, drawn, said)
 
     def _judged(

@@ -64,11 +64,11 @@ class _Rows(torch.autograd.Function):
         to_x = g.index_select(0, layout.scatter)
         if layout.repeats.numel():
             tokens, places = layout.repeats
-            add_in_order(to_x, tokens, g.index_select(0, places))
+            _add_in_order(to_x, tokens, g.index_select(0, places))
         return to_x, None
 
 
-def add_in_order(target: Tensor, index: Tensor, source: Tensor) -> None:
+def _add_in_order(target: Tensor, index: Tensor, source: Tensor) -> None:
     """Add rows of `source` to the rows of `target` that `index` names, with the same bits each time.
 
     On a GPU `index_add_` adds in any order, and `index_put_` in the order of the places.

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from tutelage.errors import Unavailable
+from tutelage.store.usage import ChatSettings
 
-PLACES = 32  # as many as the engine computes at once
 LONGEST = 100
 
 
@@ -34,7 +34,7 @@ class _Waiting:
 class Line:
     """All the places of one server. Nobody passes on the ground of asking often: places go round by person."""
 
-    def __init__(self, places: int = PLACES, longest: int = LONGEST) -> None:
+    def __init__(self, places: int = ChatSettings().answers_at_once, longest: int = LONGEST) -> None:
         self.places = places
         self.longest = longest
         self._held: Counter[str] = Counter()

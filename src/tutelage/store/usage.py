@@ -26,7 +26,7 @@ class ChatSettings:
     guests: bool = True
     guest_limit: int | None = None
     user_limit: int | None = None
-    answers_at_once: int = 32
+    answers_at_once: int = 32  # as many as the engine computes in one batch
     terms: str = ""
 
     def limit(self, user: User) -> int | None:
