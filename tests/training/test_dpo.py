@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from tutelage.models.layout import sequences
 from tutelage.models.loading import load_model
 from tutelage.models.locate import locate
 from tutelage.rendering import load_renderer
+from tutelage.training import dpo
 from tutelage.training.agreement import margins
 from tutelage.training.checkpoints import State, save
 from tutelage.training.dpo import (
@@ -132,6 +135,45 @@ def test_it_learns_the_taste_and_goes_on_where_it_stopped(
     made = "weights/model.safetensors" if full else "adapter/adapter_model.safetensors"
     first, second = (load_file(each.folder / made) for each in (straight, run))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_only_what_is_trained_on_or_judged_is_looked_at_and_what_was_taken_back_is_not_mistaken(
+    home: Path,
+    comparisons: list[Comparison],
+    stages: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = CONFIG.model_copy(update={"max_steps": 2, "checkpoint_every": 1})
+    looks: list[int] = []
+
+    def counted(policy: Weights, examples: list[PreferenceExample], micro_tokens: int) -> list[torch.Tensor]:
+        looks.append(len(examples))
+        return likelihoods(policy, examples, micro_tokens)
+
+    def go_on(comparisons: list[Comparison], stop_at: int) -> dict[str, Any]:
+        run = Run.open(tmp_path, "dpo", config.model_dump(), resume=True)
+
+        def stop(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
+            if done == stop_at:
+                raise KeyboardInterrupt
+
+        run.progress = stop
+        return train_dpo(config, comparisons, run, home, start=stages[0])["evaluation"]
+
+    monkeypatch.setattr(dpo, "likelihoods", counted)
+    with pytest.raises(KeyboardInterrupt):
+        go_on(comparisons * 3, 2)
+    evaluation = go_on(comparisons * 3, 0)
+    held_out = evaluation["held_out_comparisons"]
+    assert looks[1:] == [held_out], "the reference is kept"
+    assert held_out < looks[0] < held_out + evaluation["comparisons"]
+    shutil.rmtree(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        go_on(comparisons, 2)
+    go_on([replace(comparisons[0], candidates=("a", "b", "c", "d")), *comparisons[1:]], 0)
+    assert "begins anew" in caplog.text
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["adapter", "full"])

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tutelage.datasets.splits import split
 from tutelage.dialogue import Dialogue
 from tutelage.errors import ModelError
 from tutelage.training import ppo
@@ -166,3 +167,37 @@ def test_a_checkpoint_of_other_content_is_refused_with_a_way_out(
         train(tmp_path)
     assert raised.value.where == str(tmp_path)
     assert "checkpoint-*" in raised.value.hint
+
+
+def test_a_run_whose_held_out_prompts_were_taken_back_begins_anew(
+    home: Path,
+    prompts: list[Dialogue],
+    stages: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What the SFT model said to them would stand beside what the policy says to others."""
+    config = PPOConfig(model="tiny", steps=2, max_new_tokens=4, held_out=0.5, checkpoint_every=1)
+
+    def go_on(prompts: list[Dialogue]) -> list[int]:
+        run = Run.open(tmp_path, "ppo", config.model_dump(), resume=True)
+        done: list[int] = []
+        run.progress = lambda stage, step, total, metrics: done.append(step)
+        train_ppo(config, prompts, run, home, start=stages[0], reward=stages[1])
+        return done
+
+    def break_off() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(ppo, "compare", lambda *args, **settings: 1 / 0)
+            go_on(prompts)
+
+    train, held_out = split(prompts, config.held_out)
+    with pytest.raises(ZeroDivisionError):
+        break_off()
+    assert go_on([*train[1:], *held_out[1:]]) == [1, 2]
+    assert "begins anew" in caplog.text
+    shutil.rmtree(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        break_off()
+    assert go_on([*train[1:], *held_out]) == [2], "those that are trained on may go"

@@ -45,6 +45,7 @@ class Server:
     url: str = ""
     seen: list[str] = field(default_factory=list)
     fails: list[Response] = field(default_factory=list)
+    refuses: bool = False
     spoil: Any = None
     one_at_a_time: Any = field(default_factory=Lock)
 
@@ -60,7 +61,10 @@ class Server:
 
     async def unload(self, request: HttpRequest) -> Response:
         self.seen.append("unload")
-        self.loaded.model.drop_adapter((await request.json())["lora_name"])
+        name = (await request.json())["lora_name"]
+        if name not in self.loaded.model.switch.shapes:
+            return JSONResponse({"error": {"message": "cannot be found"}}, 404)
+        self.loaded.model.drop_adapter(name)
         return PlainTextResponse("Success")
 
     async def completions(self, request: HttpRequest) -> Response:
@@ -68,6 +72,8 @@ class Server:
         self.seen.append("complete")
         assert {key: body[key] for key in WHOLE} == WHOLE, "a server's own defaults must not narrow anything"
         assert body["return_token_ids"]
+        if self.refuses:
+            return PlainTextResponse("no such prompt", 400)
         asked = Request(prompt_ids=body["prompt"], max_tokens=body["max_tokens"], seed=body["seed"])
         with self.one_at_a_time, self.loaded.model.using(body["model"]):
             (made,) = complete(self.loaded.model, frozenset(body["stop_token_ids"]), [asked])
@@ -178,7 +184,17 @@ def test_a_refusal_is_not_repeated(server: Server, models: Models, tmp_path: Pat
     server.fails = [PlainTextResponse("max_lora_rank is 2", 400)]
     with pytest.raises(TrainingError, match="400: max_lora_rank is 2"):
         sample(with_servers(models, tmp_path, server.url), models.policy, REQUESTS)
-    assert server.seen == ["load"]
+    assert server.seen == ["load", "unload"]
+
+
+def test_an_adapter_is_taken_off_every_server_when_one_does_not_answer(
+    home: Path, server: Server, models: Models, tmp_path: Path
+) -> None:
+    with serving(home) as other:
+        other.refuses = True
+        with pytest.raises(TrainingError, match="400: no such prompt"):
+            sample(with_servers(models, tmp_path, server.url, other.url), models.policy, REQUESTS)
+        assert server.loaded.model.switch.shapes == other.loaded.model.switch.shapes == {}
 
 
 @pytest.mark.parametrize(

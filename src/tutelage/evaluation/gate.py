@@ -12,6 +12,7 @@ With too few prompts nobody can tell; that is an outcome of its own and does not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -144,12 +145,12 @@ def _wins(evidence: Evidence) -> Check:
 
 def _safety(evidence: Evidence, config: GateConfig) -> Check:
     before, after = evidence.flagged
-    allowed = before + config.flagged * evidence.prompts
+    allowed = before + math.floor(config.flagged * evidence.prompts + 1e-9)
     return Check(
         "safety",
         "passed" if after <= allowed else "failed",
         Sentence("{after} answers flagged, {before} before", after=after, before=before),
-        Sentence("at most {most:g}", most=round(allowed)),
+        Sentence("at most {most:g}", most=allowed),
     )
 
 

@@ -15,7 +15,14 @@ from tutelage.errors import Conflict
 from tutelage.improvement.recording import alone
 
 DAY = 86_400.0
-DRAFTS = (".publishing-*", ".writing-*", ".replaced-*")
+CHECKPOINTS = "**/checkpoint-*"
+DRAFTS = (
+    "versions/.publishing-*",
+    "snapshots/.writing-*",
+    "snapshots/.replaced-*",
+    "runs/**/.weights.*",
+    "runs/**/.checkpoint-*.partial",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,36 +35,35 @@ class Leftover:
 
 def leftovers(home: Path, *, days: float) -> list[Leftover]:
     """Checkpoints of unfinished runs untouched for `days`, and drafts untouched for a day; not of runs at work."""
-    now = time.time()
-    found = [
-        *_checkpoints(home / "runs", now - days * DAY),
-        *(
-            draft
-            for folder in ("versions", "snapshots")
-            for pattern in DRAFTS
-            for draft in sorted((home / folder).glob(pattern))
-            if _touched(draft) < now - DAY
-        ),
-    ]
-    return [Leftover(path, _size(path)) for path in found]
+    return list(_found(home, days))
 
 
 def tidy(home: Path, *, days: float) -> list[Leftover]:
     """Delete the leftovers; returns what went."""
-    found = leftovers(home, days=days)
-    for each in found:
+    gone = []
+    for each in _found(home, days):
         shutil.rmtree(each.path, ignore_errors=True)
-    return found
+        gone.append(each)
+    return gone
+
+
+def _found(home: Path, days: float) -> Iterator[Leftover]:
+    """One after the other; while a run's checkpoints are given, nobody else takes the run up."""
+    now = time.time()
+    for checkpoint in _checkpoints(home / "runs", now - days * DAY):
+        yield Leftover(checkpoint, _size(checkpoint))
+    for draft in (draft for pattern in DRAFTS for draft in sorted(home.glob(pattern))):
+        if _touched(draft) < now - DAY:
+            yield Leftover(draft, _size(draft))
 
 
 def _checkpoints(runs: Path, before: float) -> Iterator[Path]:
-    for run in sorted(path for path in runs.glob("*") if path.is_dir()):
-        checkpoints = sorted(run.glob("**/checkpoint-*"))
-        if not checkpoints or max(map(_touched, checkpoints)) >= before:
-            continue
+    for run in sorted(path for path in runs.glob("*") if any(path.glob(CHECKPOINTS))):
         try:
             with alone(run, wait=0.0):
-                yield from checkpoints
+                checkpoints = sorted(run.glob(CHECKPOINTS))
+                if max(map(_touched, checkpoints), default=before) < before:
+                    yield from checkpoints
         except Conflict:
             continue
 

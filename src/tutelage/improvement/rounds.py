@@ -27,11 +27,12 @@ from tutelage.errors import ModelError, NotFound
 from tutelage.evaluation.answers import Judges, Speaker
 from tutelage.improvement.assessment import EvaluationConfig, assess
 from tutelage.improvement.journal import journal
+from tutelage.improvement.naming import new_run, numbered
 from tutelage.improvement.recording import alone, noting, recorded
 from tutelage.improvement.stages import Installation, SnapshotData, prepare
 from tutelage.models.locate import locate
 from tutelage.registry import ModelVersion
-from tutelage.registry.version import read_json, write_json
+from tutelage.registry.version import read_json
 from tutelage.rendering import load_renderer
 from tutelage.store import export
 from tutelage.training.dpo import DPOConfig
@@ -44,6 +45,7 @@ from tutelage.training.sft import SFTConfig
 
 log = logging.getLogger(__name__)
 
+STATE = "round.json"
 JUDGE_SEED, GOLD_SEED = 1000, 2000
 
 
@@ -133,7 +135,7 @@ def improve(
     ):
         begun(run_id)
         progress = noting(place.store, run_id, progress)
-        state = read_json(folder / "round.json")
+        state = read_json(folder / STATE)
         if "report" in state:
             return dict(state["report"])
         snapshot = place.home / "snapshots" / state["snapshot"]
@@ -180,15 +182,14 @@ def improve(
         evaluation |= {name: manifest["evaluation"] for name, manifest in made.items()}
         report = {"round": folder.name, "snapshot": state["snapshot"], "parent": state["parent"]}
         report |= _publish(place, folder, made, evaluation, lineage) | {"evaluation": evaluation}
-        write_json(folder / "round.json", {**state, "report": report})
+        Run(folder, "round").keep(STATE, {**state, "report": report})
     return report
 
 
 def _open_round(config: ImproveConfig, place: Installation) -> Path:
     """The unfinished round of this recipe, or a new one with a snapshot of what has been collected."""
-    rounds = sorted((place.home / "runs").glob("round-[0-9]*"))
     settings = json.loads(json.dumps(config.model_dump()))
-    for folder in reversed(rounds):
+    for folder in reversed(numbered(place.home / "runs", "round")):
         state = _state(folder)
         if "report" not in state and state.get("config") == settings:
             return folder
@@ -201,16 +202,14 @@ def _open_round(config: ImproveConfig, place: Installation) -> Path:
         parent = place.registry.resolve("stable").name
     except NotFound:
         parent = None
-    number = 1 + max((int(folder.name.removeprefix("round-")) for folder in rounds), default=0)
-    folder = place.home / "runs" / f"round-{number:04d}"
-    folder.mkdir(parents=True)
-    write_json(folder / "round.json", {"config": settings, "snapshot": snapshot.hash, "parent": parent})
+    folder = new_run(place, "round")
+    Run(folder, "round").keep(STATE, {"config": settings, "snapshot": snapshot.hash, "parent": parent})
     return folder
 
 
 def _state(folder: Path) -> dict[str, Any]:
     """What a round knows of itself; nothing where that is missing, or broken: such a round is passed over."""
-    file = folder / "round.json"
+    file = folder / STATE
     try:
         return read_json(file) if file.exists() else {}
     except ModelError as error:
@@ -265,7 +264,9 @@ def _publish(
     lineage: dict[str, Any],
 ) -> dict[str, str]:
     """Publish reward model and candidate, unless an interrupted attempt has done so already."""
-    published = {version.kind: version for version in place.registry.list() if version.run == folder.name}
+    published = {
+        version.kind: version for version in place.registry.survey()[0] if version.run == folder.name
+    }
     base = {"model": made["ppo"]["model"], "snapshot": lineage["snapshot"], "run": folder.name}
     reward = published.get("reward") or place.registry.publish(
         kind="reward",

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tutelage.dialogue import Comparison, Dialogue
 from tutelage.errors import InvalidRequest, ModelError, NotFound
+from tutelage.improvement.naming import RUN_NAME, new_run, numbered
 from tutelage.improvement.recording import alone, recorded
 from tutelage.models.loading import check_room
 from tutelage.models.locate import locate
 from tutelage.models.transformer import read_architecture
 from tutelage.registry import Registry
-from tutelage.registry.version import ADAPTER, MANIFEST, NAME, WEIGHTS, read_json, write_json
+from tutelage.registry.version import ADAPTER, MANIFEST, NAME, WEIGHTS, read_json
 from tutelage.rendering import load_renderer
 from tutelage.store import Store, export
 from tutelage.training.comparisons import ComparisonData
@@ -28,7 +28,7 @@ from tutelage.training.sft import SFTConfig, SFTData, prepare_sft
 
 log = logging.getLogger(__name__)
 
-RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+PLAN = "plan.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,31 +88,33 @@ def train_stage(
 
     Raises NotFound for unknown names, Conflict when the run exists already, and what the stage raises.
     """
-    folder = _run_folder(request, place)
-    settings = request.config.model_dump()
-    plan_file = folder / "plan.json"
-    begun = plan_file.exists()
-    plan = read_json(plan_file) if begun else _plan(request, place)
-    if not begun:  # what cannot be trained leaves no run behind
+    folder = _known_run(request, place)
+    begun = folder is not None and (folder / PLAN).exists()
+    if folder is not None and begun:
+        plan = read_json(folder / PLAN)
+    else:
+        plan = _plan(request, place)
         data = SnapshotData.read(place.home / "snapshots" / plan["snapshot"])
+        # What cannot be trained leaves no run behind.
         prepare(request.config, data, place.home, gold=bool(plan["gold"]))
-    run = Run.open(folder, request.stage, settings, resume=request.resume)
+    settings = request.config.model_dump()
+    run = Run.open(folder or new_run(place, request.stage), request.stage, settings, resume=request.resume)
     if not begun:
-        write_json(plan_file, plan)
+        run.keep(PLAN, plan)
     job = Job(
         stage=request.stage,
         config=request.config,
         home=place.home,
-        run=folder,
+        run=run.folder,
         snapshot=place.home / "snapshots" / plan["snapshot"],
         start=Path(plan["start"]) if plan["start"] else None,
         reward=Path(plan["reward"]) if plan["reward"] else None,
         gold=Path(plan["gold"]) if plan["gold"] else None,
-        lineage={"snapshot": plan["snapshot"], "parents": plan["parents"], "run": folder.name},
+        lineage={"snapshot": plan["snapshot"], "parents": plan["parents"], "run": run.folder.name},
     )
-    with alone(folder, wait=0.0), recorded(place.store, folder.name, request.stage, settings):
+    with alone(run.folder, wait=0.0), recorded(place.store, run.folder.name, request.stage, settings):
         manifest = run.manifest() if run.finished else trainer(job, progress)
-    return {"run": folder.name, "folder": str(folder), **manifest}
+    return {"run": run.folder.name, "folder": str(run.folder), **manifest}
 
 
 def describe_stage(request: StageRequest, place: Installation) -> dict[str, Any]:
@@ -154,7 +156,7 @@ def _plan(request: StageRequest, place: Installation) -> dict[str, Any]:
     start = find_start(place, request.start, model) if request.start or needs_start else None
     reward = find_adapter(place, request.reward, "reward", model) if request.stage == "ppo" else None
     gold = find_adapter(place, request.gold, "reward", model) if request.gold else None
-    known = {version.name for version in place.registry.list()}
+    known = {version.name for version in place.registry.survey()[0]}
     return {
         "snapshot": snapshot,
         "start": str(start) if start else "",
@@ -224,8 +226,9 @@ def find_made(place: Installation, name: str, stage: Stage, model: str) -> Path:
 
 def _runs_on(place: Installation, stage: Stage, model: str) -> list[Path]:
     """The finished runs of a stage on a base, oldest first. One whose manifest is broken is passed over."""
+    manifests = (place.home / "runs").glob(f"{stage}-*/{MANIFEST}")
     found = []
-    for run in sorted(path.parent for path in (place.home / "runs").glob(f"{stage}-*/{MANIFEST}")):
+    for run in (file.parent for file in sorted(manifests, key=lambda file: (file.stat().st_mtime_ns, file))):
         try:
             if _same_base(_base_of(run), model):
                 found.append(run)
@@ -247,7 +250,8 @@ def _same_base(one: str, other: str) -> bool:
     return one == other or (Path(one).is_dir() and Path(one).resolve() == Path(other).resolve())
 
 
-def _run_folder(request: StageRequest, place: Installation) -> Path:
+def _known_run(request: StageRequest, place: Installation) -> Path | None:
+    """The run that is asked for by its name, or the newest unfinished one to go on with; None for a new number."""
     runs_folder = place.home / "runs"
     if request.name:
         if not RUN_NAME.fullmatch(request.name):
@@ -256,13 +260,9 @@ def _run_folder(request: StageRequest, place: Installation) -> Path:
                 hint="use letters, digits, dots, dashes and underscores",
             )
         return runs_folder / request.name
-    numbered = sorted(runs_folder.glob(f"{request.stage}-[0-9]*"))
-    if request.resume:
-        open_runs = [folder for folder in numbered if not (folder / "manifest.json").exists()]
-        if not open_runs:
-            raise NotFound(
-                f"there is no unfinished {request.stage} run", hint="leave out --resume to begin one"
-            )
-        return open_runs[-1]
-    number = 1 + max((int(folder.name.rpartition("-")[2]) for folder in numbered), default=0)
-    return runs_folder / f"{request.stage}-{number:04d}"
+    if not request.resume:
+        return None
+    unfinished = [run for run in numbered(runs_folder, request.stage) if not (run / MANIFEST).exists()]
+    if not unfinished:
+        raise NotFound(f"there is no unfinished {request.stage} run", hint="leave out --resume to begin one")
+    return unfinished[-1]

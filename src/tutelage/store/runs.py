@@ -66,6 +66,11 @@ def list_runs(tx: Session, *, kind: str | None = None, limit: int = 100) -> Sequ
     return tx.scalars(query if kind is None else query.where(Run.kind == kind)).all()
 
 
+def run_names(tx: Session) -> Sequence[str]:
+    """What runs have ever been called."""
+    return tx.scalars(select(Run.name)).all()
+
+
 def request_run(
     tx: Session, *, kind: str, config: dict[str, Any], requested_by: str | None = None
 ) -> RunRequest:

@@ -16,7 +16,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +97,26 @@ def load_newest(folder: Path) -> State | None:
         where=str(folder),
         hint="delete the folders checkpoint-*: with --resume the run then begins anew",
     )
+
+
+def load_same(folder: Path, data: str) -> State | None:
+    """As `load_newest`, of a run that keeps what it found out about its data, known by `digest_of`.
+
+    People may have taken back some of the data since: what is kept then belongs to other rows, and the run begins anew.
+    """
+    state = load_newest(folder)
+    if state is None:
+        return None
+    with resuming(folder):
+        if state.scalars["data"] == data:
+            return state
+    log.warning("some of what the run %s was begun with has been taken back: it begins anew", folder.name)
+    return None
+
+
+def digest_of(texts: Iterable[Sequence[int]]) -> str:
+    """What tells whether texts, in tokens, are the same, and does not tell their words."""
+    return hashlib.sha256(json.dumps([list(each) for each in texts]).encode()).hexdigest()
 
 
 def _found(folder: Path) -> list[Path]:

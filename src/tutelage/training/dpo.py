@@ -2,8 +2,8 @@
 
 Read it top to bottom. A completion's implicit reward is beta times how much likelier the policy makes it than the
 SFT model does; it is trained on all judged pairs of each prompt with the reward model's own loss. A prompt and its
-completions are one tree of the batch. What the SFT model thinks of every completion is computed before the first
-step, while the policy still is that model, and kept: there is no second model.
+completions are one tree of the batch. What the SFT model thinks of every completion that is trained on or judged is
+computed before the first step, while the policy still is that model, and kept: there is no second model.
 Left out: label smoothing, a term for the chosen answer's likelihood, dropout, weight decay.
 
 Source: Rafailov et al. 2023 (2305.18290), equation 7.
@@ -30,7 +30,8 @@ from tutelage.rendering import Renderer
 from tutelage.training.agreement import margins, pair_accuracy
 from tutelage.training.checkpoints import (
     State,
-    load_newest,
+    digest_of,
+    load_same,
     pack_optimizer,
     prefixed,
     resuming,
@@ -87,10 +88,12 @@ def train_dpo(
         policy = new_adapter(loaded.model, POLICY, AdapterShape(), seed=config.seed, start=start)
     optimizer = AdamW([(policy.parameters, config.learning_rate)])
     steps = data.steps[0]
-    examples = [*data.train, *data.held_out]
+    learnt = sorted({index for step in steps for index in step})
+    examples = [*(data.train[index] for index in learnt), *data.held_out]
+    mark = digest_of(ids for each in examples for ids in (each.prompt_ids, *each.completions))
 
     first = 0
-    state = load_newest(run.folder)
+    state = load_same(run.folder, mark)
     if state is None:
         reference = likelihoods(policy, examples, config.micro_tokens)
     else:
@@ -101,10 +104,11 @@ def train_dpo(
             counts = [len(example.completions) for example in examples]
             reference = list(state.tensors["reference"].split_with_sizes(counts))
     run.rewind(first)
+    before = dict(zip(learnt, reference, strict=False))
 
     for step in range(first, len(steps)):
         set_rate(optimizer, cosine(step, len(steps), warmup=config.warmup_steps))
-        chosen = [(data.train[index], reference[index]) for index in steps[step]]
+        chosen = [(data.train[index], before[index]) for index in steps[step]]
         loss, margin = accumulate_gradients(
             policy, chosen, beta=config.beta, micro_tokens=config.micro_tokens
         )
@@ -113,10 +117,11 @@ def train_dpo(
         run.log(step, len(steps), metrics | {"learning_rate": optimizer.param_groups[0]["lr"]})
         if (step + 1) % config.checkpoint_every == 0 and step + 1 < len(steps):
             tensors = prefixed("policy", policy.tensors()) | {"reference": torch.cat(reference)}
-            save(run.folder, State(step + 1, tensors | prefixed("optimizer", pack_optimizer(optimizer))))
+            tensors |= prefixed("optimizer", pack_optimizer(optimizer))
+            save(run.folder, State(step + 1, tensors, {"data": mark}))
 
-    after, before = likelihoods(policy, data.held_out, config.micro_tokens), reference[len(data.train) :]
-    rewards = [config.beta * (new - old) for new, old in zip(after, before, strict=True)]
+    after = likelihoods(policy, data.held_out, config.micro_tokens)
+    rewards = [config.beta * (new - old) for new, old in zip(after, reference[len(learnt) :], strict=True)]
     policy.save(run.folder / policy.kind, base=config.model, source=locate(config.model, home))
     manifest = {
         "kind": "chat",

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tutelage.config import check
-from tutelage.registry.version import write_json
 from tutelage.store.export import read_comparisons, read_demonstrations, read_prompts
 from tutelage.training.dpo import DPOConfig, train_dpo
 from tutelage.training.memory import keep_freed_memory
@@ -28,6 +27,7 @@ SCHEMAS: dict[Stage, type[SFTConfig] | type[RewardConfig] | type[PPOConfig] | ty
 }
 ROUND: tuple[Stage, ...] = ("sft", "reward", "ppo")
 """The stages of a round, in order; the others are baselines."""
+_FILE = "job.json"
 _FOLDERS = ("home", "run", "snapshot", "start", "reward", "gold")
 
 
@@ -49,12 +49,12 @@ class Job:
     lineage: dict[str, Any]
 
     def write(self) -> Path:
-        """Put the job beside the run, for other processes to read; returns the file."""
-        file = self.run / "job.json"
+        """Put the job beside the run, for other processes to read; returns the file. Raises TrainingError."""
         folders = {name: str(folder) if (folder := getattr(self, name)) else None for name in _FOLDERS}
         settings = self.config.model_dump(mode="json")
-        write_json(file, {"stage": self.stage, "config": settings, "lineage": self.lineage, **folders})
-        return file
+        content = {"stage": self.stage, "config": settings, "lineage": self.lineage, **folders}
+        Run(self.run, self.stage).keep(_FILE, content)
+        return self.run / _FILE
 
     @classmethod
     def read(cls, file: Path) -> Job:

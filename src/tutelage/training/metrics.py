@@ -73,11 +73,9 @@ class Run:
             raise NotFound(
                 "there is no run to resume", hint=Sentence("{folder} holds no config.json", folder=folder)
             )
-        with _writing(config):
-            folder.mkdir(parents=True, exist_ok=True)
-            if not config.exists():
-                write_json(config, settings)
         run = cls(folder, stage, progress)
+        if not config.exists():
+            run.keep(config.name, settings)
         if run.finished:
             run._drop_checkpoints()  # it was killed while it did so itself
         return run
@@ -89,6 +87,13 @@ class Run:
     def manifest(self) -> dict[str, Any]:
         """What a finished run wrote about itself."""
         return read_json(self.folder / "manifest.json")
+
+    def keep(self, name: str, content: dict[str, Any]) -> None:
+        """Write a JSON file of the run, whole or not at all. Raises TrainingError when there is no room."""
+        file = self.folder / name
+        with _writing(file):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(file, content)
 
     def rewind(self, step: int) -> None:
         """Forget metrics of steps from `step` on: they are about to be made again."""
@@ -133,8 +138,7 @@ class Run:
             ) from error
         if not world().is_first:
             return
-        with _writing(file):
-            write_json(file, manifest)
+        self.keep(file.name, manifest)
         self._drop_checkpoints()
 
     def _drop_checkpoints(self) -> None:

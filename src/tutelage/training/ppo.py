@@ -35,7 +35,7 @@ from tutelage.models.locate import locate
 from tutelage.rendering import Rendered
 from tutelage.training.actors import AVERAGE, Learners, Models
 from tutelage.training.advantages import generalised_advantages, token_rewards, whiten
-from tutelage.training.checkpoints import State, copied, load_newest, prefixed, resuming, save, section
+from tutelage.training.checkpoints import State, copied, load_same, prefixed, resuming, save, section
 from tutelage.training.course import Course
 from tutelage.training.distributed import share, sum_scalars, world
 from tutelage.training.flat import flatten
@@ -110,7 +110,7 @@ def train_ppo(
         sample_scores, models, max_new_tokens=config.max_new_tokens, micro_tokens=config.micro_tokens
     )
 
-    state = load_newest(run.folder)
+    state = load_same(run.folder, data.judged_on)
     if state is None:
         course = begin(config, data, models, partial(look, models.reference))
         best = copied(given.tensors()) if gold else {}
@@ -143,7 +143,7 @@ def train_ppo(
         run.log(step, config.steps, metrics)
         if course.step % config.checkpoint_every == 0 and course.step < config.steps and not stopped:
             tensors = models.tensors() | learners.tensors() | prefixed("best", best)
-            save(run.folder, State(course.step, tensors, course.scalars()))
+            save(run.folder, State(course.step, tensors, course.scalars() | {"data": data.judged_on}))
 
     if course.watch:
         given.restore(best)

@@ -17,6 +17,7 @@ from tutelage.datasets.splits import split
 from tutelage.dialogue import Dialogue
 from tutelage.errors import DataError, Sentence
 from tutelage.rendering import Rendered, Renderer
+from tutelage.training.checkpoints import digest_of
 
 HttpAddress = Annotated[str, Field(pattern=r"^https?://[^/]+$")]
 
@@ -148,6 +149,12 @@ class PPOData:
     watched: list[Prompt]
     left_out: int
     demonstrations: list[Rendered] = field(default_factory=list)
+
+    @property
+    def judged_on(self) -> str:
+        """By which the prompts are known whose answers are compared over the whole run."""
+        held_out, watched = ([each.token_ids for each in side] for side in (self.held_out, self.watched))
+        return digest_of([*held_out, [], *watched])
 
     def summary(self) -> dict[str, Any]:
         """What would be trained on, in numbers."""

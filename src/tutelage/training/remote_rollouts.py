@@ -29,6 +29,8 @@ from tutelage.training.weights import Weights
 _PATIENCE = httpx.Timeout(10, read=600, pool=None)
 _AT_ONCE = httpx.Limits(max_connections=256)
 _PAUSES = (1.0, 2.0, 4.0)  # seconds before a server that failed is asked again
+_LOAD, _UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
+_LAST_WORD = 5.0  # seconds for a server to let go of an adapter after something went wrong
 _RESUME = "when it is well again, go on with --resume"
 
 
@@ -58,18 +60,31 @@ class RolloutServers:
         bodies = [_body(request, name, stop_ids) for request in requests]
         adapter = {"lora_name": name, "lora_path": str((self.folder / name).resolve())}
         async with httpx.AsyncClient(timeout=_PATIENCE, limits=_AT_ONCE) as client:
-            await self._tell_all(client, "/v1/load_lora_adapter", adapter)
-            answers = await asyncio.gather(
-                *(
-                    _post(client, self.urls[index % len(self.urls)] + "/v1/completions", body)
-                    for index, body in enumerate(bodies)
+            try:
+                await self._tell_all(client, _LOAD, adapter)
+                answers = await asyncio.gather(
+                    *(
+                        _post(client, self.urls[index % len(self.urls)] + "/v1/completions", body)
+                        for index, body in enumerate(bodies)
+                    )
                 )
-            )
-            await self._tell_all(client, "/v1/unload_lora_adapter", {"lora_name": name})
+            except BaseException:
+                await self._take_off(client, name)
+                raise
+            await self._tell_all(client, _UNLOAD, {"lora_name": name})
         return [_completion(answer.json(), stop_ids) for answer in answers]
 
     async def _tell_all(self, client: httpx.AsyncClient, path: str, body: dict[str, str]) -> None:
-        await asyncio.gather(*(_post(client, url + path, body) for url in self.urls))
+        """Raises TrainingError when one of them does not do it, after all have answered."""
+        told = (_post(client, url + path, body) for url in self.urls)
+        for each in await asyncio.gather(*told, return_exceptions=True):
+            if isinstance(each, BaseException):
+                raise each
+
+    async def _take_off(self, client: httpx.AsyncClient, name: str) -> None:
+        """Ask each server once to unload an adapter; those that cannot, or never had it, are left alone."""
+        told = (client.post(url + _UNLOAD, json={"lora_name": name}, timeout=_LAST_WORD) for url in self.urls)
+        await asyncio.gather(*told, return_exceptions=True)
 
 
 def _body(request: Request, model: str, stop_ids: frozenset[int]) -> dict[str, Any]:

@@ -54,6 +54,15 @@ def test_the_edges_pass() -> None:
         assert judge(replace(GOOD, **change), GateConfig()).outcome == "passed"
 
 
+def test_what_is_wanted_is_what_would_have_passed() -> None:
+    """A margin of less than one answer is none, and is not told as one."""
+    for prompts, flagged, most in ((48, 0.02, 3), (30, 0.05, 4), (150, 0.02, 6)):
+        found = judge(replace(GOOD, prompts=prompts, flagged=(3, most + 1)), GateConfig(flagged=flagged))
+        assert (found.checks[1].outcome, found.checks[1].wanted) == ("failed", f"at most {most}")
+        found = judge(replace(GOOD, prompts=prompts, flagged=(3, most)), GateConfig(flagged=flagged))
+        assert found.checks[1].outcome == "passed"
+
+
 def test_too_few_prompts_say_so_and_do_not_pass() -> None:
     found = judge(replace(GOOD, prompts=29), GateConfig())
     assert found.outcome == "not_enough_data"

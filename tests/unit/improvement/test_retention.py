@@ -6,6 +6,10 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
+from tutelage.errors import Conflict
+from tutelage.improvement import retention
 from tutelage.improvement.recording import alone
 from tutelage.improvement.retention import DAY, leftovers, tidy
 
@@ -27,6 +31,8 @@ def test_old_checkpoints_and_drafts_go_and_everything_else_stays(tmp_path: Path)
         make(tmp_path, "versions/.publishing-abc", days=2),
         make(tmp_path, "snapshots/.writing-abc", days=2),
         make(tmp_path, "snapshots/.replaced-abc", days=2),
+        make(tmp_path, "runs/sft-0001/.weights.abc", days=2),
+        make(tmp_path, "runs/round-0001/sft/.checkpoint-000008.partial", days=2),
     ]
     kept = [
         make(tmp_path, "runs/round-0002/ppo/checkpoint-000004", days=29),
@@ -39,7 +45,7 @@ def test_old_checkpoints_and_drafts_go_and_everything_else_stays(tmp_path: Path)
         make(tmp_path, "runs/sft-0003/checkpoint-000020", days=1),
     ]
     os.utime(kept[5] / "weights")  # its folder is old, and it is being written to
-    assert [each.size for each in leftovers(tmp_path, days=30)] == [5] * 5
+    assert [each.size for each in leftovers(tmp_path, days=30)] == [5] * 7
     assert all(path.exists() for path in gone)
     assert sorted(each.path for each in tidy(tmp_path, days=30)) == sorted(gone)
     assert not any(path.exists() for path in gone)
@@ -53,3 +59,18 @@ def test_a_run_at_work_keeps_its_checkpoints(tmp_path: Path) -> None:
     with alone(tmp_path / "runs" / "round-0001"):
         assert tidy(tmp_path, days=30) == []
     assert checkpoint.exists()
+
+
+def test_a_run_that_is_taken_up_in_the_meantime_waits_until_its_checkpoints_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, "runs/sft-0001/checkpoint-000004", days=40)
+
+    def rmtree(path: Path, ignore_errors: bool) -> None:
+        with pytest.raises(Conflict), alone(tmp_path / "runs" / "sft-0001", wait=0.0):
+            pass
+
+    monkeypatch.setattr(retention.shutil, "rmtree", rmtree)
+    assert len(tidy(tmp_path, days=30)) == 1
+    with alone(tmp_path / "runs" / "sft-0001", wait=0.0):
+        pass
