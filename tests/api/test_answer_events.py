@@ -171,6 +171,21 @@ def test_a_model_that_fails_interrupts_the_answer_and_says_so(site: Any) -> None
         assert wait_for_status(site, turn["answer_id"], "interrupted").content == ""
 
 
+def test_readers_learn_of_the_end_even_where_it_cannot_be_written_down(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("nobody has foreseen this")
+
+    site.delay = 0.01
+    with site.client() as client:
+        turn = client.post("/api/dialogues", json={"text": "Tell"}).json()
+        monkeypatch.setattr(dialogues, "finish_answer", fail)
+        with client.stream("GET", f"/api/answers/{turn['answer_id']}/events") as stream:
+            events = read(stream.iter_lines())
+    assert events[-1][1] == "error"
+
+
 def test_silence_is_filled_with_comments(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "HEARTBEAT_SECONDS", 0.05)
     site.answers, site.delay = ["Hi."], 0.2

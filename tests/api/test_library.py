@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from tutelage.server.chatgpt import MOST_REPEATED, read_conversation
 from tutelage.server.library import download
 
 
@@ -117,6 +118,16 @@ def test_a_chatgpt_export_comes_in_once_with_its_branches(client: TestClient) ->
     assert len(client.get("/api/search", params={"q": "marsupial"}).json()["found"]) == 1
     client.cookies.clear()
     assert client.post("/api/import", json=sent).json()["imported"] == 1
+
+
+def test_a_small_file_does_not_become_a_large_chat() -> None:
+    branches = [node(f"b{place}", "q", "user", f"end {place}") for place in range(300)]
+    made = read_conversation(conversation(node("q", None, "user", "x" * 30_000), *branches))
+    assert made is not None
+    texts = [each.content for each in made.nodes]
+    assert sum(map(len, texts)) < 30_000 + MOST_REPEATED + 300 * len("\n\nend 300")
+    assert texts[1] == "x" * 30_000 + "\n\nend 0"
+    assert all(f"end {place}" in text for place, text in enumerate(texts[1:]))
 
 
 def test_an_imported_chat_can_be_continued_and_trains_nothing(client: TestClient, site: Any) -> None:

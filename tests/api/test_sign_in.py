@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from typing import Any
 
 import pytest
+from anyio.to_thread import run_sync
 from argon2 import PasswordHasher
 from starlette.testclient import TestClient
 
+from tutelage.errors import RateLimited
 from tutelage.server import passwords
 from tutelage.server.passwords import SignInLimits
 
@@ -93,14 +97,64 @@ def test_a_success_forgets_an_accounts_failures() -> None:
 
 
 def test_failures_are_limited_for_each_address() -> None:
-    from tutelage.errors import RateLimited
-
     limits = SignInLimits()
     for n in range(SignInLimits.PER_ADDRESS):
         limits.failed(f"user{n}", "10.0.0.1")
     limits.check("somebody", "10.0.0.2")
     with pytest.raises(RateLimited):
         limits.check("somebody", "10.0.0.1")
+
+
+def test_one_customer_of_ipv6_is_one_address() -> None:
+    limits = SignInLimits()
+    for n in range(SignInLimits.PER_ADDRESS):
+        limits.failed(f"user{n}", f"2001:db8::{n:x}")
+    limits.check("somebody", "2001:db8:0:1::1")
+    with pytest.raises(RateLimited):
+        limits.check("somebody", "2001:db8::ffff")
+
+
+def test_guesses_sent_all_at_once_are_limited_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = 0
+
+    async def slow(password: str, password_hash: str | None) -> bool:
+        nonlocal looked
+        looked += 1
+        await asyncio.sleep(0)
+        return False
+
+    async def guess(limits: SignInLimits, number: int) -> object:
+        return await limits.matches("ann", f"10.0.0.{number}", str(number), "hash")
+
+    async def guesses() -> list[object]:
+        limits = SignInLimits()
+        return await asyncio.gather(*(guess(limits, n) for n in range(100)), return_exceptions=True)
+
+    monkeypatch.setattr(passwords, "matches", slow)
+    found = asyncio.run(guesses())
+    assert sum(isinstance(each, RateLimited) for each in found) >= 100 - looked
+    assert looked < SignInLimits.PER_ACCOUNT + passwords.AT_ONCE
+
+
+def test_passwords_that_wait_keep_nobody_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = threading.Event()
+
+    class Slow:
+        def verify(self, known: str, password: bytes) -> bool:
+            assert told.wait(20)
+            return False
+
+    async def beside() -> bool:
+        crowd = [asyncio.ensure_future(passwords.matches("wrong", "hash")) for _ in range(100)]
+        await asyncio.sleep(0.1)
+        try:
+            return await asyncio.wait_for(run_sync(lambda: True), 5)
+        finally:
+            told.set()
+            await asyncio.gather(*crowd)
+
+    monkeypatch.setattr(passwords, "_hasher", Slow())
+    assert asyncio.run(beside())
 
 
 def test_limits_end_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

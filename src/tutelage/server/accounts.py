@@ -13,6 +13,7 @@ from tutelage.errors import Conflict, InvalidRequest, Unauthenticated
 from tutelage.server import passwords
 from tutelage.server.permissions import (
     SESSION_DAYS,
+    address_of,
     agent_of,
     current_user,
     optional_user,
@@ -54,14 +55,11 @@ class NewPassword(_Body):
 async def sign_in(request: Request, body: SignIn) -> dict[str, Any]:
     """Open a new session for a name and a password. Says the same whether the name or the password is wrong."""
     parts = services(request)
-    address = request.client.host if request.client else ""
-    parts.sign_in_limits.check(body.name, address)
-
     user = await read(parts.store, lambda tx: accounts.find_by_name(tx, body.name))
-    if not await passwords.matches(body.password, user.password_hash if user else None) or user is None:
-        parts.sign_in_limits.failed(body.name, address)
+    known = user.password_hash if user else None
+    right = await parts.sign_in_limits.matches(body.name, address_of(request), body.password, known)
+    if not right or user is None:
         raise Unauthenticated("name or password is wrong", hint="check both, and try again")
-    parts.sign_in_limits.succeeded(body.name)
     await open_session(request, user)
     return {"user": user_view(user)}
 
@@ -108,10 +106,8 @@ async def change_password(
 ) -> dict[str, Any]:
     """Change the password of the present user; all their other sessions end."""
     passwords.check_new(body.new)
-    limits, address = services(request).sign_in_limits, request.client.host if request.client else ""
-    limits.check(user.id, address)
-    if not await passwords.matches(body.old, user.password_hash):
-        limits.failed(user.id, address)
+    limits = services(request).sign_in_limits
+    if not await limits.matches(user.id, address_of(request), body.old, user.password_hash):
         raise InvalidRequest("the old password is wrong", param="old")
     password_hash = await passwords.hash_password(body.new)
     changed = await write(

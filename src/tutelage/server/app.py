@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,11 +116,9 @@ async def _reap(turns: Turns, store: Store) -> None:
     """Look for answers whose writer has died, and for dialogues to be purged, as long as the server lives."""
     while True:
         await asyncio.sleep(DEAD_AFTER.total_seconds())
-        try:
+        with _going_on():
             await turns.reap()
             await write(store, bin.purge)
-        except Unavailable:
-            continue
 
 
 async def _tidy(store: Store) -> None:
@@ -128,10 +126,8 @@ async def _tidy(store: Store) -> None:
     more = False
     while True:
         await asyncio.sleep(TIDY_PAUSE if more else TIDY_SECONDS)
-        try:
+        with _going_on():
             more = await write(store, search.tidy)
-        except Unavailable:
-            continue
 
 
 async def _keep_warm(engines: Engines) -> None:
@@ -140,8 +136,19 @@ async def _keep_warm(engines: Engines) -> None:
     while True:
         try:
             await engines.get()
-        except TutelageError as error:
-            if error.message != said:
-                log.warning("no model can answer: %s", error.message)
-            said = error.message
+        except (TutelageError, OSError) as error:
+            if str(error) != said:
+                log.warning("no model can answer: %s", error)
+            said = str(error)
         await asyncio.sleep(FOLLOW_SECONDS)
+
+
+@contextmanager
+def _going_on() -> Iterator[None]:
+    """What fails beside the requests is logged, and tried again the next time: nobody would notice its end."""
+    try:
+        yield
+    except Unavailable as error:
+        log.info("put off: %s", error.message)
+    except Exception as error:
+        errors.log_failure(error, request_id="-")

@@ -15,6 +15,8 @@ from typing import Any
 from tutelage.dialogue import Role
 
 LONGEST_TITLE = 200
+MOST_REPEATED = 100_000
+"""So many characters of a conversation may stand in it more than once: a file of a megabyte could become gigabytes."""
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
@@ -76,25 +78,35 @@ def _spoken(mapping: Mapping[str, Any]) -> list[Node]:
 
 
 def _merged(nodes: list[Node]) -> list[Node]:
-    """Texts of one speaker in a row as one message. Where such a row branches, each branch has the whole of it."""
+    """Texts of one speaker in a row as one message. Where such a row branches, each branch has the whole of it.
+
+    Of a row that is repeated too often, only the first branches have the beginning; nothing is lost, for the beginning
+    is a message as well.
+    """
     children = Counter(node.parent for node in nodes)
     found: list[Node] = []
+    texts: list[list[str]] = []
     places: list[int] = []
+    room = MOST_REPEATED
     for node in nodes:
         above = None if node.parent is None else places[node.parent]
         if above is None or found[above].role != node.role:
             found.append(replace(node, parent=above))
-            places.append(len(found) - 1)
-            continue
-        text = f"{found[above].content}\n\n{node.content}"
-        joined = replace(found[above], content=text, model=node.model or found[above].model)
-        if children[node.parent] == 1:
-            found[above] = joined
-            places.append(above)
+            texts.append([node.content])
         else:
-            found.append(joined)
-            places.append(len(found) - 1)
-    return found
+            row = replace(found[above], model=node.model or found[above].model)
+            if children[node.parent] == 1:
+                found[above] = row
+                texts[above].append(node.content)
+                places.append(above)
+                continue
+            texts[above] = ["\n\n".join(texts[above])]
+            again = texts[above] if len(texts[above][0]) <= room else []
+            room -= sum(map(len, again))
+            found.append(row)
+            texts.append([*again, node.content])
+        places.append(len(found) - 1)
+    return [replace(node, content="\n\n".join(text)) for node, text in zip(found, texts, strict=True)]
 
 
 def _said(message: Mapping[str, Any], above: int | None) -> Node | None:

@@ -1,7 +1,9 @@
 """Every error becomes the same JSON: `{"error": {"message", "type", "param", "code"}}`, in one table.
 
     InvalidRequest 400 · Unauthenticated 401 · Denied 403 · NotFound 404 · Conflict 409 · RateLimited 429 ·
-    Unavailable 503 · DataError, ConfigError 400 · everything else 500, logged without content
+    Unavailable, DataError 503 · everything else 500, logged without content
+
+A DataError is about a file of ours, the database most of all, never about what was sent: the log names the file.
 
 `message` is what happened and the hint. People read it in the language of the page they are on (`app.state.translator`
 says how), programs for OpenAI's API in English. Pages may show errors of navigations their own way: set
@@ -87,8 +89,6 @@ ErrorPage = Callable[[Request, Failure], Response]
 TABLE: tuple[tuple[type[errors.TutelageError], int, str, str | None], ...] = (
     (errors.ContextTooLong, 400, "invalid_request_error", "context_length_exceeded"),
     (errors.InvalidRequest, 400, "invalid_request_error", None),
-    (errors.DataError, 400, "invalid_request_error", None),
-    (errors.ConfigError, 400, "invalid_request_error", None),
     (InvalidKey, 401, "invalid_request_error", "invalid_api_key"),
     (errors.Unauthenticated, 401, "invalid_request_error", "unauthenticated"),
     (errors.Denied, 403, "invalid_request_error", "permission_denied"),
@@ -97,6 +97,7 @@ TABLE: tuple[tuple[type[errors.TutelageError], int, str, str | None], ...] = (
     (errors.Conflict, 409, "invalid_request_error", "conflict"),
     (errors.RateLimited, 429, "rate_limit_error", "rate_limit_exceeded"),
     (errors.Unavailable, 503, "server_error", "unavailable"),
+    (errors.DataError, 503, "server_error", "unavailable"),
     (errors.TutelageError, 500, "server_error", "internal_error"),
 )
 CODES = {401: "unauthenticated", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
@@ -125,7 +126,7 @@ def respond(request: Request, error: Exception) -> Response:
     failure = failure_of(error)
     if isinstance(error, HTTPException) and request.url.path.startswith("/v1"):
         failure = _of_routing(failure, f"{request.method} {request.url.path[:200]}")
-    if failure.status == 500:
+    if failure.status == 500 or isinstance(error, errors.DataError):
         log_failure(error, request_id=getattr(request.state, "request_id", "-"))
     return answer(request, failure)
 
@@ -161,13 +162,14 @@ def install(app: FastAPI) -> None:
 
 
 def log_failure(error: BaseException, *, request_id: str) -> None:
-    """Log where an error came from, without its message: that may hold what somebody wrote."""
+    """Log where an error came from, without its message: that may hold what somebody wrote, but for a DataError's."""
     frames, trace = [], error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
         frames.append(f"{code.co_filename}:{trace.tb_lineno} {code.co_name}")
         trace = trace.tb_next
-    log.error("%s %s\n  %s", request_id, type(error).__name__, "\n  ".join(frames))
+    name = f"DataError: {error}" if isinstance(error, errors.DataError) else type(error).__name__
+    log.error("%s %s\n  %s", request_id, name, "\n  ".join(frames))
 
 
 def _of_ours(error: errors.TutelageError) -> Failure:

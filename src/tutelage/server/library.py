@@ -20,6 +20,7 @@ import re
 from functools import partial
 from typing import Annotated, Any, Literal
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
@@ -131,7 +132,7 @@ async def export_dialogue(
 @router.post("/import")
 async def import_conversations(request: Request, me: Me, body: Conversations) -> dict[str, int]:
     """Conversations of a ChatGPT export, each once however often it is sent."""
-    found = [read_conversation(record) for record in body.conversations]
+    found = await run_sync(lambda: [read_conversation(record) for record in body.conversations])
     counts = {"imported": 0, "known": 0, "empty": found.count(None)}
     for conversation in filter(None, found):
         new = await write(services(request).store, partial(_store, me=me, conversation=conversation))

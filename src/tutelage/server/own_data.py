@@ -28,7 +28,7 @@ from tutelage.errors import InvalidRequest, NotFound
 from tutelage.server import passwords
 from tutelage.server.accounts import open_session, user_view
 from tutelage.server.library import download
-from tutelage.server.permissions import current_user, optional_user, session_token, set_session
+from tutelage.server.permissions import address_of, current_user, optional_user, session_token, set_session
 from tutelage.server.services import services
 from tutelage.server.transactions import read, write
 from tutelage.store import accounts, dialogues, identities, invites, transfer
@@ -98,11 +98,10 @@ async def export_account(request: Request, me: User = Depends(current_user)) -> 
 @router.delete("/account", status_code=204)
 async def delete_account(request: Request, body: Leaving, me: User = Depends(current_user)) -> Response:
     """Forget the user with all their chats. Rankings and handed-in demonstrations stay, without a name."""
-    parts, address = services(request), request.client.host if request.client else ""
-    if me.password_hash is not None:
-        parts.sign_in_limits.check(me.id, address)
-        if not await passwords.matches(body.password, me.password_hash):
-            parts.sign_in_limits.failed(me.id, address)
+    parts, known = services(request), me.password_hash
+    if known is not None:
+        limits = parts.sign_in_limits
+        if not await limits.matches(me.id, address_of(request), body.password, known):
             raise InvalidRequest("the password is wrong", param="password")
     await write(parts.store, lambda tx: accounts.leave(tx, me.id))
     set_session(request, None)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
+from typing import TypeVar
 
 import argon2
-from anyio.to_thread import run_sync
 
 from tutelage.errors import InvalidRequest, RateLimited, Sentence
+from tutelage.server.limits import network
+
+T = TypeVar("T")
 
 SHORTEST, LONGEST = 10, 1024
+AT_ONCE = 2  # each takes 64 MB
 _hasher = argon2.PasswordHasher()
-_two_at_once = threading.BoundedSemaphore(2)  # each takes 64 MB
+_threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="passwords")
+"""Threads of their own: however many passwords wait to be looked at, none of those that read the store waits too."""
 # A hash of nothing anybody knows: checking an unknown user takes as long as checking a known one.
 _NOBODY = "$argon2id$v=19$m=65536,t=3,p=4$Bx4GBNZSzi6MCiDEtZqDLA$8wqD0WaG9x2oIVDJhrfh3QBRsed54ughb1bXuD9ZQtc"
 
@@ -30,12 +37,7 @@ def check_new(password: str) -> None:
 
 async def hash_password(password: str) -> str:
     """Argon2id, off the event loop."""
-
-    def make() -> str:
-        with _two_at_once:
-            return _hasher.hash(_encoded(password))
-
-    return await run_sync(make)
+    return await _aside(lambda: _hasher.hash(_encoded(password)))
 
 
 async def matches(password: str, password_hash: str | None) -> bool:
@@ -43,18 +45,19 @@ async def matches(password: str, password_hash: str | None) -> bool:
 
     def verify() -> bool:
         try:
-            with _two_at_once:
-                return (
-                    _hasher.verify(password_hash or _NOBODY, _encoded(password)) and password_hash is not None
-                )
+            return _hasher.verify(password_hash or _NOBODY, _encoded(password)) and password_hash is not None
         except argon2.exceptions.VerificationError:
             return False
 
-    return await run_sync(verify)
+    return await _aside(verify)
+
+
+async def _aside(work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_threads, work)
 
 
 class SignInLimits:
-    """Counts failures of the last quarter of an hour, for each account and for each address."""
+    """Counts failures of the last quarter of an hour, for each account and for each address (`limits.network`)."""
 
     WINDOW_SECONDS = 900.0
     PER_ACCOUNT = 10
@@ -62,6 +65,21 @@ class SignInLimits:
 
     def __init__(self) -> None:
         self._failures: dict[tuple[str, str], deque[float]] = {}
+        self._turn = asyncio.Semaphore(AT_ONCE)
+
+    async def matches(self, name: str, address: str, password: str, password_hash: str | None) -> bool:
+        """Whether this is the account's password, and counts it when it is not. Raises RateLimited as `check`.
+
+        Guesses that are sent all at once wait for their turn, and it is then that the limits are looked at.
+        """
+        async with self._turn:
+            self.check(name, address)
+            right = await matches(password, password_hash)
+            if right:
+                self.succeeded(name)
+            else:
+                self.failed(name, address)
+            return right
 
     def check(self, name: str, address: str) -> None:
         """Raise RateLimited after too many failures for this account or from this address."""
@@ -84,7 +102,10 @@ class SignInLimits:
         self._failures.pop(("account", name.casefold()), None)
 
     def _limits(self, name: str, address: str) -> tuple[tuple[tuple[str, str], int], ...]:
-        return (("account", name.casefold()), self.PER_ACCOUNT), (("address", address), self.PER_ADDRESS)
+        return (
+            (("account", name.casefold()), self.PER_ACCOUNT),
+            (("address", network(address)), self.PER_ADDRESS),
+        )
 
     def _forget(self) -> None:
         horizon = monotonic() - self.WINDOW_SECONDS

@@ -46,7 +46,8 @@ async def optional_user(request: Request) -> User | None:
 
 
 async def current_user(request: Request) -> User:
-    """The user of this session; where guests may come in, a new guest with a new session.
+    """The user of this session; where guests may come in, a new guest with a new session (of whom nothing is kept where
+    only the head of an answer is asked for).
 
     Raises Unauthenticated where guests may not come in.
     """
@@ -57,6 +58,8 @@ async def current_user(request: Request) -> User:
     if not parts.access.guests:
         raise Unauthenticated("nobody is signed in", hint="sign in first")
 
+    if getattr(request.state, "head", False):
+        return await read(parts.store, _passing_guest)
     guest, token = await write(parts.store, lambda tx: _new_guest(tx, agent_of(request)))
     set_session(request, token)
     return guest
@@ -98,7 +101,7 @@ def api_key(scope: Scope) -> Callable[[Request], Awaitable[ApiKey]]:
 
     async def check(request: Request) -> ApiKey:
         parts = services(request)
-        parts.limits.arrive(request.client.host if request.client else "")
+        parts.limits.arrive(address_of(request))
         secret = _bearer(request)
         key = await read(parts.store, lambda tx: accounts.key_by_secret(tx, secret))
         if key is None:
@@ -140,13 +143,27 @@ def cookie_name(connection: HTTPConnection) -> str:
     return "__Host-tutelage" if connection.url.scheme == "https" else "tutelage"
 
 
+def address_of(connection: HTTPConnection) -> str:
+    """Where a request comes from, as far as the server can tell; empty where it cannot."""
+    return connection.client.host if connection.client else ""
+
+
 def agent_of(connection: HTTPConnection) -> str:
     """What the browser calls itself, for the list of a user's sessions."""
     return connection.headers.get("user-agent", "")
 
 
+def _passing_guest(tx: Session) -> User:
+    _check_guests(tx)
+    return accounts.passing_guest()
+
+
 def _new_guest(tx: Session, agent: str) -> tuple[User, str]:
-    if not chat_settings(tx).guests:
-        raise Unauthenticated("nobody is signed in", hint="sign in first")
+    _check_guests(tx)
     guest = accounts.create_guest(tx)
     return guest, accounts.open_session(tx, guest.id, days=SESSION_DAYS, agent=agent)
+
+
+def _check_guests(tx: Session) -> None:
+    if not chat_settings(tx).guests:
+        raise Unauthenticated("nobody is signed in", hint="sign in first")

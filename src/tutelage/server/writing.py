@@ -11,7 +11,7 @@ from typing import Literal
 import anyio
 
 from tutelage.engine.interface import Sampling
-from tutelage.errors import Conflict, NotFound, TutelageError, Unavailable
+from tutelage.errors import Conflict, NotFound, Unavailable
 from tutelage.server.answer import LiveAnswer, done_data
 from tutelage.server.completion import Completion
 from tutelage.server.errors import failure_of, log_failure
@@ -146,7 +146,7 @@ class Writing:
                     completion_tokens=len(completion.tokens),
                 ),
             )
-        except TutelageError as second:
+        except Exception as second:
             log_failure(second, request_id=live.message_id)  # without beats the row will be reaped
         live.end("error", {"message": failure.said, "hint": failure.hint, "code": failure.code})
 

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from tutelage.errors import Conflict, Denied, InvalidRequest, NotFound, Sentence
 from tutelage.store import privacy
 from tutelage.store.columns import clean
-from tutelage.store.ids import now
+from tutelage.store.ids import new_id, now
 from tutelage.store.tables import (
     ApiKey,
     Demonstration,
@@ -44,6 +44,11 @@ _KEY_PREFIX = "tut-"
 def create_guest(tx: Session, *, locale: str = "", consent: bool = False) -> User:
     """A person without a name."""
     return _add_user(tx, User(role="guest", locale=locale, consent=consent))
+
+
+def passing_guest() -> User:
+    """A guest who is no row, for a request that is to leave nothing behind."""
+    return User(id=new_id(), role="guest", locale="", consent=False, instructions="", created=now())
 
 
 def create_user(

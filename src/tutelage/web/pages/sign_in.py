@@ -18,7 +18,7 @@ from tutelage.errors import Conflict, Denied, InvalidRequest, NotFound
 from tutelage.server.accounts import open_session
 from tutelage.server.oidc.attempt import LIFE_SECONDS, Attempt
 from tutelage.server.passwords import SHORTEST
-from tutelage.server.permissions import optional_user
+from tutelage.server.permissions import address_of, optional_user
 from tutelage.server.services import Services
 from tutelage.server.transactions import write
 from tutelage.store import accounts, audit, identities
@@ -65,7 +65,7 @@ async def come_back(request: Request, provider: str, parts: Parts) -> Response:
     if attempt is None or attempt.provider != provider or not attempt.belongs_to(answer.get("state", "")):
         hint = "Begin again on the page where you sign in; if this comes back, let the browser keep cookies."
         raise InvalidRequest("This browser has not begun to sign in, or took too long.", hint=hint)
-    limits, address = parts.sign_in_limits, request.client.host if request.client else ""
+    limits, address = parts.sign_in_limits, address_of(request)
     limits.check(f"{provider} {address}", address)
     try:
         person = await found.person(attempt, _callback(request, provider), answer)
