@@ -53,12 +53,20 @@ from tutelage.engine.torch_engine import TorchEngine
 from tutelage.models.four_bit import hold_in_four_bits
 from tutelage.models.loading import LoadedModel, load_model
 from tutelage.models.locate import locate
+from tutelage.models.own_thread import in_own_thread
 from tutelage.models.saving import save_weights
 from tutelage.tokenizer import load_tokenizer
 
 STREAMS = (1, 8, 32)
 NEW = 64
 Ask = Callable[[str], Awaitable[int]]
+
+
+def load_for_chat(home: Path) -> LoadedModel:
+    """The built-in model as a server loads it."""
+    loaded = load_model("builtin", home)
+    hold_in_four_bits(loaded.model.adapted_layers(), home)
+    return loaded
 
 
 def questions(loaded: LoadedModel) -> list[str]:
@@ -183,7 +191,7 @@ async def ready(client: httpx.AsyncClient, ask: Ask) -> None:
 async def measure(options: argparse.Namespace, loaded: LoadedModel, scratch: Path) -> dict[str, Any]:
     """Tokens a second by number of streams and program; seconds to first tokens."""
     asked = questions(loaded)
-    engine = TorchEngine("v0", loaded)
+    engine = in_own_thread(lambda: TorchEngine("v0", loaded))
     server = Server(options.home, scratch / "home", options.threads)
     ends = dict.fromkeys(map(str, loaded.renderer.stop_ids), -100)
     client = httpx.AsyncClient(timeout=600, headers={"Authorization": f"Bearer {server.key}"})
@@ -275,14 +283,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--home", type=Path, default=home())
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    loaded = load_model("builtin", options.home)
-    hold_in_four_bits(loaded.model.adapted_layers(), options.home)
+    if (
+        options.threads != torch.get_num_threads()
+    ):  # it would start a team for this thread, which computes nothing
+        torch.set_num_threads(options.threads)
+    loaded = in_own_thread(lambda: load_for_chat(options.home))
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         (scratch / "home").mkdir()
         if options.peer_python:
-            save_weights(loaded.model, scratch / "model", locate("builtin", options.home))
+            folder_of_it = locate("builtin", options.home)
+            in_own_thread(lambda: save_weights(loaded.model, scratch / "model", folder_of_it))
         found = asyncio.run(measure(options, loaded, scratch))
     report(found)
 

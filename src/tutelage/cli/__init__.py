@@ -42,8 +42,9 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Entry point. Errors that are meant for people become a line, a hint and exit code 2."""
-    # Threads that spin long while they wait bring a busy machine to a crawl. Where a second thread of the process has
-    # computed, too, they would not spin at all, and fall asleep 400 times a token. Read when torch is loaded.
+    # Threads that spin long while they wait bring a busy machine to a crawl. Where two threads of a process compute, as
+    # two versions that are compared do, they would not spin at all, and fall asleep 400 times a token. Read when torch
+    # is loaded; see `tutelage.models.own_thread`.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     os.environ.setdefault("OMP_WAIT_POLICY", "active")
     try:

@@ -14,6 +14,7 @@ from tutelage.engine.interface import Sampling, Score, TokenChunk
 from tutelage.errors import ContextTooLong, InvalidRequest, Sentence, TutelageError, Unavailable
 from tutelage.models.generation import Batch, Request, Token
 from tutelage.models.loading import LoadedModel, load_version
+from tutelage.models.own_thread import in_own_thread
 from tutelage.models.scoring import score
 from tutelage.registry import ModelVersion
 from tutelage.rendering import Renderer
@@ -104,7 +105,7 @@ class TorchEngine:
         with self._scoring:
             if self._closing:
                 raise Unavailable("this version is being taken out of service", hint="send it again")
-            return score(self._model, token_ids, top=top)
+            return in_own_thread(lambda: score(self._model, token_ids, top=top))
 
     def _finish_scoring(self) -> None:
         with self._scoring:
@@ -219,4 +220,4 @@ def load(version: ModelVersion, home: Path) -> TorchEngine:
 
     Raises ModelError when the base or the adapter cannot be read.
     """
-    return TorchEngine(version.name, load_version(version, home, for_chat=True))
+    return in_own_thread(lambda: TorchEngine(version.name, load_version(version, home, for_chat=True)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Lock
 
 from tutelage.engine.interface import Reward
+from tutelage.models.own_thread import in_own_thread
 from tutelage.registry import ModelVersion
 from tutelage.rendering import Renderer
 from tutelage.training.reward_model import Judge, load_judge
@@ -41,11 +42,12 @@ class TorchScorer:
         return await asyncio.to_thread(self._rewards, dialogues)
 
     def _rewards(self, dialogues: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Reward]:
+        asked = [(prompt, [completion]) for prompt, completion in dialogues]
         with self._busy:
-            scores = self._judge.score([(prompt, [completion]) for prompt, completion in dialogues])
+            scores = in_own_thread(lambda: self._judge.score(asked))
         return [Reward(float(each.mean()), float(each.std(correction=0))) for each in scores]
 
 
 def load(version: ModelVersion, home: Path) -> TorchScorer:
     """Load a published reward version. Raises ModelError."""
-    return TorchScorer(version.name, load_judge(version, home))
+    return TorchScorer(version.name, in_own_thread(lambda: load_judge(version, home)))

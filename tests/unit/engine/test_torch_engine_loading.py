@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,6 +80,31 @@ def test_a_published_version_is_its_base_with_its_adapter(home: Path, tmp_path: 
 def test_a_version_that_cannot_be_loaded_says_why(home: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="adapter cannot be read"):
         torch_engine.load(version(home, tmp_path / "gone"), home)
+
+
+def test_what_computes_beside_an_engine_has_ended_with_its_thread(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that had computed and lives on would take the engine's threads their time to spin."""
+    threads: list[threading.Thread] = []
+
+    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            threads.append(threading.current_thread())
+            return function(*args, **options)
+
+        return call
+
+    for name in ("load_version", "score"):
+        monkeypatch.setattr(torch_engine, name, noted(getattr(torch_engine, name)))
+
+    async def use() -> None:
+        engine = await asyncio.to_thread(torch_engine.load, version(home, None), home)
+        await engine.score(PROMPT)
+        assert [thread.is_alive() for thread in threads] == [False, False]
+        await engine.close()
+
+    asyncio.run(use())
 
 
 def test_given_tokens_are_scored_as_the_model_would_draw_them(tiny: LoadedModel) -> None:
