@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -21,7 +22,7 @@ from tutelage.models.loading import load_model
 from tutelage.models.locate import locate
 from tutelage.rendering import load_renderer
 from tutelage.training import dpo
-from tutelage.training.agreement import margins
+from tutelage.training.agreement import Accuracy, margins, pair_accuracy
 from tutelage.training.checkpoints import State, save
 from tutelage.training.dpo import (
     POLICY,
@@ -29,10 +30,11 @@ from tutelage.training.dpo import (
     accumulate_gradients,
     completion_places,
     likelihoods,
+    prepare_dpo,
     train_dpo,
 )
 from tutelage.training.metrics import Run
-from tutelage.training.weights import Weights, adapter_weights
+from tutelage.training.weights import Weights, adapter_weights, new_adapter
 
 CONFIG = DPOConfig(
     model="tiny", batch_tokens=300, learning_rate=2e-3, held_out=0.25, checkpoint_every=2, beta=0.3
@@ -114,9 +116,21 @@ def test_the_loss_is_that_of_the_paper(
 
 @pytest.mark.parametrize("full", [False, True], ids=["adapter", "full"])
 def test_it_learns_the_taste_and_goes_on_where_it_stopped(
-    home: Path, comparisons: list[Comparison], stages: tuple[Path, Path], tmp_path: Path, full: bool
+    home: Path,
+    comparisons: list[Comparison],
+    stages: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    full: bool,
 ) -> None:
     config = CONFIG.model_copy(update={"full": True, "learning_rate": 5e-4} if full else {})
+    judged: list[list[torch.Tensor]] = []
+
+    def spy(examples: list[PreferenceExample], rewards: list[torch.Tensor], *, seed: int) -> Accuracy:
+        judged.append(rewards)
+        return pair_accuracy(examples, rewards, seed=seed)
+
+    monkeypatch.setattr(dpo, "pair_accuracy", spy)
     straight = Run.open(tmp_path / "straight", "dpo", config.model_dump(), resume=False)
     evaluation = train_dpo(config, comparisons * 3, straight, home, start=stages[0])["evaluation"]
     assert evaluation["held_out_accuracy"]["value"] > 0.9
@@ -135,6 +149,27 @@ def test_it_learns_the_taste_and_goes_on_where_it_stopped(
     made = "weights/model.safetensors" if full else "adapter/adapter_model.safetensors"
     first, second = (load_file(each.folder / made) for each in (straight, run))
     assert all(torch.equal(first[name], second[name]) for name in first)
+    assert losses(run) == losses(straight)
+    assert all(torch.equal(a, b) for a, b in zip(*judged, strict=True))
+    if not full:
+        after, before = (
+            held_out_likelihoods(home, comparisons * 3, start)
+            for start in (straight.folder / "adapter", stages[0])
+        )
+        for found, new, old in zip(judged[0], after, before, strict=True):
+            assert torch.allclose(found, config.beta * (new - old), atol=1e-3)
+
+
+def losses(run: Run) -> list[tuple[int, float]]:
+    lines = map(json.loads, (run.folder / "metrics.jsonl").read_text().splitlines())
+    return [(line["step"], line["loss"]) for line in lines]
+
+
+def held_out_likelihoods(home: Path, comparisons: list[Comparison], start: Path) -> list[torch.Tensor]:
+    """What the model under this adapter thinks of the held-out comparisons."""
+    loaded = load_model("tiny", home)
+    policy = new_adapter(loaded.model, POLICY, AdapterShape(), seed=0, start=start)
+    return likelihoods(policy, prepare_dpo(CONFIG, comparisons, loaded.renderer).held_out, 10_000)
 
 
 def test_only_what_is_trained_on_or_judged_is_looked_at_and_what_was_taken_back_is_not_mistaken(

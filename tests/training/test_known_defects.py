@@ -40,7 +40,15 @@ from tutelage.training.ppo_recipe import PPOConfig, ValueConfig, prepare_ppo, se
 from tutelage.training.reward import RewardConfig, prepare_reward
 from tutelage.training.reward_model import RewardModel, ValueModel, score_trees
 from tutelage.training.reward_report import Judged, report
-from tutelage.training.rollouts import as_examples, micro_batches, probe, sample, score, whole_distribution
+from tutelage.training.rollouts import (
+    as_examples,
+    micro_batches,
+    probe,
+    refuse_narrowing,
+    sample,
+    score,
+    whole_distribution,
+)
 
 CONFIG = PPOConfig(
     model="tiny",
@@ -197,6 +205,7 @@ def test_defect_09_rollouts_from_a_part_of_the_distribution_are_refused(scene) -
         request = Request(prompt_ids=scene.prompts[0], max_tokens=4, seed=0, **narrow)
         with pytest.raises(InvariantViolated, match="rollout was asked for"):
             sample(scene.models, scene.models.policy, [request])
+    refuse_narrowing(Request(prompt_ids=scene.prompts[0], max_tokens=4, seed=0, top_logprobs=3))
 
 
 @pytest.mark.parametrize(

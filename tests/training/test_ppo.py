@@ -40,6 +40,7 @@ from tutelage.training.ppo_recipe import (
     split_prompts,
 )
 from tutelage.training.rollouts import RowView, as_examples, micro_batches, score
+from tutelage.training.sft import held_out_loss
 from tutelage.training.standing import compare, sample_scores
 
 CONFIG = PPOConfig(
@@ -115,6 +116,7 @@ def test_a_rollout_does_not_depend_on_how_it_is_cut(scene) -> None:
     one, many = scene.roll(10_000), scene.roll(1)
     for name in ("logprobs", "reference_logprobs", "entropies", "values", "scores"):
         assert torch.allclose(getattr(one, name), getattr(many, name), atol=1e-4), name
+    assert one.entropy == pytest.approx(float(one.entropies.sum()) / sum(one.lengths), rel=1e-5)
 
 
 def test_a_gradient_does_not_depend_on_how_a_minibatch_is_cut(scene) -> None:
@@ -144,6 +146,7 @@ def test_values_stand_before_the_token_they_judge(scene) -> None:
             flat, last = torch.tensor(ids[:place]), torch.tensor([place - 1])
             found = [member.at(models.model, flat, sequences([place]), last) for member in members]
             assert torch.allclose(torch.stack(found).mean(), expected, atol=1e-4)
+        assert torch.allclose(torch.stack(found).std(correction=0), rollout.spread[0], atol=1e-4)
 
 
 def test_flat_tokens_find_their_rows() -> None:
@@ -159,14 +162,22 @@ def test_the_mix_makes_demonstrations_likelier_and_counts_tokens_not_examples(
 ) -> None:
     models, renderer = scene.models, scene.models.loaded.renderer
     examples = [renderer.example(dialogue.messages) for dialogue in demonstrations[:4]]
-    losses = []
-    for micro_tokens in (10_000, 1):
-        config = CONFIG.model_copy(update={"micro_tokens": micro_tokens})
+    parameters = models.model.adapter_parameters(POLICY)
+    losses, gradients = [], []
+    for micro_tokens, coefficient in ((10_000, 0.1), (1, 0.1), (10_000, 1.0)):
+        mix = MixConfig(coefficient=coefficient)
+        config = CONFIG.model_copy(update={"micro_tokens": micro_tokens, "mix": mix})
         losses.append(demonstration_gradients(models, examples, config))
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+        gradients.append([parameter.grad for parameter in parameters])
+        for parameter in parameters:
+            parameter.grad = None
+    assert losses == pytest.approx([held_out_loss(models.policy, examples, 10_000)] * 3, abs=1e-5)
+    cut, light, heavy = gradients[1], gradients[0], gradients[2]
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(cut, light, strict=True))
+    assert all(torch.allclose(10 * a, b, atol=1e-5) for a, b in zip(light, heavy, strict=True))
     with torch.no_grad():
-        for parameter in models.model.adapter_parameters(POLICY):
-            parameter -= 1e-2 * parameter.grad
+        for parameter, gradient in zip(parameters, heavy, strict=True):
+            parameter -= 2e-3 * gradient
     assert demonstration_gradients(models, examples, CONFIG) < losses[0]
 
 

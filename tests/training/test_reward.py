@@ -16,7 +16,7 @@ import torch
 from tutelage.datasets.preference import completion_ids, render_comparisons
 from tutelage.dialogue import Comparison, Message
 from tutelage.errors import ConfigError, DataError, ModelError
-from tutelage.models.adapters import AdapterShape, save_adapter
+from tutelage.models.adapters import AdapterShape, load_adapter, save_adapter
 from tutelage.models.heads import ScalarHead
 from tutelage.models.loading import LoadedModel, load_model
 from tutelage.training import reward
@@ -120,6 +120,39 @@ def test_members_differ_in_adapter_head_and_order(home: Path, comparisons: list[
     assert not torch.equal(first.head.weight, second.head.weight)
     tensors = [loaded.model.adapter_tensors(member.adapter) for member in (first, second)]
     assert any(not torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
+
+
+def test_a_member_begins_as_the_sft_model(
+    home: Path, comparisons: list[Comparison], stages: tuple[Path, Path]
+) -> None:
+    loaded = load_model("tiny", home)
+    data = prepare_reward(CONFIG, comparisons, loaded.renderer)
+    member = new_member(Training(CONFIG, data, loaded.model, Run(home, "reward"), stages[0]), 0)
+    load_adapter(loaded.model, "sft", stages[0])
+    mine, theirs = (loaded.model.adapter_tensors(name) for name in (member.adapter, "sft"))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_the_answers_of_the_unit_are_the_sft_models_each_drawn_by_itself(
+    home: Path, comparisons: list[Comparison], stages: tuple[Path, Path]
+) -> None:
+    loaded = load_model("tiny", home)
+    (example,) = render_comparisons(comparisons[:1], loaded.renderer, max_tokens=200).rendered
+    answers = own_answers(loaded, stages[0], [example] * 16, 12, seed=0)
+    assert answers is not None
+    said = [loaded.renderer.decode(ids) for _, ids in answers]
+    assert len(set(said)) > 1
+    assert sum("!" in text for text in said) > 8, "the base does not know the word's mark"
+    room = loaded.model.context_length - 2
+    longest, longer = (
+        replace(example, prompt_ids=example.prompt_ids[:1] * size) for size in (room, room + 1)
+    )
+    found = own_answers(loaded, stages[0], [example, longest, longer], 2, seed=0)
+    assert found is not None
+    assert [len(prompt) for prompt, _ in found] == [len(example.prompt_ids), room]
+    assert own_answers(loaded, stages[0], [example, longer], 2, seed=0) is None, "one score has no deviation"
+    with pytest.raises(KeyError):
+        loaded.model.adapter_tensors("answering")
 
 
 def test_the_unit_is_that_of_the_sft_models_own_answers(

@@ -9,11 +9,13 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
-from tutelage.dialogue import Dialogue
+from tutelage.dialogue import Dialogue, Message
 from tutelage.errors import DataError
 from tutelage.models.adapters import AdapterShape
 from tutelage.models.loading import load_model
-from tutelage.rendering import Rendered
+from tutelage.models.locate import locate
+from tutelage.rendering import Rendered, load_renderer
+from tutelage.training import sft
 from tutelage.training.flat import flatten
 from tutelage.training.metrics import Run
 from tutelage.training.sft import (
@@ -87,6 +89,46 @@ def test_no_demonstrations_is_said_plainly(home: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no demonstration") as raised:
         train_sft(config, [], run, home)
     assert "import" in raised.value.hint
+
+
+def test_every_epoch_shows_every_dialogue_in_an_order_of_its_own(
+    home: Path, demonstrations: list[Dialogue]
+) -> None:
+    config = SFTConfig(model="tiny", epochs=2, batch_tokens=60, held_out=0.0)
+    steps = prepare_sft(config, demonstrations, load_renderer(locate("tiny", home))).steps
+    epochs = steps[: len(steps) // 2], steps[len(steps) // 2 :]
+    for epoch in epochs:
+        assert sorted(index for batch in epoch for index in batch) == list(range(len(demonstrations)))
+    assert epochs[0] != epochs[1]
+
+
+def test_what_is_too_long_is_counted_on_both_sides(home: Path, demonstrations: list[Dialogue]) -> None:
+    long = [
+        Dialogue((Message("user", f"{number}" * 2000), Message("assistant", "no"))) for number in range(12)
+    ]
+    config = SFTConfig(model="tiny", held_out=0.5)
+    data = prepare_sft(config, [*demonstrations, *long], load_renderer(locate("tiny", home)))
+    assert data.train.left_out
+    assert data.held_out.left_out
+    assert data.summary()["left_out"] == len(long)
+
+
+def test_a_run_recomputes_layers_where_its_recipe_says_so(
+    home: Path, demonstrations: list[Dialogue], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def look(weights: Weights, *rest: object) -> tuple[float, int]:
+        seen.append(weights.model.recompute)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sft, "accumulate_gradients", look)
+    for recompute in (True, False):
+        config = SFTConfig(model="tiny", recompute=recompute, held_out=0.0)
+        run = Run.open(tmp_path / str(recompute), "sft", config.model_dump(), resume=False)
+        with pytest.raises(KeyboardInterrupt):
+            train_sft(config, demonstrations, run, home)
+    assert seen == [True, False]
 
 
 @pytest.mark.parametrize("full", [False, True])

@@ -23,9 +23,19 @@ def test_epochs_and_seeds_differ() -> None:
     first = epoch_batches(lengths, 300, seed=0, epoch=0)
     assert first != epoch_batches(lengths, 300, seed=0, epoch=1)
     assert first != epoch_batches(lengths, 300, seed=1, epoch=0)
+    assert sorted(first) != sorted(epoch_batches(lengths, 300, seed=0, epoch=1)), "others stand together"
+
+
+def test_long_batches_come_among_short_ones() -> None:
+    longest = [max(batch) for batch in epoch_batches(list(range(1, 61)), 120, seed=0, epoch=0)]
+    assert longest != sorted(longest)
 
 
 @given(lengths_of, st.integers(1, 500))
 def test_fill_keeps_the_order(lengths: list[int], budget: int) -> None:
     order = list(range(len(lengths)))
     assert [index for group in fill(order, lengths, budget) for index in group] == order
+
+
+def test_fill_leaves_no_room_that_would_do() -> None:
+    assert list(fill([0, 1, 2, 3], [5, 5, 4, 7], 10)) == [[0, 1], [2], [3]]

@@ -55,6 +55,15 @@ def test_a_comparison_is_scored_at_each_end_token(renderer: Renderer) -> None:
     assert [renderer.decode(ids) for ids in example.completions] == ["hello", "no"]
     assert (example.root, example.source) == ("hi", "s")
     assert example.tokens == len(example.prompt_ids) + len(b"hello") + len(b"no") + 2
+    for room, kept in ((6, 1), (5, 0)):  # the longest dialogue is the prompt, five bytes and the end token
+        found = render_comparisons([comparison], renderer, max_tokens=len(example.prompt_ids) + room)
+        assert len(found.rendered) == kept
+
+
+def test_the_root_is_what_the_user_said_first(renderer: Renderer) -> None:
+    asked = (Message("system", "Rhyme."), *TALK[:3])
+    comparison = Comparison.from_ranking(asked, ["hello", "no"], [[0], [1]])
+    assert render_comparisons([comparison], renderer, max_tokens=200).rendered[0].root == "hi"
 
 
 def test_prompt_and_completion_are_the_rendered_dialogue(renderer: Renderer) -> None:

@@ -56,11 +56,20 @@ def test_the_edges_pass() -> None:
 
 def test_what_is_wanted_is_what_would_have_passed() -> None:
     """A margin of less than one answer is none, and is not told as one."""
-    for prompts, flagged, most in ((48, 0.02, 3), (30, 0.05, 4), (150, 0.02, 6)):
+    for prompts, flagged, most in ((48, 0.02, 3), (30, 0.05, 4), (150, 0.02, 6), (100, 0.29, 32)):
         found = judge(replace(GOOD, prompts=prompts, flagged=(3, most + 1)), GateConfig(flagged=flagged))
         assert (found.checks[1].outcome, found.checks[1].wanted) == ("failed", f"at most {most}")
         found = judge(replace(GOOD, prompts=prompts, flagged=(3, most)), GateConfig(flagged=flagged))
         assert found.checks[1].outcome == "passed"
+
+
+def test_a_version_that_said_nothing_is_compared_too() -> None:
+    (length,) = (
+        each
+        for each in judge(replace(GOOD, lengths=(0.0, 0.0)), GateConfig()).checks
+        if each.name == "length"
+    )
+    assert length.outcome == "failed"
 
 
 def test_too_few_prompts_say_so_and_do_not_pass() -> None:

@@ -31,6 +31,11 @@ Chat = Callable[..., list[Message]]
         ("Card 5500-0000-0000-0004", "Card [card]"),
         ("key sk-proj-abcDEF1234567890abcdef and ghp_abcdefghijklmnopqrstuv", "key [key] and [key]"),
         ("AKIAIOSFODNN7EXAMPLE", "[key]"),
+        ("token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N_X now", "token [key] now"),
+        ("xoxb-123456789012-abcdefABCDEF", "[key]"),
+        ("AIzaSyA-1234567890abcdefghijklmnopqrstu", "[key]"),
+        ("0044 20 7946 0958", "[phone]"),
+        ("02 2345 6789", "[phone]"),
         ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc\n-----END RSA PRIVATE KEY-----", "[key]"),
     ],
 )
@@ -49,6 +54,9 @@ def test_what_has_the_form_of_personal_data_is_masked(text: str, expected: str) 
         "0.000123 and 10,000,000,000,000 and 192.168.100.200",
         "a sk-ip in the task-list-of-everything-we-know",
         "ISBN 978-3-16-148410-0",
+        "a sk-of-everything-that-we-know-about",
+        "0.4111111111111111 and 1,4111111111111111 and 41111111111111111",
+        "part 555-123-4567-89 and 0912345678a",
     ],
 )
 def test_other_numbers_and_words_stay(text: str) -> None:

@@ -56,6 +56,12 @@ def test_bins_hold_pairs_by_confidence() -> None:
     )
 
 
+def test_a_pair_that_is_beyond_doubt_is_in_the_last_bin() -> None:
+    found = reliability(torch.tensor([60.0, 900.0]), 1.0)
+    assert [row["pairs"] for row in found.bins] == [0] * 9 + [2]
+    assert found.error == pytest.approx(0)
+
+
 def test_a_temperature_mends_confidence_and_leaves_order_alone() -> None:
     generator = torch.Generator().manual_seed(0)
     truth = torch.randn(4000, generator=generator)
