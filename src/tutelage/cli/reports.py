@@ -17,6 +17,30 @@ def plain_report(values: dict[str, Any]) -> str:
 def round_report(report: dict[str, Any]) -> str:
     """What a round changed: figures and answers, before and after."""
     evaluation = report["evaluation"]
+    lines = [
+        f"[bold]{report['round']}[/bold]  {evaluation['prompts']} prompts that no stage has trained on",
+        "",
+        round_figures(evaluation),
+        "",
+    ]
+    for sample in evaluation["answers"]:
+        lines.append(f"[dim]{'user':<10}[/dim]{_shorten(sample['prompt'][-1]['content'])}")
+        lines += [
+            f"[dim]{name.replace('_', ' '):<10}[/dim]{_shorten(each['text'])}"
+            for name, each in sample["answers"].items()
+        ]
+        lines.append("")
+    version = report["version"]
+    lines.append(f"candidate: [bold]{version}[/bold] (reward model {report['reward_version']})")
+    passed = evaluation["gate"]["outcome"] == "passed"
+    lines.append(
+        f"let people chat with it: tutelage versions promote {version}{'' if passed else ' --anyway'}"
+    )
+    return "\n".join(lines)
+
+
+def round_figures(evaluation: dict[str, Any]) -> str:
+    """The figures of a round's evaluation, speaker by speaker and stage by stage, and what the gate said."""
     speakers = evaluation["speakers"]
     ppo, reward, sft = evaluation["ppo"], evaluation["reward"], evaluation["sft"]
     baselines = [name for name in speakers if name not in ("before", "sft", "after")]
@@ -31,11 +55,7 @@ def round_report(report: dict[str, Any]) -> str:
         ("answer length", *(f"{speakers[name]['length']:.1f}" for name in names)),
         ("ended by itself", *(f"{speakers[name]['ended']:.0%}" for name in names)),
     ]
-    lines = [
-        f"[bold]{report['round']}[/bold]  {evaluation['prompts']} prompts that no stage has trained on",
-        "",
-    ]
-    lines += [f"  {first:<16}" + "".join(f"{cell:>26}" for cell in cells) for first, *cells in rows]
+    lines = [f"  {first:<16}" + "".join(f"{cell:>26}" for cell in cells) for first, *cells in rows]
     lines += [
         "",
         f"  held-out SFT loss     {_number(sft['held_out_loss_before'])} → {_number(sft['held_out_loss'])}",
@@ -48,20 +68,7 @@ def round_report(report: dict[str, Any]) -> str:
         *_watched(ppo),
         "",
         *gate_lines(evaluation),
-        "",
     ]
-    for sample in evaluation["answers"]:
-        lines.append(f"[dim]user[/dim]    {_shorten(sample['prompt'][-1]['content'])}")
-        lines += [
-            f"[dim]{name:<7}[/dim] {_shorten(each['text'])}" for name, each in sample["answers"].items()
-        ]
-        lines.append("")
-    version = report["version"]
-    lines.append(f"candidate: [bold]{version}[/bold] (reward model {report['reward_version']})")
-    passed = evaluation["gate"]["outcome"] == "passed"
-    lines.append(
-        f"let people chat with it: tutelage versions promote {version}{'' if passed else ' --anyway'}"
-    )
     return "\n".join(lines)
 
 

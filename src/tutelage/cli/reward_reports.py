@@ -8,10 +8,14 @@ from rich.markup import escape
 
 
 def reward_report(values: dict[str, Any]) -> str:
+    """A run and its figures."""
+    return f"{escape(values['run'])} in {escape(values['folder'])}\n{reward_figures(values)}"
+
+
+def reward_figures(values: dict[str, Any]) -> str:
     """Accuracy whole and in parts beside two rules about length, calibration with its bins, disagreement."""
     left_out = ", ".join(f"{count} {reason}" for reason, count in values["left_out"].items()) or "nothing"
     lines = [
-        f"{escape(values['run'])} in {escape(values['folder'])}",
         f"{values['comparisons']} comparisons, {values['pairs']} pairs ({values['ties']} ties);"
         f" {values['held_out_comparisons']} comparisons held out; left out: {left_out}",
         *_both_sides(values),

@@ -68,28 +68,14 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """One version: what it was made of, and how it did."""
+    from tutelage.cli.version_reports import version_report
+
     registry = _registry()
     version = registry.resolve(name)
     lineage = [ancestor.name for ancestor in registry.lineage(version.name)]
     aliases = sorted(alias for alias, meant in registry.aliases().items() if meant == version.name)
     result = version.as_dict() | {"lineage": lineage, "aliases": aliases}
-    shown = (
-        "kind",
-        "model",
-        "adapter",
-        "weights",
-        "created",
-        "run",
-        "snapshot",
-        "code",
-        "notes",
-        "evaluation",
-        "config",
-    )
-    lines = [f"{field:<11} {escape(str(result[field]))}" for field in shown if result[field]]
-    head = f"[bold]{version.name}[/bold] {' '.join(aliases)}".rstrip()
-    text = "\n".join([head, f"{'lineage':<11} {' ← '.join(lineage)}", *lines])
-    emit(result, text, as_json=as_json)
+    emit(result, version_report(result), as_json=as_json)
 
 
 def card(name: NameOrAliasArgument, as_json: JsonOption = False) -> None:
@@ -176,7 +162,7 @@ def rollback(alias: AliasOption = "stable", as_json: JsonOption = False) -> None
 def create_key(
     name: Annotated[str, typer.Option(help="What the key is for.")],
     scope: Annotated[
-        list[str], typer.Option(help="chat or moderations; may be repeated; both when left out.")
+        list[str], typer.Option(help="chat, moderations or rewards; may be repeated; all when left out.")
     ] = NO_SCOPES,
     as_json: JsonOption = False,
 ) -> None:

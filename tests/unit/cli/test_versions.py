@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import typer
@@ -17,7 +18,7 @@ from tutelage.errors import TutelageError
 from tutelage.models.adapters import AdapterShape, save_adapter
 from tutelage.models.exporting import KINDS
 from tutelage.models.loading import load_model
-from tutelage.registry import Registry
+from tutelage.registry import Registry, publish_run
 from tutelage.store import Store, accounts
 
 Run = Callable[..., Any]
@@ -209,3 +210,74 @@ def test_text_for_people(
         "[red]key",
     ):
         assert part in out
+
+
+def interval(value: float, pairs: int = 9) -> dict[str, float]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1, "pairs": pairs}
+
+
+REWARD_FIGURES = {
+    "comparisons": 40,
+    "pairs": 90,
+    "ties": 2,
+    "held_out_comparisons": 10,
+    "left_out": {},
+    "by_source": {},
+    "member_accuracy": [interval(0.7)],
+    "held_out_accuracy": interval(0.7),
+    "by_rank_gap": {},
+    "length_baseline": interval(0.55),
+    "majority_baseline": interval(0.5),
+    "calibration": {"error": None},
+    "length_correlation": 0.25,
+    "disagreement": {"deviation": None},
+}
+SPEAKER = {"judge": interval(0.3), "reward": interval(0.4), "flagged": 0, "length": 31.5, "ended": 0.9}
+MOVED = {"before": 0.0, "after": 0.5}
+ROUND_FIGURES = {
+    "prompts": 30,
+    "speakers": {"before": SPEAKER, "sft": SPEAKER, "best_of_n": SPEAKER, "after": SPEAKER},
+    "baselines": {"sft": interval(0.6), "best_of_n": interval(0.8)},
+    "win_rate_over_before": interval(0.75),
+    "gate": {"outcome": "passed", "checks": []},
+    "answers": [{"prompt": [{"role": "user", "content": "Hi"}], "answers": {}}],
+    "sft": {"held_out_loss_before": 12.0, "held_out_loss": 0.75},
+    "reward": REWARD_FIGURES,
+    "ppo": {
+        "reward": MOVED,
+        "score": MOVED,
+        "kl": MOVED,
+        "reward_gain": interval(0.5),
+        "score_gain": interval(0.5),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "told"),
+    [
+        (
+            {"config": {"sft": {"rank": 32}, "ppo": {"kl": {"limit": 60.0}}}, "evaluation": ROUND_FIGURES},
+            ("ppo         kl.limit=60.0", "wins over before", "0.750 (0.650 to 0.850)", "gate: passed"),
+        ),
+        (
+            {"kind": "reward", "config": {"members": 3, "limits": {}}, "evaluation": REWARD_FIGURES},
+            ("members=3", "all members together", "0.700 (0.600 to 0.800)"),
+        ),
+        ({"config": {"rank": 2}, "evaluation": {"held_out_loss": 0.5}}, ("rank=2", "held out loss: 0.5")),
+    ],
+)
+def test_a_version_is_shown_for_people(
+    finished_run: Path, capsys: pytest.CaptureFixture[str], manifest: dict[str, Any], told: tuple[str, ...]
+) -> None:
+    (finished_run / "manifest.json").write_text(json.dumps({"kind": "chat", "model": "tiny"} | manifest))
+    published = Registry(Path(os.environ["TUTELAGE_HOME"]))
+    versions.show(publish_run(published, finished_run, notes="").name)
+    out = capsys.readouterr().out
+    assert all(part in out for part in told)
+    assert not set("{}'") & set(out)
+
+
+def test_the_help_names_every_scope() -> None:
+    scope = get_type_hints(versions.create_key, include_extras=True)["scope"].__metadata__[0]
+    assert all(each in scope.help for each in accounts.SCOPES)
