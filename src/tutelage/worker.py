@@ -1,8 +1,8 @@
 """The worker: takes requests for rounds out of the store and carries them out, one at a time.
 
-A request is held by a lease that the worker renews while it works. When a worker dies, its lease runs out and
-another takes the request; the round then goes on where it was. A worker that was only asleep finds its request
-gone and stops at its next step, and the folder's lock keeps the two apart until then.
+A request is held by a lease that the worker renews while it works. A worker that is told to stop gives it back; when
+one dies, its lease runs out. Another takes the request then, and the round goes on where it was. A worker that was
+only asleep finds its request gone and stops at its next step, and the folder's lock keeps the two apart until then.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 from tutelage.config import check
@@ -75,6 +75,10 @@ def _carry_out(request: RunRequest, place: Installation, name: str) -> str | Non
                 hint="the worker's log has more; resume it to try again",
             )
             error = broken.sentence
+        except KeyboardInterrupt:
+            with suppress(Conflict, Unavailable), place.store.write() as tx:
+                runs.return_request(tx, request.id, worker=name)
+            raise
     try:
         with place.store.write() as tx:
             status: Literal["done", "failed"] = "failed" if error else "done"

@@ -15,6 +15,7 @@ SMALL = [
     "sft.epochs=12",
     "reward.epochs=1",
     "ppo.steps=2",
+    "ppo.value.warmup_steps=1",
     "ppo.prompts_per_step=8",
     "ppo.max_new_tokens=16",
     "ppo.held_out_prompts=4",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import sys
 import threading
 import time
@@ -29,6 +31,7 @@ from tutelage.worker import work
 TINY = Path(__file__).parents[2] / "recipes" / "tiny"
 QUICK = [
     "ppo.steps=2",
+    "ppo.value.warmup_steps=1",
     "ppo.max_new_tokens=8",
     "ppo.held_out_prompts=4",
     "sft.epochs=1",
@@ -67,7 +70,7 @@ def test_stage_by_stage_to_a_version(command: Command, tmp_path: Path) -> None:
     assert (sft["run"], sft["steps"]) == ("sft-0001", planned["steps"])
     reward = command("train", "reward", str(TINY / "reward.toml"), "--start", "sft-0001")
     assert reward["kind"] == "reward"
-    small = [part for key in QUICK[:3] for part in ("--set", key.removeprefix("ppo."))]
+    small = [part for key in QUICK[:4] for part in ("--set", key.removeprefix("ppo."))]
     ppo = command("train", "ppo", str(TINY / "ppo.toml"), "--reward", "reward-0001", *small)
     assert ppo["kl"]["before"] == 0
 
@@ -129,8 +132,7 @@ def test_reward_model_ppo_and_dpo_go_on_from_a_model_that_was_fine_tuned_whole(
     on_it = ("--set", f"model={command('versions', 'publish', whole['folder'])['name']}")
     quick = (*on_it, "--set", "members=1", "--set", "max_steps=2")
     command("train", "reward", str(TINY / "reward.toml"), *quick)
-    keys = [*QUICK[:3], "value.warmup_steps=0"]
-    small = [part for key in keys for part in ("--set", key.removeprefix("ppo."))]
+    small = [part for key in QUICK[:4] for part in ("--set", key.removeprefix("ppo."))]
     ppo = command("train", "ppo", str(TINY / "ppo.toml"), *on_it, *small, "--set", "full=true")
     assert (ppo["run"], ppo["kl"]["before"]) == ("ppo-0001", 0)
     light = command("train", "ppo", str(TINY / "ppo.toml"), *on_it, *small)
@@ -283,4 +285,33 @@ def test_a_worker_outlives_a_defect_and_says_where_to_look(
         row = runs.get_request(tx, request.id)
     assert row.status == "failed"
     assert "hint: the worker's log has more" in (row.error or "")
+    place.store.close()
+
+
+def test_a_worker_that_is_told_to_stop_leaves_its_round_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As supervisors tell it, which may stop it as often as they like: no worker has died."""
+    place = place_of(tmp_path)
+    with place.store.write() as tx:
+        request = runs.request_run(tx, kind="improve", config={"model": "tiny"})
+
+    def improve(*given: Any, **rest: Any) -> dict[str, Any]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+        return {}
+
+    monkeypatch.setattr("tutelage.worker.improve", improve)
+    monkeypatch.setenv("TUTELAGE_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["tutelage", "worker"])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        for _ in range(runs.ATTEMPTS + 1):
+            with pytest.raises(SystemExit, match="130"):
+                main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    with place.store.read() as tx:
+        row = runs.get_request(tx, request.id)
+    assert (row.status, row.worker, row.attempts) == ("pending", None, 0)
     place.store.close()

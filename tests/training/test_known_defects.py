@@ -431,6 +431,12 @@ def test_defect_20_no_kl_only_when_it_is_meant() -> None:
         check({"kl": {"off": True}}, PPOConfig)
 
 
+def test_a_policy_that_would_never_learn_is_not_trained() -> None:
+    with pytest.raises(ConfigError, match="the policy would never learn"):
+        check({"steps": 5, "value": {"warmup_steps": 5}}, PPOConfig)
+    assert check({"steps": 5, "value": {"warmup_steps": 4}}, PPOConfig).steps == 5
+
+
 def test_the_data_of_a_step_follow_from_its_number(home: Path, prompts: list[Dialogue]) -> None:
     data = prepare_ppo(CONFIG, prompts, load_renderer(locate("tiny", home)))
     assert ppo.task_of(CONFIG, data, 2) == ppo.task_of(CONFIG, data, 2)

@@ -178,7 +178,8 @@ def test_a_run_whose_held_out_prompts_were_taken_back_begins_anew(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """What the SFT model said to them would stand beside what the policy says to others."""
-    config = PPOConfig(model="tiny", steps=2, max_new_tokens=4, held_out=0.5, checkpoint_every=1)
+    value = ValueConfig(warmup_steps=1)
+    config = PPOConfig(model="tiny", steps=2, max_new_tokens=4, held_out=0.5, checkpoint_every=1, value=value)
 
     def go_on(prompts: list[Dialogue]) -> list[int]:
         run = Run.open(tmp_path, "ppo", config.model_dump(), resume=True)

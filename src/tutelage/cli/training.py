@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -122,8 +123,13 @@ def worker(
     once: Annotated[bool, typer.Option("--once", help="Take one request, then stop.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Carry out the rounds that operators ask for in the web page."""
+    """Carry out the rounds that operators ask for in the web page. Stopped, it leaves its round to the next worker."""
     from tutelage.worker import work
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
 
     def tell(request: str, error: str | None) -> None:
         text = f"request {request}: " + ("done" if error is None else f"failed: {error}")

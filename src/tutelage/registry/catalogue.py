@@ -15,6 +15,7 @@ from typing import Any
 from tutelage import __version__
 from tutelage.errors import Conflict, InvalidRequest, ModelError, NotFound, Sentence
 from tutelage.registry.aliases import LATEST, Aliases
+from tutelage.registry.folders import sync
 from tutelage.registry.version import (
     ADAPTER,
     KINDS,
@@ -222,10 +223,18 @@ class Registry:
             write_json(draft / MANIFEST, manifest)
             for name, folder in folders.items():
                 shutil.copytree(folder, draft / name)
-            return read_version(self._rename(draft, kind))
+            for each in (*draft.rglob("*"), draft):
+                sync(each)
+            version = read_version(self._rename(draft, kind))
+            sync(self.folder)
+            return version
         except OSError as error:
+            # Of a whole folder, shutil tells (from, to, why) for each file.
+            reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
             raise ModelError(
-                Sentence("The version cannot be written: {error}.", error=error), where=str(self.folder)
+                Sentence("The version cannot be written: {error}.", error=reason),
+                where=str(self.folder),
+                hint="make room there and do it again; nothing was left half-written",
             ) from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)

@@ -115,6 +115,18 @@ def renew_request(
     return request
 
 
+def return_request(tx: Session, request_id: str, *, worker: str) -> RunRequest:
+    """Let the next worker have a request that this one has not ended; it counts as if it had not been taken.
+
+    Raises Conflict when the request was cancelled or taken over.
+    """
+    request = _held(tx, request_id, worker)
+    request.status, request.worker, request.lease_expires = "pending", None, None
+    request.attempts -= 1
+    tx.flush()
+    return request
+
+
 def finish_request(
     tx: Session,
     request_id: str,

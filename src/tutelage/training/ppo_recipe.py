@@ -122,6 +122,15 @@ class PPOConfig(Settings):
     gold: GoldConfig = GoldConfig()
 
     @pydantic.model_validator(mode="after")
+    def _learns(self) -> PPOConfig:
+        if self.value.warmup_steps >= self.steps:
+            raise ValueError(
+                f"of steps = {self.steps} the value model learns alone in value.warmup_steps = "
+                f"{self.value.warmup_steps}: the policy would never learn; set more steps, or a shorter warm-up"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _servable(self) -> PPOConfig:
         if self.full and self.rollout_servers:
             raise ValueError(

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tutelage.errors import Conflict, InvalidRequest, ModelError, NotFound
-from tutelage.registry import ModelVersion, Registry, publish_run
+from tutelage.registry import ModelVersion, Registry, catalogue, publish_run
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -188,6 +188,28 @@ def test_half_an_adapter_is_neither_published_nor_promoted(
         registry.promote("v1")
     assert registry.aliases() == {}
     assert [found.name for found in registry.list()] == ["v1"]
+
+
+def test_a_full_disk_leaves_no_version_and_is_told_in_a_sentence(
+    registry: Registry, adapter: Path, files_of_at_most: Any
+) -> None:
+    (adapter / WEIGHTS).write_bytes(b"w" * 10_000)
+    with files_of_at_most(5_000), pytest.raises(ModelError) as raised:
+        publish(registry, files=adapter)
+    assert raised.value.message.startswith("The version cannot be written: [Errno 27] File too large")
+    assert "room" in raised.value.hint
+    assert registry.list() == []
+    assert leftovers(registry) == []
+
+
+def test_what_is_published_has_reached_the_disk(
+    registry: Registry, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(catalogue, "sync", lambda path: synced.append(path.name))
+    publish(registry, files=adapter)
+    assert {WEIGHTS, "adapter_config.json", "manifest.json"} < set(synced)
+    assert synced[-1] == "versions", "and so has its name"
 
 
 def test_a_base_model_that_is_gone_is_not_promoted(registry: Registry, tmp_path: Path) -> None:
