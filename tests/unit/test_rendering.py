@@ -199,8 +199,10 @@ def test_a_template_that_cannot_be_parsed_is_refused(tmp_path: Path) -> None:
         load_renderer(write_model(tmp_path, "{% for m in messages %}"))
 
 
-def test_a_template_cannot_reach_out_of_its_sandbox(tmp_path: Path) -> None:
-    escape = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
+@pytest.mark.parametrize(
+    "escape", ["{{ messages.__class__.__mro__[1].__subclasses__() }}", "{{ messages.append(messages[0]) }}"]
+)
+def test_a_template_cannot_reach_out_of_its_sandbox(tmp_path: Path, escape: str) -> None:
     with pytest.raises(ModelError, match="refuses"):
         load_renderer(write_model(tmp_path, escape)).prompt([USER])
 

@@ -38,4 +38,4 @@ def test_fill_keeps_the_order(lengths: list[int], budget: int) -> None:
 
 
 def test_fill_leaves_no_room_that_would_do() -> None:
-    assert list(fill([0, 1, 2, 3], [5, 5, 4, 7], 10)) == [[0, 1], [2], [3]]
+    assert list(fill([0, 1, 2, 3, 4], [5, 5, 4, 6, 11], 10)) == [[0, 1], [2, 3], [4]]

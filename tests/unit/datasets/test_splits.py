@@ -49,6 +49,13 @@ def test_the_halves_share_no_root_and_each_has_a_held_out_part() -> None:
         assert 0.1 < sum(is_held_out(row, 0.2) for row in half) / len(half) < 0.3
 
 
+def test_sides_stay_what_they_are_from_one_version_of_the_program_to_the_next() -> None:
+    """What a model was trained on yesterday may not be what judges it tomorrow."""
+    rows = {number: said(f"question {number}") for number in range(12)}
+    assert [number for number, row in rows.items() if in_half(row, "first")] == [0, 1, 6, 7, 10, 11]
+    assert [number for number, row in rows.items() if is_held_out(row, 0.2)] == [1, 11]
+
+
 def test_a_half_is_chosen_by_the_root_however_it_is_written() -> None:
     plain, shouted = (said(text) for text in ("What is  it?", "what IS it?"))
     assert in_half(plain, "first") == in_half(shouted, "first")

@@ -33,16 +33,19 @@ def batch(tokens: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     )
 
 
+@pytest.mark.parametrize("head_trains", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
 @pytest.mark.parametrize("tokens", [1, 4, 5, 11])
 def test_values_and_gradients_equal_autograd(
-    monkeypatch: pytest.MonkeyPatch, tokens: int, temperature: float
+    monkeypatch: pytest.MonkeyPatch, tokens: int, temperature: float, head_trains: bool
 ) -> None:
     monkeypatch.setattr(logprobs, "CHUNK", 4)
+    monkeypatch.setattr(logprobs, "_BLOCK", 3)
     hidden, head, targets, weight = batch(tokens)
     ours, theirs = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
-    scores = token_scores(ours, head, targets, temperature=temperature)
-    logs = torch.log_softmax(theirs @ head.T / temperature, dim=-1)
+    our_head, their_head = (head.clone().requires_grad_(head_trains) for _ in range(2))
+    scores = token_scores(ours, our_head, targets, temperature=temperature)
+    logs = torch.log_softmax(theirs @ their_head.T / temperature, dim=-1)
     expected = logs.gather(1, targets[:, None])[:, 0]
     assert_close(scores.logprobs, expected)
     assert_close(scores.entropy, -(logs.exp() * logs).sum(-1))
@@ -51,6 +54,10 @@ def test_values_and_gradients_equal_autograd(
     assert ours.grad is not None
     assert theirs.grad is not None
     assert_close(ours.grad, theirs.grad, atol=1e-5, rtol=1e-4)
+    if head_trains:
+        assert our_head.grad is not None
+        assert their_head.grad is not None
+        assert_close(our_head.grad, their_head.grad, atol=1e-5, rtol=1e-4)
 
 
 def test_the_entropy_has_no_gradient() -> None:

@@ -64,6 +64,13 @@ def test_top_p_draws_from_the_smallest_set_that_reaches_it(
     check(draw_many(SHARES.log(), temperature=1.0, top_p=top_p), expected)
 
 
+@pytest.mark.parametrize("counts", [(), (2,), (1,)])
+def test_a_nucleus_ends_with_the_token_that_reaches_top_p(counts: tuple[int, ...]) -> None:
+    shares = torch.tensor([[0.25, 0.5, 0.25]]).expand(2, -1)
+    drawn = sampling._draw_nucleus(shares, torch.tensor([0.5, 0.5]), torch.tensor([0.0, 0.999]), counts)
+    assert drawn.tolist() == [1, 1]
+
+
 def test_top_p_looks_at_the_tempered_shares() -> None:
     """At temperature 0.25 the shares are the fourth powers: the best token alone holds more than 0.8."""
     counts = draw_many(SHARES.log(), temperature=0.25, top_p=0.8, rows=500)
@@ -88,9 +95,12 @@ def test_the_most_probable_tokens_are_named() -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 0.01])
 def test_edits_change_what_is_drawn_and_not_its_log_probability(temperature: float) -> None:
-    edits = Edits(torch.tensor([0, 1, 1]), torch.tensor([0, 5, 5]), torch.tensor([100.0, 60.0, 40.0]))
+    """Those of one token add up, a bias and a penalty, say."""
+    rows, tokens = torch.tensor([0, 1, 1, 2, 2]), torch.tensor([0, 5, 5, 1, 1])
+    edits = Edits(rows, tokens, torch.tensor([100.0, 60.0, 40.0, -200.0, 150.0]))
     drawn = draw(SHARES.log().expand(3, -1), sampling_of([temperature] * 3, [1.0] * 3), edits=edits)
     assert drawn.tokens[:2].tolist() == [0, 5]
+    assert drawn.tokens[2] != 1
     assert_close(drawn.logprobs, SHARES[drawn.tokens].log())
 
 
