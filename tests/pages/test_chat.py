@@ -23,6 +23,20 @@ def ask(page: Page, text: str) -> None:
     page.keyboard.press("Enter")
 
 
+# How far a button's edges are from those of its message, beyond which nothing is painted: left and below.
+ROOM = """button => {
+  const [inner, outer] = [button, button.closest(".message")].map((each) => each.getBoundingClientRect());
+  return [inner.left - outer.left, outer.bottom - inner.bottom];
+}"""
+
+
+def below(upper: Locator, lower: Locator) -> float:
+    first, second = upper.bounding_box(), lower.locator(".body").bounding_box()
+    assert first is not None
+    assert second is not None
+    return second["y"] - first["y"] - first["height"]
+
+
 def answers(page: Page) -> Locator:
     return page.locator(".message.assistant[data-status='complete']")
 
@@ -61,8 +75,11 @@ def test_a_message_and_its_code_are_copied_as_they_were_written(visit: Visit, si
     button.click()
     expect(button).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()").strip() == "print(1)"
-    answers(page).get_by_role("button", name="Copy", exact=True).click()
+    whole = answers(page).get_by_role("button", name="Copy", exact=True)
+    whole.click()
     expect(answers(page).locator(".copied").last).to_be_visible()
+    room = whole.evaluate(ROOM)
+    assert min(room) >= 4, f"the button's highlight and focus ring are cut off: {room}"
     assert page.evaluate("navigator.clipboard.readText()") == answer
     expect(button).to_have_text("Copy code")
 
@@ -120,6 +137,7 @@ def test_stop_keeps_what_was_written(visit: Visit, site: Any) -> None:
     expect(stopped).to_contain_text("A long answer")
     expect(stopped).to_contain_text("stopped before its end")
     expect(page.get_by_role("button", name="Send")).to_be_visible()
+    expect(composer(page)).to_be_focused()
 
 
 def test_enter_that_confirms_an_input_method_does_not_send(visit: Visit) -> None:
@@ -153,6 +171,7 @@ def test_another_answer_is_a_branch_and_the_first_one_stays(visit: Visit, site: 
     ask(page, "Say something")
     expect(answers(page)).to_contain_text("The first.")
     page.get_by_role("button", name="Answer again").click()
+    expect(composer(page)).to_be_focused()
     expect(answers(page)).to_contain_text("The second.")
     expect(page.locator(".branches")).to_contain_text("2/2")
     page.get_by_role("link", name="Previous version").click()
@@ -167,8 +186,10 @@ def test_an_edited_question_is_a_branch(visit: Visit) -> None:
     page.locator(".message.user").hover()
     page.get_by_role("button", name="Edit and ask again").click()
     page.locator(".edit textarea").fill("Other words")
+    assert below(page.locator(".edit"), answers(page)) >= 16
     page.keyboard.press("Enter")
     expect(page.locator(".message.user .body")).to_have_text("Other words")
+    expect(composer(page)).to_be_focused()
     expect(page.locator(".message.user .branches")).to_contain_text("2/2")
     expect(answers(page)).to_have_count(1)
 
@@ -178,6 +199,8 @@ def test_a_failed_message_is_shown_in_the_thread_and_can_be_sent_again(visit: Vi
     page.context.set_offline(True)
     ask(page, "Are you there?")
     expect(page.get_by_role("alert")).to_contain_text("cannot be reached")
+    expect(page.locator("#send")).to_be_visible()
+    expect(page.locator(".toast")).to_have_count(0)
     page.context.set_offline(False)
     page.get_by_role("button", name="Try again").click()
     expect(answers(page)).to_contain_text("Hello there.")

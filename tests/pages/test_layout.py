@@ -179,6 +179,16 @@ def test_the_drawer_opens_takes_the_focus_and_closes_with_escape(visit: Visit) -
     page.keyboard.press("Escape")
     expect(sidebar).not_to_be_visible()
     expect(page.get_by_role("button", name="Open side bar")).to_be_focused()
+    page.keyboard.press("Control+k")
+    expect(sidebar.get_by_role("searchbox")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(sidebar).not_to_be_visible()
+    page.goto(page.url + "account")
+    page.locator(".topbar").get_by_role("link", name="New chat").click()
+    expect(page).to_have_title("New chat · tutelage")
+    page.goto(page.url + "account")
+    page.keyboard.press("Control+Shift+o")
+    expect(page).to_have_title("New chat · tutelage")
 
 
 @pytest.mark.browser

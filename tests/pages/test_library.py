@@ -38,6 +38,7 @@ def test_a_chat_is_renamed(visit: Visit) -> None:
     page.keyboard.press("Enter")
     expect(items(page)).to_have_text("A better name")
     expect(page.locator("#title")).to_have_text("A better name")
+    expect(page).to_have_title("A better name · tutelage")
 
 
 def test_a_deleted_chat_comes_back_with_undo(visit: Visit) -> None:

@@ -19,7 +19,10 @@ def title_of(text: str) -> str:
     """The first sentence that says something, cut at a word to `LONGEST` columns; a Chinese letter takes two."""
     lines = [" ".join(MARKS.sub("", line).split()) for line in text.splitlines()]
     line = next(filter(None, lines), "") or " ".join(text.split())
-    rest = GREETING.sub("", line, count=1) if GREETING.match(line) else line
+    rest = line
+    if greeting := GREETING.match(line):
+        rest = line[greeting.end() :]
+        rest = rest[:1].upper() + rest[1:]
     sentence = SENTENCE.split(rest or line, maxsplit=1)[0].strip()
     return _cut(sentence or line)
 

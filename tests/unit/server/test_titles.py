@@ -12,6 +12,8 @@ from tutelage.server.titles import title_of
     [
         ("What is a rainbow?\nIn short.", "What is a rainbow?"),
         ("Hello! How do I read a CSV file? It is big.", "How do I read a CSV file?"),
+        ("Hello, who are you?", "Who are you?"),
+        ("hey there iPhone", "IPhone"),
         ("你好，請問台北的天氣如何？我明天要去。", "請問台北的天氣如何？"),
         ("hi", "hi"),
         ("Hello", "Hello"),

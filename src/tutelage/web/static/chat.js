@@ -8,7 +8,7 @@ import { copy, dressCode } from "./copy.js";
 import { announce, attempt, byId, onActions } from "./dialogs.js";
 import { rate, report } from "./feedback.js";
 import { Problem, call } from "./http.js";
-import { refreshDialogues } from "./library.js";
+import { refreshDialogues, showTitle } from "./library.js";
 import { choose, offerPick, pick, showPair } from "./pick.js";
 import { showProblem } from "./problem.js";
 import { stick } from "./stick.js";
@@ -28,6 +28,11 @@ function update() {
   byId("send").hidden = running !== null;
   byId("stop").hidden = running === null;
   byId("send").disabled = text.value.trim() === "";
+}
+
+/** Go to the words to send, where no keyboard comes up on the screen: what had the focus is gone from the page. */
+function toText() {
+  if (matchMedia("(hover: hover)").matches) text.focus({ preventScroll: true });
 }
 
 /** Run `work` and show what goes wrong in the thread. @param {() => Promise<void>} work @param {() => void} retry */
@@ -145,14 +150,11 @@ function count(remaining) {
   if (remaining !== null) byId("remaining").textContent = t("Answers left today: {count}.", { count: remaining });
 }
 
-/** Show the list of chats as it is now, and the title of this one. */
+/** Show the list of chats as it is now, and the title of this one; what fails here, the thread has told already. */
 async function refreshTitle() {
-  await attempt(refreshDialogues);
+  await refreshDialogues().catch(() => {});
   const title = document.querySelector("#dialogues [aria-current] span")?.textContent?.trim() ?? "";
-  if (!title) return;
-  byId("title").textContent = title;
-  byId("title").hidden = false;
-  document.title = `${title} · tutelage`;
+  if (title) showTitle(title);
 }
 
 /** @param {HTMLElement} message */
@@ -160,6 +162,7 @@ async function regenerate(message) {
   if (running) return;
   const id = message.dataset.message;
   removeFrom(message);
+  toText();
   const answer = waitForAnswer();
   await guarded(async () => {
     const started = await call("POST", `/api/messages/${id}/regenerate`);
@@ -178,6 +181,7 @@ function edit(message) {
   area.value = source?.content.textContent ?? "";
   const parts = [...message.querySelectorAll(":scope > :is(.body, .actions)")];
   const show = (/** @type {boolean} */ on) => parts.forEach((part) => (/** @type {HTMLElement} */ (part).hidden = !on));
+  const opener = document.activeElement;
   show(false);
   message.append(form);
   area.focus();
@@ -185,12 +189,14 @@ function edit(message) {
     if (!area.value.trim() || running) return;
     const parent = message.dataset.parent || null;
     removeFrom(message);
+    toText();
     ask(area.value.trim(), parent);
   };
   const cancel = () => {
     form.remove();
     show(true);
-    /** @type {HTMLElement | null} */ (message.querySelector("[data-action='edit']"))?.focus();
+    if (opener === text) toText();
+    else /** @type {HTMLElement | null} */ (message.querySelector("[data-action='edit']"))?.focus();
   };
   form.addEventListener("submit", (/** @type {Event} */ event) => {
     event.preventDefault();
@@ -271,7 +277,10 @@ byId("composer").addEventListener("submit", (/** @type {Event} */ event) => {
   submit();
 });
 two.addEventListener("click", () => (two.ariaPressed = String(two.ariaPressed !== "true")));
-byId("stop").addEventListener("click", stop);
+byId("stop").addEventListener("click", () => {
+  toText();
+  stop();
+});
 document.addEventListener("visibilitychange", awake);
 addEventListener("focus", awake);
 
@@ -307,5 +316,5 @@ if (wanted) {
 } else if (thread.firstElementChild) toEnd();
 watchEarlier(scroller);
 update();
-if (matchMedia("(hover: hover)").matches) text.focus({ preventScroll: true });
+toText();
 attach();

@@ -25,6 +25,16 @@ function showSidebar(open) {
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && document.body.classList.contains("drawer")) showSidebar(false);
+  if (event.isComposing || !(event.ctrlKey || event.metaKey)) return;
+  if (event.code === "KeyK" && !event.shiftKey) {
+    event.preventDefault();
+    if (!sidebar.checkVisibility({ visibilityProperty: true })) showSidebar(true);
+    byId("search").focus();
+  }
+  if (event.code === "KeyO" && event.shiftKey) {
+    event.preventDefault();
+    location.assign("/");
+  }
 });
 narrow.addEventListener("change", () => document.body.classList.remove("drawer"));
 

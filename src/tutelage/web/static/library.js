@@ -24,6 +24,13 @@ export async function refreshDialogues() {
   if (opener && !opener.isConnected) opener = inList(opener) ?? opener;
 }
 
+/** Name the chat on the page and in the tab. @param {string} title */
+export function showTitle(title) {
+  byId("title").textContent = title;
+  byId("title").hidden = false;
+  document.title = `${title} · tutelage`;
+}
+
 /** The link or button of the list as it stands now that does what one of the list before did. @param {HTMLElement} old */
 function inList(old) {
   const id = /** @type {HTMLElement | null} */ (old.closest("[data-dialogue]"))?.dataset.dialogue;
@@ -91,7 +98,7 @@ async function rename() {
   await attempt(async () => {
     await call("PATCH", `/api/dialogues/${id}`, { title: data.get("title") });
     await refreshDialogues();
-    if (current() === id) byId("title").textContent = String(data.get("title"));
+    if (current() === id) showTitle(String(data.get("title")));
   });
 }
 
