@@ -12,6 +12,7 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
+from tutelage.errors import Unavailable
 from tutelage.server import streaming
 from tutelage.store import accounts, dialogues, tables
 
@@ -169,6 +170,26 @@ def test_a_model_that_fails_interrupts_the_answer_and_says_so(site: Any) -> None
         assert "event: error" in events or '"status":"interrupted"' in events
         assert "secret" not in events
         assert wait_for_status(site, turn["answer_id"], "interrupted").content == ""
+
+
+def test_an_answer_waits_for_a_disk_that_is_full(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tutelage.server.writing.FLUSH_SECONDS", 0.01)
+    finish, tries = dialogues.finish_answer, []
+
+    def full(*asked: Any, **end: Any) -> Any:
+        tries.append(end)
+        if len(tries) < 4:
+            raise Unavailable("The disk is full.")
+        return finish(*asked, **end)
+
+    monkeypatch.setattr(dialogues, "finish_answer", full)
+    with site.client() as client:
+        turn = client.post("/api/dialogues", json={"text": "Tell"}).json()
+        with client.stream("GET", f"/api/answers/{turn['answer_id']}/events") as stream:
+            events = read(stream.iter_lines())
+    assert (events[-1][1], text_of(events)) == ("done", site.answers[0])
+    row = message(site, turn["answer_id"])
+    assert (row.status, row.content) == ("complete", site.answers[0])
 
 
 def test_readers_learn_of_the_end_even_where_it_cannot_be_written_down(

@@ -48,6 +48,16 @@ def test_an_error_is_told_in_the_browsers_language(pages: TestClient) -> None:
     )
 
 
+def test_kinds_of_versions_and_scopes_of_keys_have_words_of_their_own(site: Any, pages: TestClient) -> None:
+    site.registry.publish(kind="reward", model="tiny")
+    pages.headers.update({**site.session("operator"), **CHINESE})
+    refused = message(pages.post("/operate/versions/r1/promote"))
+    assert "1 是獎勵模型，無法對話。" in refused
+    assert pages.post("/operate/keys", json={"name": "script", "scopes": ["rewards"]}).status_code == 201
+    for path in ("/operate/keys", "/operate/audit"):
+        assert "獎勵模型的評分" in pages.get(path).text
+
+
 def test_the_language_that_somebody_chose_goes_before_their_browsers(site: Any, pages: TestClient) -> None:
     cookie = site.session("user")
     with site.store.write() as tx:

@@ -147,8 +147,13 @@ def test_the_streaming_helper(official: openai.OpenAI) -> None:
 
 
 def test_models(official: openai.OpenAI) -> None:
-    assert [model.id for model in official.models.list()] == ["stable", "v1"]
+    assert [model.id for model in official.models.list()] == ["stable", "latest", "v1"]
+    for name in ("stable", "latest", "v1"):
+        assert official.models.retrieve(name).id == name
     assert official.models.retrieve("stable").owned_by == "tutelage"
+    with pytest.raises(openai.NotFoundError) as unknown:
+        official.models.retrieve("gpt-4")
+    assert (unknown.value.code, unknown.value.param) == ("model_not_found", "model")
 
 
 def test_moderations(official: openai.OpenAI) -> None:

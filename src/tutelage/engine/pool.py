@@ -22,7 +22,7 @@ import anyio.to_thread
 from tutelage.engine.interface import Engine, Scorer
 from tutelage.engine.scorers import LoadScorer, ScorerPool, no_scorer
 from tutelage.errors import ModelError, NotFound, Sentence, TutelageError, Unavailable
-from tutelage.registry import ModelVersion, Registry
+from tutelage.registry import KIND_NAMES, ModelVersion, Registry
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +188,8 @@ class EnginePool:
             )
             return self._serving[name]
         if version.kind != "chat":
-            raise NotFound(Sentence("{name} is a {kind} model and cannot chat", name=name, kind=version.kind))
+            kind = KIND_NAMES[version.kind]
+            raise NotFound(Sentence("{name} is a {kind} model and cannot chat", name=name, kind=kind))
         return version.name
 
     def _start_loading(self, version: str, *, retry: bool) -> None:

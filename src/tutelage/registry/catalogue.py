@@ -18,6 +18,7 @@ from tutelage.registry.aliases import LATEST, Aliases
 from tutelage.registry.folders import sync
 from tutelage.registry.version import (
     ADAPTER,
+    KIND_NAMES,
     KINDS,
     MANIFEST,
     NAME,
@@ -152,13 +153,13 @@ class Registry:
         """
         version = self.get(name)
         wanted = self._kind_behind(alias)
-        if wanted not in (None, version.kind):
+        if wanted is not None and wanted != version.kind:
             message = Sentence(
                 "“{alias}” means a {wanted} model, and {name} is a {kind} model.",
                 alias=alias,
-                wanted=wanted,
+                wanted=KIND_NAMES[wanted],
                 name=name,
-                kind=version.kind,
+                kind=KIND_NAMES[version.kind],
             )
             raise InvalidRequest(message, param="alias", hint="Choose another alias.")
         self.check(version)

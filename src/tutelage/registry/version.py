@@ -20,6 +20,8 @@ from tutelage.errors import ModelError, Sentence
 
 VersionKind = Literal["chat", "reward"]
 KINDS: tuple[VersionKind, ...] = get_args(VersionKind)
+KIND_NAMES: dict[VersionKind, Sentence] = {"chat": Sentence("chat"), "reward": Sentence("reward")}
+"""What the kinds are called in a sentence."""
 PREFIXES: dict[VersionKind, str] = {"chat": "v", "reward": "r"}
 NAME = re.compile(r"([vr])([1-9][0-9]{0,8})")
 MANIFEST = "manifest.json"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, aclosing
 from typing import Literal
 
 import anyio
+from sqlalchemy.orm import Session
 
 from tutelage.engine.interface import Sampling
 from tutelage.errors import Conflict, NotFound, Unavailable
@@ -36,6 +37,7 @@ class Writing:
         self._line = line
         self._live: dict[str, LiveAnswer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     def begin(
         self, live: LiveAnswer, completion: Completion, prompt: Prompt, sampling: Sampling, place: ExitStack
@@ -57,6 +59,7 @@ class Writing:
         """Let the answers end for `grace` seconds, then interrupt them."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)
+        self._closing = True
         for live in self:
             live.scope.cancel()
         await asyncio.gather(*self._tasks)
@@ -111,8 +114,8 @@ class Writing:
             "blocked" if blocked else "complete" if completion.finish_reason else "interrupted"
         )
         try:
-            row = await write(
-                self._store,
+            row = await self._kept(
+                live,
                 lambda tx: dialogues.finish_answer(
                     tx,
                     live.message_id,
@@ -129,6 +132,23 @@ class Writing:
         else:
             live.judge(verdict.as_dict())
         live.end("done", done_data(row, dropped=prompt.dropped))
+
+    async def _kept(self, live: LiveAnswer, end: Callable[[Session], Message]) -> Message:
+        """Write an end down, and try again while the disk is full or the database away: what was shown is not lost
+        before the server ends."""
+        told = False
+        while True:
+            try:
+                return await write(self._store, end)
+            except Unavailable as error:
+                if self._closing:
+                    raise
+                if not told:
+                    log.warning(
+                        "%s: the whole answer waits to be written: %s", live.message_id, error.message
+                    )
+                told = True
+                await anyio.sleep(FLUSH_SECONDS)
 
     async def _break_off(self, live: LiveAnswer, completion: Completion, error: Exception) -> None:
         """The model, the disk or the program has failed: keep what was shown, and tell the readers."""

@@ -184,7 +184,9 @@ _TEXTS = """
 def _newest_on_server(tx: Session, owner_id: str, words: Sequence[str]) -> Sequence[str]:
     """On PostgreSQL: the same."""
     names = {f"word_{place}": f"%{_escaped(word)}%" for place, word in enumerate(words)}
-    fits = " AND ".join(f"messages.content ILIKE :{name} ESCAPE '/'" for name in names)
+    fits = " AND ".join(
+        f"messages.content {_like(word)} :{name} ESCAPE '/'" for name, word in zip(names, words, strict=True)
+    )
     by_trigram = any(len(word) >= 3 for word in words)
     query = text((_BY_TRIGRAM if by_trigram else _OF_THE_NEWEST).format(mine=_MINE, fits=fits))
     limit = {"most": MOST_HITS} | ({} if by_trigram else {"read": MOST_READ})
@@ -206,6 +208,11 @@ _OF_THE_NEWEST = """
     WITH messages AS MATERIALIZED (SELECT messages.id, messages.content {mine} ORDER BY messages.id DESC LIMIT :read)
     SELECT id FROM messages WHERE {fits} ORDER BY id DESC LIMIT :most
 """
+
+
+def _like(word: str) -> str:
+    """ILIKE takes five times as long: it writes the whole text in small letters first. Chinese has none."""
+    return "LIKE" if word.lower() == word == word.upper() else "ILIKE"
 
 
 def _escaped(word: str) -> str:

@@ -129,7 +129,7 @@ def _explained(error: BaseException | None, path: Path) -> TutelageError | None:
     if code == sqlite3.SQLITE_CONSTRAINT:
         return Conflict("Something this belongs to has just been changed or deleted.", hint="Load it again.")
     if code == sqlite3.SQLITE_FULL:
-        return Unavailable("The disk is full.", hint=Sentence("Free some space beside {path}.", path=path))
+        return Unavailable("The disk is full.", hint="Free some space on the disk of the database.")
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return DataError("This file is damaged or not a database.", path=path, hint="Restore a backup.")
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):

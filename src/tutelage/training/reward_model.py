@@ -28,7 +28,7 @@ from tutelage.models.heads import ScalarHead
 from tutelage.models.interface import CausalModel
 from tutelage.models.layout import Layout
 from tutelage.models.loading import LoadedModel, load_model
-from tutelage.registry import ModelVersion
+from tutelage.registry import KIND_NAMES, ModelVersion
 from tutelage.registry.version import write_json
 from tutelage.training.flat import FlatBatch, TreeBatch, flatten_trees
 
@@ -140,7 +140,7 @@ def load_judge(version: ModelVersion, home: Path) -> Judge:
             Sentence(
                 "{name} is a {kind} model and scores nothing",
                 name=version.name,
-                kind=version.kind,
+                kind=KIND_NAMES[version.kind],
             ),
             hint=_HINT,
         )

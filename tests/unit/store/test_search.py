@@ -216,3 +216,16 @@ def test_an_excerpt_surrounds_what_was_found() -> None:
     assert piece.startswith("…")
     assert piece.endswith("…")
     assert len(piece) < 150
+
+
+def test_letters_without_case_are_compared_as_they_are() -> None:
+    words = {
+        "公園": "LIKE",
+        "2026": "LIKE",
+        "%": "LIKE",
+        "a": "ILIKE",
+        "公A": "ILIKE",
+        "ß": "ILIKE",
+        "Й": "ILIKE",
+    }
+    assert {word: search._like(word) for word in words} == words

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Request
 
-from tutelage.errors import NotFound
-from tutelage.registry import ModelVersion, Registry
+from tutelage.errors import ModelError, NotFound
+from tutelage.registry import LATEST, ModelVersion, Registry
 from tutelage.server.errors import UnknownModel
 from tutelage.server.permissions import api_key
 from tutelage.server.services import services
@@ -39,8 +40,12 @@ async def retrieve_model(request: Request, name: str, key: Key) -> dict[str, Any
 
 
 def _all(registry: Registry) -> list[dict[str, Any]]:
-    versions = {version.name: version for version in registry.list("chat")}
-    named = {alias: versions[name] for alias, name in registry.aliases().items() if name in versions}
+    """Aliases first, `latest` among them; a version whose manifest cannot be read is left out."""
+    versions = {version.name: version for version in registry.survey()[0] if version.kind == "chat"}
+    aliases = dict(registry.aliases())
+    with suppress(NotFound, ModelError):
+        aliases[LATEST] = registry.resolve(LATEST).name
+    named = {alias: versions[name] for alias, name in aliases.items() if name in versions}
     return [_view(name, version) for name, version in {**named, **versions}.items()]
 
 
