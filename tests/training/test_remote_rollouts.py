@@ -30,7 +30,7 @@ from tutelage.training.ppo_recipe import PPOConfig
 from tutelage.training.remote_rollouts import RolloutServers
 from tutelage.training.reward_model import RewardModel, ValueModel
 from tutelage.training.rollouts import sample, whole_distribution
-from tutelage.training.weights import adapter_weights
+from tutelage.training.weights import Weights, adapter_weights
 
 PROMPTS = [[5, 6, 7], [8, 9], [5, 6, 7]]
 REQUESTS = whole_distribution(PROMPTS, [1, 2, 3], 12)
@@ -161,6 +161,14 @@ def test_several_servers_share_the_work(home: Path, server: Server, models: Mode
         made = sample(with_servers(models, tmp_path, server.url, other.url), models.policy, REQUESTS)
     assert same(made, sample(models, models.policy, REQUESTS))
     assert (server.seen.count("complete"), other.seen.count("complete")) == (2, 1)
+
+
+def test_what_the_base_says_itself_is_drawn_here(server: Server, models: Models, tmp_path: Path) -> None:
+    """The reference is the base where that is the SFT model."""
+    base = Weights(models.model, None, [])
+    made = sample(with_servers(models, tmp_path, server.url), base, REQUESTS)
+    assert same(made, sample(models, base, REQUESTS))
+    assert server.seen == []
 
 
 def test_a_server_that_stumbles_is_asked_again(server: Server, models: Models, tmp_path: Path) -> None:

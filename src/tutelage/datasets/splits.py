@@ -7,7 +7,7 @@ several public sets, and a split by row would put its siblings on both sides. Ro
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, TypeVar
 
 from tutelage.dialogue import Comparison, Dialogue, root_of, split_key
@@ -33,6 +33,17 @@ def split(rows: Iterable[T], share: float) -> tuple[list[T], list[T]]:
     for row in rows:
         (held_out if is_held_out(row, share) else train).append(row)
     return train, held_out
+
+
+def in_two(rows: Sequence[T]) -> tuple[list[T], list[T]]:
+    """Held-out rows in two parts that share no group and no root, with as many roots, or one more in the second.
+
+    The roots' own order decides: a row that comes or goes moves one other root at most.
+    """
+    order = sorted({_digest(row)[9:] for row in rows})
+    lower = set(order[: len(order) // 2])
+    first = [row for row in rows if _digest(row)[9:] in lower]
+    return first, [row for row in rows if _digest(row)[9:] not in lower]
 
 
 def _digest(row: Dialogue | Comparison) -> bytes:

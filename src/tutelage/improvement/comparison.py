@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tutelage.evaluation.policies import Exam, compare_policies
 from tutelage.improvement.stages import Installation, find_adapter, find_made, find_start
 from tutelage.models.loading import load_model
+from tutelage.registry.version import MANIFEST, read_json
 from tutelage.store import export
 from tutelage.training.ppo_recipe import PPOConfig, split_prompts
 
@@ -41,7 +43,9 @@ def compare_runs(request: ComparisonRequest, place: Installation) -> dict[str, A
     config = request.config
     loaded = load_model(model, place.home)
     prompts = list(export.read_prompts(place.home / "snapshots" / snapshot))
-    data = split_prompts(config, prompts, loaded.renderer, gold=gold is not None)
+    # What a gold reward model watched a policy on has chosen its best moment: it says nothing about it.
+    watched = gold is not None or any(_was_watched(made) for made in policies.values())
+    data = split_prompts(config, prompts, loaded.renderer, gold=watched)
     exam = Exam(
         prompts=data.held_out,
         answers=request.answers,
@@ -52,3 +56,9 @@ def compare_runs(request: ComparisonRequest, place: Installation) -> dict[str, A
     return compare_policies(
         loaded, exam, policies, start=start, reward=reward, gold=gold, best_of=request.best_of
     )
+
+
+def _was_watched(made: Path) -> bool:
+    """Whether a gold reward model chose the moment of what a run, a round or a version made."""
+    evaluation = read_json(made.parent / MANIFEST).get("evaluation") or {}
+    return bool(evaluation.get("ppo", evaluation).get("watched_prompts"))

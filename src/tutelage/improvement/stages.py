@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.dialogue import Comparison, Dialogue
-from tutelage.errors import InvalidRequest, ModelError, NotFound
+from tutelage.errors import Conflict, InvalidRequest, ModelError, NotFound
 from tutelage.improvement.naming import RUN_NAME, new_run, numbered
 from tutelage.improvement.recording import alone, recorded
 from tutelage.models.loading import check_room
@@ -92,6 +92,8 @@ def train_stage(
     begun = folder is not None and (folder / PLAN).exists()
     if folder is not None and begun:
         plan = read_json(folder / PLAN)
+        if request.resume:
+            _check_inputs(request, place, plan)
     else:
         plan = _plan(request, place)
         data = SnapshotData.read(place.home / "snapshots" / plan["snapshot"])
@@ -164,6 +166,24 @@ def _plan(request: StageRequest, place: Installation) -> dict[str, Any]:
         "gold": str(gold) if gold else "",
         "parents": [n for n in dict.fromkeys((model, request.start, request.reward)) if n in known],
     }
+
+
+def _check_inputs(request: StageRequest, place: Installation, plan: dict[str, Any]) -> None:
+    """What is named again when a run goes on is what it began with. Raises Conflict."""
+    model = request.config.model
+    named = {"snapshot": request.snapshot}
+    if request.start:
+        named["start"] = str(find_start(place, request.start, model) or "")
+    if request.reward:
+        named["reward"] = str(find_adapter(place, request.reward, "reward", model))
+    if request.gold:
+        named["gold"] = str(find_adapter(place, request.gold, "reward", model))
+    for option, now in named.items():
+        if getattr(request, option) and now != plan[option]:
+            raise Conflict(
+                f"this run began with --{option} {plan[option] or 'left out'}, and not with {now}",
+                hint=f"leave out --{option} to go on with it, or begin a new run",
+            )
 
 
 def find_start(place: Installation, name: str, model: str) -> Path | None:

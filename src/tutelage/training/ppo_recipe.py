@@ -13,7 +13,7 @@ from pydantic import Field
 from tutelage.config import Seed, Settings
 from tutelage.datasets.prompts import Prompt, Prompts, render_prompts
 from tutelage.datasets.sft import render_examples
-from tutelage.datasets.splits import split
+from tutelage.datasets.splits import in_two, split
 from tutelage.dialogue import Dialogue
 from tutelage.errors import DataError, Sentence
 from tutelage.rendering import Rendered, Renderer
@@ -194,16 +194,18 @@ def split_prompts(
 ) -> PPOData:
     """Choose by source, split by author and first user message, render. Raises DataError when one side is too small.
 
-    gold: keep back a part of the held-out prompts to watch the run on.
+    gold: keep back half of what is held out to watch the run on.
     """
     chosen = [each for each in prompts if not config.sources or each.source in config.sources]
+    learnt, unseen = split(chosen, config.held_out)
+    steering, reporting = in_two(unseen) if gold else ([], unseen)
     sides: list[Prompts] = [
         render_prompts(side, renderer, max_tokens=config.max_prompt_tokens)
-        for side in split(chosen, config.held_out)
+        for side in (learnt, reporting, steering)
     ]
-    train, held_out = (side.rendered for side in sides)
-    random.Random(config.seed).shuffle(held_out)
-    reported, watched = (held_out[::2], held_out[1::2]) if gold else (held_out, [])
+    train, reported, watched = (side.rendered for side in sides)
+    for held_out in (reported, watched):
+        random.Random(config.seed).shuffle(held_out)
     left_out = sum(side.left_out for side in sides)
     # One reward has no deviation, which gives the reward its unit.
     if len(train) < 2 or not reported or (gold and len(watched) < 2):
@@ -212,7 +214,7 @@ def split_prompts(
                 "{train} prompts to train on and {held_out} held out, of {prompts} in all "
                 "({left_out} with more than {most} tokens)",
                 train=len(train),
-                held_out=len(held_out),
+                held_out=len(reported) + len(watched),
                 prompts=len(prompts),
                 left_out=left_out,
                 most=config.max_prompt_tokens,

@@ -68,10 +68,13 @@ class Rollout:
 def sample(
     models: Models, policy: Weights, requests: Sequence[Request], *, slots: int = 32
 ) -> list[Completion]:
-    """Every request's completion, in order. Raises InvariantViolated unless they ask for the whole distribution."""
+    """Every request's completion, in order. Raises InvariantViolated unless they ask for the whole distribution.
+
+    Servers know adapters by name, and no more: what the base says itself is drawn here.
+    """
     for request in requests:
         refuse_narrowing(request)
-    if models.servers is not None:
+    if models.servers is not None and policy.adapter is not None:
         made = models.servers.complete(models.loaded, policy, requests) if world().is_first else []
         return collect(list(enumerate(made)), len(requests))
     mine = share(list(enumerate(requests)), lambda item: len(item[1].prompt_ids) + item[1].max_tokens)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.datasets.splits import in_half, is_held_out, split
+from tutelage.datasets.splits import in_half, in_two, is_held_out, split
 from tutelage.dialogue import Comparison, Dialogue, Message, root_of, split_key
 
 
@@ -69,3 +69,19 @@ def test_a_group_falls_where_the_root_does_that_it_is_named_after(
     row, judged = said(root, group=group), Comparison(said(other).messages, (), (), group=group)
     assert is_held_out(said(oldest), share) == is_held_out(row, share) == is_held_out(judged, share)
     assert in_half(said(oldest), "first") == in_half(row, "first") == in_half(judged, "first")
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=1), st.sampled_from("abcdefgh"))
+def test_two_parts_share_no_root_and_hardly_change_when_a_row_comes(roots: list[str], new: str) -> None:
+    rows = [said(root, "a", str(number)) for number, root in enumerate(roots)]
+    first, second = in_two(rows)
+    assert sorted(map(str, first + second)) == sorted(map(str, rows))
+    sides = [{root_of(row) for row in part} for part in (first, second)]
+    assert not sides[0] & sides[1]
+    assert 0 <= len(sides[1]) - len(sides[0]) <= 1
+    later = [{root_of(row) for row in part} for part in in_two([said(new), *rows])]
+    assert len((sides[0] & later[1]) | (sides[1] & later[0])) <= 1
+
+
+def test_nothing_is_in_two_parts_of_nothing() -> None:
+    assert in_two([]) == ([], [])

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tutelage.errors import Conflict, ModelError
-from tutelage.improvement import rounds
+from tutelage.improvement import comparison, rounds
+from tutelage.improvement.comparison import ComparisonRequest, compare_runs
 from tutelage.improvement.recording import alone
 from tutelage.improvement.stages import Installation, StageRequest, find_start, train_stage
 from tutelage.registry import Registry
+from tutelage.training.ppo_recipe import PPOConfig
 from tutelage.training.sft import SFTConfig
 
 CONFIG = SFTConfig(model="tiny")
@@ -78,3 +82,50 @@ def test_two_processes_do_not_train_one_run(place: Installation) -> None:
         pytest.raises(Conflict, match="another process is working on mine"),
     ):
         train_stage(request, place)
+
+
+def test_a_run_goes_on_with_what_it_began_with(place: Installation) -> None:
+    """Another input that is named when a run is taken up would be passed over in silence."""
+    first, second = (finished(place, name, '{"model": "tiny"}') for name in ("sft-0001", "sft-0002"))
+    plan = {"snapshot": "x", "start": str(first / "adapter"), "reward": "", "gold": "", "parents": []}
+    request = begun(place, json.dumps(plan))
+    with pytest.raises(Conflict, match=r"began with --start .*sft-0001") as raised:
+        train_stage(replace(request, start="sft-0002"), place)
+    assert "leave out --start" in raised.value.hint
+    with pytest.raises(Conflict, match="began with --snapshot x, and not with y"):
+        train_stage(replace(request, snapshot="y"), place)
+    with pytest.raises(Conflict, match="began with --gold left out"):
+        train_stage(replace(request, gold="sft-0002"), place)
+    with alone(place.home / "runs" / "mine"), pytest.raises(Conflict, match="another process"):
+        train_stage(replace(request, start="sft-0001", snapshot="x"), place)
+    assert second.exists()
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "expected"),
+    [
+        ({}, False),
+        ({"watched_prompts": 0}, False),
+        ({"watched_prompts": 8}, True),
+        ({"ppo": {"watched_prompts": 8}}, True),
+    ],
+)
+def test_policies_are_not_compared_on_what_chose_one_of_them(
+    place: Installation, monkeypatch: pytest.MonkeyPatch, evaluation: dict[str, Any], expected: bool
+) -> None:
+    """A run's manifest and a version's, which holds a whole round's."""
+    run = finished(place, "ppo-0001", json.dumps({"model": "tiny", "evaluation": evaluation}))
+    for name in ("sft-0001", "reward-0001"):
+        finished(place, name, '{"model": "tiny"}')
+    asked: list[bool] = []
+
+    def split_prompts(*given: Any, gold: bool) -> Any:
+        asked.append(gold)
+        return SimpleNamespace(held_out=[])
+
+    monkeypatch.setattr(comparison, "split_prompts", split_prompts)
+    monkeypatch.setattr(comparison, "load_model", lambda *given: SimpleNamespace(renderer=None))
+    monkeypatch.setattr(comparison.export, "read_prompts", lambda folder: [])
+    monkeypatch.setattr(comparison, "compare_policies", lambda *given, **rest: {})
+    compare_runs(ComparisonRequest(PPOConfig(model="tiny"), [run.name], snapshot="x"), place)
+    assert asked == [expected]
