@@ -9,8 +9,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from tutelage.errors import InvalidRequest, ModelError
+from tutelage.server.turn import ANSWERS_AT_ONCE
 from tutelage.store import accounts, experiments, picks
-from tutelage.store.tables import Message, Pick, User
+from tutelage.store.tables import Dialogue, Message, Pick, User
 from tutelage.store.usage import ChatSettings, change_chat_settings
 
 
@@ -186,11 +187,17 @@ def test_no_temporary_chat_is_made_part_of_a_comparison(client: TestClient, comp
     assert ask(client, dialogue=turn["dialogue_id"])["second_answer_id"] is None
 
 
-def test_a_second_answer_never_keeps_anybody_waiting(client: TestClient, compared: None) -> None:
-    line = cast(Any, client.app).state.services.turns.line
-    line.places = 1
+def test_a_second_answer_never_keeps_anybody_waiting(client: TestClient, site: Any, compared: None) -> None:
+    turns = cast(Any, client.app).state.services.turns
+    turns.line.places = 1
+    turn = ask(client)
+    assert turn["second_answer_id"] is None
+    turns.line.places = 2
+    with site.store.read() as tx:
+        reader = tx.get_one(Dialogue, turn["dialogue_id"]).owner_id
+    turns._places[reader] = ANSWERS_AT_ONCE - 1
     assert ask(client)["second_answer_id"] is None
-    line.places = 2
+    turns._places[reader] = 0
     assert ask(client)["second_answer_id"] is not None
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from tutelage.dialogue import Message
 from tutelage.engine.pool import EnginePool
-from tutelage.errors import ContextTooLong, Denied, InvalidRequest, NotFound, Unavailable
+from tutelage.errors import ContextTooLong, Denied, InvalidRequest, NotFound, RateLimited, Unavailable
 from tutelage.moderation.gate import Gate
 from tutelage.moderation.policy import Policy
 from tutelage.server import writing
-from tutelage.server.turn import TurnEvent, Turns
+from tutelage.server.turn import ANSWERS_AT_ONCE, TurnEvent, Turns
 from tutelage.store import accounts, dialogues
 from tutelage.store.tables import User, UserRole
 
@@ -66,6 +66,21 @@ def test_one_key_sent_twice_at_once_is_one_turn(site: Any) -> None:
         assert len(dialogues.list_dialogues(tx, user.id, limit=10)) == 1
 
 
+def test_a_turn_that_was_begun_is_given_again_to_one_who_may_begin_no_other(site: Any) -> None:
+    site.answers, site.delay = ["word " * 200], 0.05
+    user = person(site)
+
+    async def scenario(turns: Turns) -> None:
+        begun = [await turns.send(user, text="Hi", idempotency_key=f"k{n}") for n in range(ANSWERS_AT_ONCE)]
+        with pytest.raises(RateLimited):
+            await turns.send(user, text="Hi", idempotency_key="another")
+        assert await turns.send(user, text="Hi", idempotency_key="k1") == begun[1]
+        for each in begun:
+            await turns.stop(user, each.answer_id)
+
+    run(site, scenario)
+
+
 def test_an_answer_is_followed_and_stopped_through_another_server(
     site: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +127,7 @@ def test_when_no_model_can_be_loaded_nothing_is_written(site: Any) -> None:
     async def scenario(turns: Turns) -> None:
         with pytest.raises(Exception, match="cannot be loaded"):
             await turns.send(user, text="Hi")
+        assert not turns._places, "what was not begun holds no place"
 
     run(site, scenario)
     with site.store.read() as tx:
@@ -146,6 +162,13 @@ def test_a_text_is_judged_after_what_it_follows(site: Any) -> None:
             return [{"violence": 0.0} for _ in texts]
 
     site.gate = Gate(Policy.load(), Noting())
+    check, sides = site.gate.check, set[tuple[str, str]]()
+
+    def noted(text: str, *, side: Any, **more: Any) -> Any:
+        sides.add((text, side))
+        return check(text, side=side, **more)
+
+    site.gate.check = noted
     user = person(site)
 
     async def scenario(turns: Turns) -> None:
@@ -160,6 +183,8 @@ def test_a_text_is_judged_after_what_it_follows(site: Any) -> None:
     run(site, scenario)
     answer = site.answers[0]
     assert judged >= {("Why?", ""), ("And then?", answer), (answer, "Why?"), (answer, "And then?")}
+    assert {text for text, side in sides if side == "input"} == {"Why?", "And then?"}
+    assert (answer, "output") in sides
 
 
 def test_many_readers_see_the_same(site: Any) -> None:

@@ -29,6 +29,19 @@ def test_no_stage_trains_on_the_prompts_that_judge_the_round(stage: str) -> None
         check({**HELD_OUT, stage: {"held_out": 0.2}}, ImproveConfig)
 
 
+@pytest.mark.parametrize("stage", ["sft", "ppo", "dpo"])
+def test_no_stage_trains_the_base_that_all_share(stage: str) -> None:
+    with pytest.raises(ConfigError, match="a round trains adapters"):
+        check({**HELD_OUT, stage: {"held_out": 0.3, "full": True}}, ImproveConfig)
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward", "ppo", "dpo"])
+def test_all_stages_share_one_base(stage: str) -> None:
+    with pytest.raises(ConfigError, match="share one base"):
+        check({"model": "tiny", stage: {"model": "builtin"}}, ImproveConfig)
+    assert getattr(check({"model": "tiny", "dpo": {}}, ImproveConfig), stage).model == "tiny"
+
+
 def version(**fields: object) -> ModelVersion:
     parts = dict.fromkeys(field.name for field in dataclasses.fields(ModelVersion))
     return ModelVersion(**{**parts, "name": "v3", "model": "tiny", **fields})  # type: ignore[arg-type]

@@ -10,11 +10,18 @@ from typing import Any
 
 import pytest
 
-from tutelage.errors import Conflict, ModelError
-from tutelage.improvement import comparison, rounds
+from tutelage.errors import Conflict, InvalidRequest, ModelError, NotFound
+from tutelage.improvement import comparison, rounds, stages
 from tutelage.improvement.comparison import ComparisonRequest, compare_runs
 from tutelage.improvement.recording import alone
-from tutelage.improvement.stages import Installation, StageRequest, find_start, train_stage
+from tutelage.improvement.stages import (
+    Installation,
+    StageRequest,
+    find_adapter,
+    find_made,
+    find_start,
+    train_stage,
+)
 from tutelage.registry import Registry
 from tutelage.training.ppo_recipe import PPOConfig
 from tutelage.training.sft import SFTConfig
@@ -47,6 +54,60 @@ def test_a_run_with_a_broken_manifest_is_passed_over_and_named_where_it_is_asked
         find_start(place, "sft-0002", "tiny")
     assert raised.value.where == str(broken / "manifest.json")
     assert raised.value.hint
+
+
+def test_a_base_that_is_the_sft_model_itself_has_no_adapter_to_start_from(place: Installation) -> None:
+    assert find_start(place, "tiny", "tiny") is None, "it is named as the start"
+    assert find_start(place, "", "v1") is None, "nothing was trained on it"
+    tuned = finished(place, "sft-0001", '{"model": "v1"}')
+    assert find_start(place, "", "v1") == tuned / "adapter"
+    with pytest.raises(NotFound, match="no finished sft run on tiny"):
+        find_start(place, "", "tiny")
+
+
+def test_a_run_that_trained_all_weights_has_no_adapter(place: Installation) -> None:
+    whole = finished(place, "sft-0001", '{"model": "tiny"}')
+    (whole / "adapter").rename(whole / "weights")
+    assert find_made(place, "sft-0001", "sft", "tiny") == whole / "weights"
+    with pytest.raises(NotFound, match="sft-0001 trained all weights") as raised:
+        find_adapter(place, "sft-0001", "sft", "tiny")
+    assert "versions publish" in raised.value.hint
+    with pytest.raises(InvalidRequest, match="belongs to the base tiny"):
+        find_adapter(place, "sft-0001", "sft", "builtin")
+
+
+def test_a_name_leads_to_runs_and_versions_and_nowhere_else(place: Installation) -> None:
+    made = finished(place, "../elsewhere", '{"model": "tiny"}') / "adapter"
+    (made / "adapter_config.json").write_text("{}")
+    (made / "adapter_model.safetensors").write_bytes(b"weights")
+    scorer = place.registry.publish(kind="reward", model="tiny", files=made)
+    assert find_adapter(place, "latest", "reward", "tiny") == scorer.adapter
+    with pytest.raises(NotFound):
+        find_adapter(place, "../elsewhere", "sft", "tiny")
+    with pytest.raises(InvalidRequest, match="no name for a run"):
+        train_stage(StageRequest("sft", CONFIG, name="../elsewhere"), place)
+
+
+def test_a_base_in_a_folder_is_the_same_however_its_path_is_written(place: Installation) -> None:
+    folder = place.home / "models" / "ours"
+    folder.mkdir(parents=True)
+    run = finished(place, "sft-0001", json.dumps({"model": str(folder)}))
+    for path in (f"{folder}/", f"{folder.parent}/../models/ours"):
+        assert find_start(place, "", path) == run / "adapter"
+
+
+def test_a_version_is_a_parent_once(place: Installation) -> None:
+    made = finished(place, "sft-0001", '{"model": "v1"}') / "adapter"
+    (made / "adapter_config.json").write_text("{}")
+    (made / "adapter_model.safetensors").write_bytes(b"weights")
+    place.registry.publish(kind="chat", model="tiny")
+    place.registry.publish(kind="chat", model="v1", files=made)
+    request = StageRequest("sft", CONFIG.model_copy(update={"model": "v1"}), snapshot="x")
+    assert stages._plan(replace(request, start="v1"), place)["parents"] == ["v1"]
+    plan = stages._plan(replace(request, start="v2"), place)
+    assert (plan["parents"], plan["start"]) == (["v1", "v2"], str(place.registry.get("v2").adapter))
+    with pytest.raises(NotFound, match="nothing to start from"):
+        find_made(place, "v1", "sft", "tiny")
 
 
 @pytest.mark.parametrize("content", ['{"config": ', "[]", "\udcff"])

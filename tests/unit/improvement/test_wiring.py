@@ -17,6 +17,7 @@ from tutelage.improvement import ImproveConfig, improve, rounds
 from tutelage.improvement.recording import alone
 from tutelage.improvement.stages import Installation, SnapshotData, StageRequest, train_stage
 from tutelage.registry import Registry
+from tutelage.registry.version import read_json
 from tutelage.store import Store, imports, runs
 from tutelage.training.dpo import DPOConfig
 from tutelage.training.job import Job
@@ -39,11 +40,11 @@ class Hands:
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
-        self.falls = ""
+        self.falls: tuple[str, ...] = ()
 
     def __call__(self, job: Job, progress: Progress) -> dict[str, Any]:
         self.jobs.append(job)
-        if job.run.name == self.falls:
+        if job.run.name in self.falls:
             raise KeyboardInterrupt
         with (
             pytest.raises(Conflict),
@@ -79,15 +80,15 @@ def place(tmp_path: Path, empty_file: Path) -> Iterator[Installation]:
     store.close()
 
 
-def collect(store: Store, source: str, numbers: range) -> None:
+def collect(store: Store, source: str, numbers: range, *, compared: bool = True) -> None:
     """A demonstration and a comparison about each number."""
     with store.write() as tx:
         for number in numbers:
             asked = (Message("user", f"{source}: say {number}"),)
             imports.import_dialogue(tx, Dialogue((*asked, Message("assistant", "so")), source=source))
-            imports.import_comparison(
-                tx, Comparison.from_ranking(asked, ["a", "b"], [[0], [1]], source=source)
-            )
+            if compared:
+                comparison = Comparison.from_ranking(asked, ["a", "b"], [[0], [1]], source=source)
+                imports.import_comparison(tx, comparison)
 
 
 @pytest.fixture
@@ -139,6 +140,9 @@ def test_every_stage_is_given_what_those_before_it_made(
         name: name for name in ("sft", "reward", "ppo")
     }
     assert (scorer.kind, scorer.parents, scorer.evaluation["of"]) == ("reward", (), "reward")
+    kept = read_json(folder / "round.json")
+    assert (kept["snapshot"], kept["parent"], kept["report"]["version"]) == (report["snapshot"], None, "v1")
+    assert kept["config"] == WATCHED.model_dump()
 
 
 def test_the_next_round_stands_beside_the_stable_version_and_names_it(
@@ -159,12 +163,12 @@ def test_the_next_round_stands_beside_the_stable_version_and_names_it(
 def test_an_interrupted_round_goes_on_with_its_own_recipe_and_data(
     place: Installation, hands: Hands, judged: list[Any]
 ) -> None:
-    hands.falls = "ppo"
+    hands.falls = ("ppo",)
     with pytest.raises(KeyboardInterrupt):
         improve(CONFIG, place, trainer=hands)
     snapshot = hands.jobs[0].snapshot
     collect(place.store, "later", range(3))
-    hands.falls = ""
+    hands.falls = ()
     other = CONFIG.model_copy(update={"sources": ["ours"]})
     assert improve(other, place, trainer=hands)["round"] == "round-0002"
     hands.jobs.clear()
@@ -215,8 +219,10 @@ def test_a_round_takes_the_sources_that_it_names_and_begins_with_none_of_nothing
     improve(CONFIG.model_copy(update={"sources": ["theirs"]}), place, trainer=hands)
     found = SnapshotData.read(hands.jobs[0].snapshot)
     assert {dialogue.source for dialogue in found.demonstrations} == {"theirs"}
-    with pytest.raises(DataError):
-        improve(CONFIG.model_copy(update={"sources": ["nobody"]}), place, trainer=hands)
+    collect(place.store, "unjudged", range(20), compared=False)
+    for source, says in (("nobody", "nothing to learn from"), ("unjudged", "no comparison")):
+        with pytest.raises(DataError, match=says):
+            improve(CONFIG.model_copy(update={"sources": [source]}), place, trainer=hands)
     assert [path.name for path in (place.home / "runs").iterdir()] == ["round-0001"]
 
 
@@ -224,11 +230,11 @@ SFT = SFTConfig(model="tiny")
 
 
 def test_a_stage_goes_on_with_the_data_it_began_with(place: Installation, hands: Hands) -> None:
-    hands.falls = "sft-0002"
-    train_stage(StageRequest("sft", SFT), place, trainer=hands)
-    with pytest.raises(KeyboardInterrupt):
-        train_stage(StageRequest("sft", SFT), place, trainer=hands)
-    hands.falls = ""
+    hands.falls = ("sft-0001", "sft-0002")
+    for _ in hands.falls:
+        with pytest.raises(KeyboardInterrupt):
+            train_stage(StageRequest("sft", SFT), place, trainer=hands)
+    hands.falls = ()
     collect(place.store, "later", range(3))
     train_stage(StageRequest("sft", SFT), place, trainer=hands)
     again = train_stage(StageRequest("sft", SFT, resume=True), place, trainer=hands)

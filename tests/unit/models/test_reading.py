@@ -112,6 +112,23 @@ def test_a_prompt_that_runs_already_is_not_read_again(
         )
 
 
+def test_who_wants_the_same_again_has_the_whole_prompt_read(
+    exact: Transformer, monkeypatch: pytest.MonkeyPatch, ask_for: Any, run_out: Any
+) -> None:
+    """What was read in other portions differs in its last bits: neither what runs nor what is kept is taken."""
+    reads = Reads(exact, monkeypatch)
+    batch = Batch(exact, frozenset(), slots=2, kept_bytes=1 << 24)
+    for running in (True, False):
+        batch.add(ask_for(40, max_tokens=3))
+        batch.step()
+        if not running:
+            run_out(batch)
+        before = reads.tokens
+        batch.add(ask_for(40, max_tokens=3, afresh=True))
+        run_out(batch)
+        assert reads.tokens - before == 40
+
+
 def test_the_next_turn_of_a_chat_reads_only_what_is_new(
     exact: Transformer, monkeypatch: pytest.MonkeyPatch, ask_for: Any, run_out: Any
 ) -> None:
