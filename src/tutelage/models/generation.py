@@ -22,6 +22,9 @@ from tutelage.models.running import Admission, Running, best, edits
 from tutelage.models.sampling import draw
 
 PREFILL_TOKENS = 2048
+FULL_BATCH = (
+    64  # slots of a batch that nobody waits for: a quarter faster than 32 on two cores, twice on a GPU
+)
 _STRIDE = 32  # places by which a cache grows on a CPU
 _GPU_ROOM = 256  # on a GPU it is this, twice this, four times this …: steps are captured anew for every size
 
@@ -344,7 +347,7 @@ def complete(
     stop_ids: frozenset[int],
     requests: Sequence[Request],
     *,
-    slots: int = 32,
+    slots: int = FULL_BATCH,
     progress: Callable[[int], None] | None = None,
 ) -> list[Completion]:
     """Generate every request in one continuous batch; results stand in the order of the requests.

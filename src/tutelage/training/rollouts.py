@@ -65,9 +65,7 @@ class Rollout:
         return lengths
 
 
-def sample(
-    models: Models, policy: Weights, requests: Sequence[Request], *, slots: int = 32
-) -> list[Completion]:
+def sample(models: Models, policy: Weights, requests: Sequence[Request]) -> list[Completion]:
     """Every request's completion, in order. Raises InvariantViolated unless they ask for the whole distribution.
 
     Servers know adapters by name, and no more: what the base says itself is drawn here.
@@ -79,9 +77,7 @@ def sample(
         return collect(list(enumerate(made)), len(requests))
     mine = share(list(enumerate(requests)), lambda item: len(item[1].prompt_ids) + item[1].max_tokens)
     with policy.active():
-        made = complete(
-            policy.model, models.loaded.renderer.stop_ids, [request for _, request in mine], slots=slots
-        )
+        made = complete(policy.model, models.loaded.renderer.stop_ids, [request for _, request in mine])
     return collect([(place, each) for (place, _), each in zip(mine, made, strict=True)], len(requests))
 
 
