@@ -346,3 +346,16 @@ def test_nobody_learns_from_those_who_guess(home: Path, comparisons: list[Compar
     assert data.summary()["left_out"] == {"guessed": 6}
     with pytest.raises(DataError, match="guessed: 6"):
         prepare_reward(config, guessed, renderer)
+
+
+def test_nobody_is_judged_by_those_who_guess(home: Path, comparisons: list[Comparison]) -> None:
+    """Accuracy would lie nearer to a half, and the temperature higher. They take no place under a limit, either."""
+    config = CONFIG.model_copy(update={"held_out": 0.5, "limits": {"made": len(comparisons)}})
+    guessed = [replace(each, weight=0.0) for each in comparisons]
+    renderer = load_model("tiny", home).renderer
+    data, without = (
+        prepare_reward(config, rows, renderer) for rows in ([*guessed, *comparisons], comparisons)
+    )
+    assert (data.train, data.held_out) == (without.train, without.held_out)
+    assert data.held_out
+    assert data.summary()["left_out"] == {"guessed": len(guessed)}

@@ -91,16 +91,15 @@ def prepare(
 ) -> ComparisonData:
     """Split by author and first user message, render, and lay out the steps: once for each of the seeds in `orders`.
 
-    Nobody learns from those who guess. Raises DataError when nothing is left.
+    Nobody learns from those who guess, and nobody is judged by them. Raises DataError when nothing is left.
     """
-    chosen = _limited([each for each in comparisons if in_half(each, config.half)], config.limits)
-    learnt, unseen = split(chosen, config.held_out)
-    trusted = [each for each in learnt if each.weight > 0]
+    rows = [each for each in comparisons if in_half(each, config.half)]
+    trusted = [each for each in rows if each.weight > 0]
     train, held_out = (
         render_comparisons(side, renderer, max_tokens=config.max_tokens, ties=config.ties)
-        for side in (trusted, unseen)
+        for side in split(_limited(trusted, config.limits), config.held_out)
     )
-    left_out = train.left_out + held_out.left_out + Counter(guessed=len(learnt) - len(trusted))
+    left_out = train.left_out + held_out.left_out + Counter(guessed=len(rows) - len(trusted))
     if not any(not pair.tie for example in train.rendered for pair in example.preferences):
         reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(left_out.items())) or "none"
         problem = Sentence("nothing but ties") if train.rendered else Sentence("no comparison")
@@ -109,7 +108,7 @@ def prepare(
                 "{problem} to learn from among {all} comparisons of at most {max_tokens} tokens"
                 " (left out: {reasons})",
                 problem=problem,
-                all=len(chosen),
+                all=len(rows),
                 max_tokens=config.max_tokens,
                 reasons=reasons,
             ),

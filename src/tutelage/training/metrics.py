@@ -1,6 +1,7 @@
 """A run's folder: settings, metrics as JSONL, checkpoints, and what the run made.
 
 runs/NAME/config.json          the settings of the run
+runs/NAME/plan.json            its inputs: a snapshot, and what to start from
 runs/NAME/metrics.jsonl        one line a step
 runs/NAME/checkpoint-000040/   a state to go on from; the newest two are kept
 runs/NAME/adapter/             what the run made, in PEFT's format
