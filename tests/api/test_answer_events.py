@@ -125,6 +125,27 @@ def test_after_a_crash_the_answer_is_interrupted_and_nothing_is_lost(site: Any) 
         assert more.status_code == 201
 
 
+def test_a_second_server_on_the_same_file_breaks_nothing_off(site: Any) -> None:
+    site.answers, site.delay = [STORY], 0.002
+    with site.client() as first:
+        turn = first.post("/api/dialogues", json={"text": "Tell"}).json()
+        with site.client():
+            assert message(site, turn["answer_id"]).status == "running"
+        assert '"status":"complete"' in first.get(f"/api/answers/{turn['answer_id']}/events").text
+
+
+@pytest.mark.sqlite
+def test_a_server_that_cannot_tidy_up_still_starts(site: Any) -> None:
+    lock = site.store.place.with_name("tutelage.db.servers")
+    lock.mkdir()
+    with site.client() as client:
+        assert client.get("/api/dialogues").status_code == 200
+    lock.rmdir()
+    with site.client() as client:
+        assert client.get("/api/dialogues").status_code == 200
+        assert lock.stat().st_mode & 0o777 == 0o600
+
+
 def test_an_answer_that_another_process_writes_is_followed_by_its_row(
     site: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,10 @@ class Engine(Protocol):
     def context_length(self) -> int:
         """Prompt and completion together, in tokens."""
 
+    @property
+    def broken(self) -> bool:
+        """Whether it can answer no more, for a reason of its own: the version has to be loaded anew."""
+
     def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> AsyncIterator[TokenChunk]:
         """Stream one completion; the last chunk has a finish reason.
 

@@ -2,7 +2,8 @@
 
 A promotion is noticed by the alias file: the new version is loaded in a thread while the old one keeps
 answering, then takes over; answers under way end on the old one, which is closed when nobody uses it.
-A version that cannot be loaded leaves the old one serving, and `state()` says why.
+A version that cannot be loaded leaves the old one serving, and `state()` says why. One whose engine stops by
+itself, for want of memory perhaps, is loaded anew.
 """
 
 from __future__ import annotations
@@ -151,6 +152,7 @@ class EnginePool:
     async def _ready(self, name: str) -> _Loaded:
         while not self._closed:
             wanted = await self._resolve(name)
+            self._let_go_of_broken()
             self._take_over(wanted)
             version = wanted if wanted in self._loaded else self._serving.get(name)
             if version != wanted:
@@ -191,6 +193,13 @@ class EnginePool:
             kind = KIND_NAMES[version.kind]
             raise NotFound(Sentence("{name} is a {kind} model and cannot chat", name=name, kind=kind))
         return version.name
+
+    def _let_go_of_broken(self) -> None:
+        """Forget the engines that have stopped by themselves: their versions are loaded anew."""
+        for version in [version for version, each in self._loaded.items() if each.engine.broken]:
+            log.error("the engine of version %s has stopped, it is loaded anew", version)
+            self._serving = {name: served for name, served in self._serving.items() if served != version}
+            self._close(version)
 
     def _start_loading(self, version: str, *, retry: bool) -> None:
         """Load a version in the background, unless that is under way or has just failed."""

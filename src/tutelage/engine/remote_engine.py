@@ -36,7 +36,7 @@ class RemoteEngine:
         self._served = served
         self._context_length = context_length
         self._client = httpx.AsyncClient(base_url=url, timeout=_PATIENCE, limits=_AT_ONCE)
-        self._closing = False
+        self._closing = self._broken = False
 
     @property
     def version(self) -> str:
@@ -50,12 +50,17 @@ class RemoteEngine:
     def context_length(self) -> int:
         return self._context_length
 
+    @property
+    def broken(self) -> bool:
+        """Whether the server does not know the version any more: it has been started anew."""
+        return self._broken
+
     async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> AsyncIterator[TokenChunk]:
         body = self._body(prompt_ids, sampling)
         ends = self._renderer.stop_ids | sampling.stop_ids
         with _reachable():
             async with self._client.stream("POST", "/v1/completions", json=body) as answer:
-                await _check(answer)
+                await self._check(answer)
                 async for line in _lines(answer):
                     if line.startswith(b"data: {"):
                         event = json.loads(line.removeprefix(b"data: "))
@@ -77,17 +82,31 @@ class RemoteEngine:
         body = {"model": self._served, "prompt": list(token_ids), "max_tokens": 1, "prompt_logprobs": top}
         with _reachable():
             answer = await self._client.post("/v1/completions", json=body)
-            await _check(answer)
+            await self._check(answer)
         places = answer.json()["choices"][0]["prompt_logprobs"][1:]
         return [_score(place, token_id, top) for place, token_id in zip(places, token_ids[1:], strict=True)]
 
     async def close(self) -> None:
         """Take the version's adapter off the server; answers under way there still end."""
         self._closing = True
-        if self._served == self._version:
+        if self._served == self._version and not self._broken:
             with _reachable():
                 await self._client.post("/v1/unload_lora_adapter", json={"lora_name": self._served})
         await self._client.aclose()
+
+    async def _check(self, answer: httpx.Response) -> None:
+        """Raises Unavailable when the server refuses."""
+        if answer.is_error:
+            self._broken = self._broken or answer.status_code == httpx.codes.NOT_FOUND
+            await answer.aread()
+            raise Unavailable(
+                Sentence(
+                    "the model's server answers {status}: {answer}",
+                    status=answer.status_code,
+                    answer=answer.text[:300],
+                ),
+                hint="see the server's own log",
+            )
 
     def _body(self, prompt_ids: Sequence[int], sampling: Sampling) -> dict[str, Any]:
         """Everything that decides a draw is said: the server may have other defaults for its model."""
@@ -182,20 +201,6 @@ def _reachable() -> Iterator[None]:
             Sentence("the model's server cannot be reached: {error}", error=error or type(error).__name__),
             hint="send it again later",
         ) from error
-
-
-async def _check(answer: httpx.Response) -> None:
-    """Raises Unavailable when the server refuses."""
-    if answer.is_error:
-        await answer.aread()
-        raise Unavailable(
-            Sentence(
-                "the model's server answers {status}: {answer}",
-                status=answer.status_code,
-                answer=answer.text[:300],
-            ),
-            hint="see the server's own log",
-        )
 
 
 async def _lines(answer: httpx.Response) -> AsyncIterator[bytes]:

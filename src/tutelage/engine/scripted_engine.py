@@ -33,7 +33,7 @@ class ScriptedEngine:
         self.prompts: list[list[int]] = []
         self.samplings: list[Sampling] = []
         self.running = 0
-        self.closed = False
+        self.closed = self.broken = False
         self.delay = delay
         self._idle = asyncio.Event()
         self._idle.set()

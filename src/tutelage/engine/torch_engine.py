@@ -49,7 +49,7 @@ class TorchEngine:
         self._added: list[tuple[Request, _Reader]] = []
         self._left: list[_Reader] = []
         self._wake = threading.Condition()
-        self._closing = False
+        self._closing = self._broken = False
         self._thread = threading.Thread(target=self._run, name=f"engine-{version}", daemon=True)
         self._thread.start()
 
@@ -64,6 +64,10 @@ class TorchEngine:
     @property
     def context_length(self) -> int:
         return self._batch.context_length
+
+    @property
+    def broken(self) -> bool:
+        return self._broken
 
     async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> AsyncIterator[TokenChunk]:
         reader = _Reader(asyncio.get_running_loop(), asyncio.Queue())
@@ -183,12 +187,12 @@ class TorchEngine:
     def _fail(self, error: Exception) -> None:
         """Tell every reader, and take no more."""
         with self._wake:
-            self._closing = True
+            self._closing = self._broken = True
             waiting = [reader for _, reader in self._added]
             self._added = []
         told = Unavailable(
             Sentence("the model stopped working: {error}", error=type(error).__name__),
-            hint="restart the server",
+            hint="send the message again; the server's log has more",
         )
         for reader in [*self._readers.values(), *waiting]:
             _post(reader.loop, [(reader, told)])

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anyio.to_thread import run_sync
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
@@ -21,6 +22,7 @@ from tutelage.server import accounts, api, campaigns, errors, health, library, m
 from tutelage.server.limits import Limits, RateLimitHeaders, RateLimits
 from tutelage.server.openai import chat, completions, models, moderations, rewards
 from tutelage.server.passwords import SignInLimits
+from tutelage.server.presence import Presence
 from tutelage.server.services import Access, Services
 from tutelage.server.transactions import read, write
 from tutelage.server.turn import DEAD_AFTER, Turns
@@ -94,7 +96,7 @@ def create_app(
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Services = app.state.services
-    await parts.turns.reap(older_than=DEAD_AFTER if parts.store.shared else timedelta(0))
+    presence = await _arrive(parts.turns, parts.store)
     parts.turns.line.places = (await read(parts.store, chat_settings)).answers_at_once
     beside = [
         asyncio.create_task(_reap(parts.turns, parts.store)),
@@ -110,6 +112,21 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await parts.engines.close()
         for provider in parts.providers.values():
             await provider.close()
+        if presence is not None:
+            presence.close()
+
+
+async def _arrive(turns: Turns, store: Store) -> Presence | None:
+    """Mark the answers of servers that have died: where no other is at work, all that are under way. Whatever fails,
+    a disk that is full perhaps, people can read."""
+    presence: Presence | None = None
+    with _going_on():
+        if isinstance(store.place, Path):
+            presence = await run_sync(Presence, store.place)
+        await turns.reap(older_than=timedelta(0) if presence and presence.alone else DEAD_AFTER)
+    if presence is not None:
+        await run_sync(presence.share)
+    return presence
 
 
 async def _reap(turns: Turns, store: Store) -> None:

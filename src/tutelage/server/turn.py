@@ -178,7 +178,7 @@ class Turns:
 
     async def reap(self, *, older_than: timedelta = DEAD_AFTER) -> None:
         """Mark answers whose writer has died as interrupted. At the start of the only server nobody is writing:
-        `older_than` is zero.
+        `older_than` is zero (see `server.presence`).
 
         The answers of this process show first that they live: it may have slept, with all its beats, for hours.
         """

@@ -90,11 +90,6 @@ class Store:
         """Close all connections."""
         self._database.readers.dispose()
 
-    @property
-    def shared(self) -> bool:
-        """Whether other servers may be writing answers into it at this moment."""
-        return isinstance(self.place, URL)
-
     @staticmethod
     def _session(engine: Engine) -> Session:
         return Session(engine, expire_on_commit=False)

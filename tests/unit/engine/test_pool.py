@@ -94,6 +94,24 @@ def test_a_promotion_takes_over_while_the_old_version_answers(registry: Registry
     run(scenario)
 
 
+def test_an_engine_that_stops_by_itself_is_loaded_anew(registry: Registry, loader: Loader) -> None:
+    async def scenario() -> None:
+        pool = EnginePool(registry, loader)
+        first = loader.engines[(await pool.get()).version]
+        first.broken = True
+        second, other = await asyncio.gather(pool.get(), pool.get("v1"))
+        assert second is other is not first
+        assert loader.loads == ["v1", "v1"]
+        await until(lambda: first.closed)
+        assert pool.state().serving == {"stable": "v1"}
+        loader.engines["v1"].broken = True
+        loader.broken.add("v1")
+        with pytest.raises(ModelError, match="the weights are gone"):
+            await pool.get()
+
+    run(scenario)
+
+
 def test_open_answers_end_on_the_old_version_before_it_is_closed(registry: Registry, loader: Loader) -> None:
     async def scenario() -> None:
         pool = EnginePool(registry, loader)

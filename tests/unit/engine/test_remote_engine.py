@@ -78,6 +78,8 @@ class Server:
 
     async def complete(self, request: Request) -> Response:
         body = await request.json()
+        if body["model"] not in self.engines:
+            return JSONResponse({"error": {"message": "The model does not exist."}}, 404)
         engine = self.engines[body["model"]]
         if "prompt_logprobs" in body:
             return JSONResponse({"choices": [{"prompt_logprobs": await self._scores(engine, body)}]})
@@ -206,6 +208,26 @@ def test_a_server_that_breaks_off_or_is_gone_is_unavailable(
         gone = f"http://127.0.0.1:{unused.getsockname()[1]}"
     with pytest.raises(Unavailable, match="cannot be reached"):
         remote_engine.load(version, tmp_path, gone)
+
+
+def test_a_server_that_was_started_anew_is_given_its_adapters_again(
+    server: Server, version: ModelVersion, tmp_path: Path
+) -> None:
+    async def ask() -> None:
+        engine = remote_engine.load(version, tmp_path, server.url)
+        prompt = engine.renderer.prompt(PROMPT)
+        await drawn(engine, prompt, GREEDY)
+        assert not engine.broken
+        await server.engines.pop(version.name).close()
+        with pytest.raises(Unavailable, match="does not exist"):
+            await drawn(engine, prompt, GREEDY)
+        assert engine.broken
+        again = remote_engine.load(version, tmp_path, server.url)
+        await engine.close()
+        await drawn(again, prompt, GREEDY)
+        await again.close()
+
+    asyncio.run(ask())
 
 
 def test_a_refused_version_says_how_to_start_the_server(

@@ -317,6 +317,7 @@ def test_a_failure_reaches_every_reader(tiny: LoadedModel, monkeypatch: pytest.M
         everybody_is_there.set()
         found = await asyncio.gather(*in_slots, *in_line, return_exceptions=True)
         assert [type(each) for each in found] == [Unavailable] * 4
+        assert engine.broken
         with pytest.raises(Unavailable):
             await read(engine)
 
