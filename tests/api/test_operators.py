@@ -158,3 +158,25 @@ def test_a_version_says_of_what_and_how_it_was_made(site: Any, operator: TestCli
     assert "<b>" not in second
     assert "<dt>Annotators</dt>" not in first
     assert site.registry.get("v2").code in first
+
+
+def test_a_candidate_stands_before_its_reward_model_and_tells_what_it_won(
+    site: Any, operator: TestClient
+) -> None:
+    speaker = {"judge": {"value": 0.5}, "reward": {"value": 1.0}, "length": 30.0, "flagged": 0}
+    won = {"value": 0.75, "low": 0.61, "high": 0.87}
+    speakers = dict.fromkeys(("before", "sft", "after", "dpo", "best_of_n"), speaker)
+    evaluation = {"prompts": 30, "speakers": speakers, "win_rate_over_before": won}
+    site.registry.publish(kind="reward", model="tiny", evaluation={"held_out_accuracy": 0.7})
+    site.registry.publish(kind="chat", model="tiny", run="round-0001", evaluation=evaluation)
+    first = operator.get("/operate").text.split("</article>")[0]
+    assert '<article class="card stack" id="v2">' in first
+    assert '75 % <span class="soft small">(61–87)</span>' in first
+    assert "<dd>round-0001</dd>" in first
+    with site.store.write() as tx:
+        runs.create_run(tx, kind="improve", config={}, name="round-0001")
+    assert 'href="/operate/training/rounds/round-0001"' in operator.get("/operate").text
+
+
+def test_who_starts_a_round_is_shown_the_way_to_its_data(operator: TestClient) -> None:
+    assert 'href="/operate/data">What the next snapshot would hold' in operator.get("/operate/training").text

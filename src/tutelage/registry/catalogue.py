@@ -120,7 +120,7 @@ class Registry:
                 found.append(read_version(self.folder / name))
             except ModelError as error:
                 broken[name] = error
-        return found, broken
+        return sorted(found, key=lambda version: version.created), broken
 
     def get(self, name: str) -> ModelVersion:
         """The version of this name. Raises NotFound."""

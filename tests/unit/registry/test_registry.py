@@ -275,11 +275,11 @@ def test_a_roll_back_leads_away_from_a_version_that_is_gone(registry: Registry) 
 
 
 def test_a_survey_reads_what_can_be_read(registry: Registry) -> None:
-    for _ in range(3):
-        publish(registry)
+    for kind in ("chat", "chat", "reward", "chat"):
+        publish(registry, kind)
     (registry.get("v2").path / "manifest.json").write_text("{")
     found, broken = registry.survey()
-    assert [version.name for version in found] == ["v1", "v3"]
+    assert [version.name for version in found] == ["v1", "r1", "v3"]
     assert "manifest is broken" in broken.pop("v2").message
     assert broken == {}
 

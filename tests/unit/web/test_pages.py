@@ -89,15 +89,16 @@ def test_provenance_says_how_much_of_a_suggestion_was_changed(
 
 
 def test_figures_are_the_numbers_of_a_report_in_its_order() -> None:
-    refusal = {"rate": 0.91234, "n": 1200, "note": "x", "good": True}
+    refusal = {"rate": 0.91234, "n": 1200, "tokens": 1234.56, "note": "x", "good": True}
     report = {"refusal": refusal, "list": [1], "win_rate": {"value": 0.5, "low": 0.41, "high": 0.59}}
     assert figures(report) == [
         ("refusal.rate", "0.912"),
         ("refusal.n", "1,200"),
+        ("refusal.tokens", "1,235"),
         ("win_rate", "0.5 (0.41 – 0.59)"),
     ]
     named = [metrics.named(name, translator("zh-Hant")) for name, _ in figures(report)]
-    assert named == ["refusal · rate", "refusal · n", "勝率"]
+    assert named == ["refusal · rate", "refusal · n", "refusal · tokens", "勝率"]
     counted = {"accuracy": {"value": 0.8, "low": 0.7, "high": 0.9, "pairs": 94}}
     assert figures(counted) == [("accuracy", "0.8 (0.7 – 0.9)"), ("accuracy.pairs", "94")]
     unknown = {"accuracy": {"value": None, "low": None, "high": None, "pairs": 0}}

@@ -15,7 +15,6 @@ from tutelage.store.labelling.provenance import provenance
 from tutelage.store.labelling.ranking import (
     LabelledTask,
     adjudicate,
-    count_rankings,
     fix_candidate,
     labelled_task,
     rankings_by,
@@ -59,7 +58,6 @@ __all__ = [
     "agreement",
     "change_guidelines",
     "change_labelling_settings",
-    "count_rankings",
     "count_writing_prompts",
     "current_guidelines",
     "delete_draft",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tutelage.errors import InvalidRequest, NotFound
@@ -170,14 +170,6 @@ def rankings_by(tx: Session, annotator_id: str, *, limit: int = 100) -> Sequence
     """What an annotator has ranked, newest first."""
     mine = select(Ranking).where(Ranking.annotator_id == annotator_id)
     return tx.scalars(mine.order_by(Ranking.id.desc()).limit(limit)).all()
-
-
-def count_rankings(tx: Session, annotator_id: str | None = None) -> int:
-    """How many rankings have been handed in, by everybody or by one."""
-    query = select(func.count()).select_from(Ranking)
-    return (
-        tx.scalar(query if annotator_id is None else query.where(Ranking.annotator_id == annotator_id)) or 0
-    )
 
 
 def _ranking(

@@ -24,7 +24,7 @@ from tutelage.errors import Conflict, NotFound, Sentence
 from tutelage.evaluation.gate import checks_of
 from tutelage.registry import Registry
 from tutelage.server.services import Services
-from tutelage.store import audit, labelling, runs
+from tutelage.store import audit, runs
 from tutelage.store.tables import Run
 from tutelage.web import curves
 from tutelage.web.pages.parts import Operator, Parts, Templates
@@ -59,7 +59,6 @@ def training(request: Request, user: Operator, parts: Parts, pages: Templates) -
     with parts.store.read() as tx:
         requests = runs.list_requests(tx, limit=SHOWN)
         rows = runs.list_runs(tx, limit=SHOWN)
-        rankings = labelling.count_rankings(tx)
         waiting = runs.open_requests(tx)
     return pages.page(
         request,
@@ -70,7 +69,6 @@ def training(request: Request, user: Operator, parts: Parts, pages: Templates) -
         requests=requests,
         runs=rows,
         round=ROUND,
-        rankings=rankings,
         waiting=waiting,
         live=live_runs(parts),
         base=base_model(parts.registry),

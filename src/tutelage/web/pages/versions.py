@@ -30,11 +30,12 @@ from tutelage.registry import ModelVersion, Registry
 from tutelage.server.services import Services
 from tutelage.server.serving import try_version
 from tutelage.server.transactions import write
-from tutelage.store import audit, experiments
+from tutelage.store import audit, experiments, runs
 from tutelage.store.tables import Experiment, ExperimentStatus
 from tutelage.web.lineage import draw
 from tutelage.web.origins import origin_of
 from tutelage.web.pages.parts import Operator, Parts, Templates
+from tutelage.web.pages.training import ROUND
 
 router = APIRouter(prefix="/operate", include_in_schema=False)
 MAX_FIGURES = 16
@@ -66,6 +67,7 @@ def versions(request: Request, user: Operator, parts: Parts, pages: Templates) -
         standing = None if running is None else sequential_test(experiments.observations(tx, running))
         pairs = experiments.pairs_share(tx)
         ended = [row for row in experiments.list_experiments(tx) if row.status != "running"]
+        rounds = {row.name for row in runs.list_runs(tx, kind=ROUND)}
         table = strengths(Game(*pair) for pair in experiments.compared_pairs(tx))
     return pages.page(
         request,
@@ -77,6 +79,7 @@ def versions(request: Request, user: Operator, parts: Parts, pages: Templates) -
         checks=checks_of,
         origins={row.name: origin_of(row, parts.home) for row in rows},
         recipe=lambda config: json.dumps(config, indent=1, ensure_ascii=False),
+        rounds=rounds,
         graph=draw(rows, stable=None if stable is None else stable.name),
         strengths=table,
         running=running,
@@ -201,7 +204,7 @@ def _figures(report: dict[str, Any], path: tuple[str, ...] = ()) -> Iterable[tup
 
 
 def _figure(value: int | float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def _aliases(registry: Registry, rows: Iterable[ModelVersion]) -> dict[str, list[str]]:
