@@ -60,8 +60,11 @@ def _carry_out(request: RunRequest, place: Installation, name: str) -> str | Non
     with _held(place.store, request.id, name) as check_held:
 
         def begun(run_id: str) -> None:
-            with place.store.write() as tx:
-                runs.renew_request(tx, request.id, worker=name, run_id=run_id)
+            try:
+                with place.store.write() as tx:
+                    runs.renew_request(tx, request.id, worker=name, run_id=run_id)
+            except Conflict as problem:
+                raise _lost() from problem
 
         try:
             config = check(request.config, ImproveConfig, where="the request")
@@ -107,7 +110,7 @@ def _held(store: Store, request_id: str, name: str) -> Iterator[Callable[[], Non
 
     def check_held() -> None:
         if lost.is_set():
-            raise RunStopped("the request was cancelled or taken over by another worker")
+            raise _lost()
 
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()
@@ -116,3 +119,7 @@ def _held(store: Store, request_id: str, name: str) -> Iterator[Callable[[], Non
     finally:
         ended.set()
         thread.join()
+
+
+def _lost() -> RunStopped:
+    return RunStopped("the request was cancelled or taken over by another worker")

@@ -22,6 +22,7 @@ from tutelage.cli import main
 from tutelage.config import load
 from tutelage.errors import InvalidRequest, NotFound, Unavailable
 from tutelage.improvement import ImproveConfig, Installation
+from tutelage.improvement.recording import recorded
 from tutelage.improvement.stages import find_adapter, find_start
 from tutelage.models.loading import load_model, load_version
 from tutelage.registry import Registry
@@ -314,4 +315,27 @@ def test_a_worker_that_is_told_to_stop_leaves_its_round_to_the_next(
     with place.store.read() as tx:
         row = runs.get_request(tx, request.id)
     assert (row.status, row.worker, row.attempts) == ("pending", None, 0)
+    place.store.close()
+
+
+def test_a_request_that_is_taken_back_before_its_round_begins_stops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data are read for minutes before. Nothing has failed."""
+    place = place_of(tmp_path)
+    with place.store.write() as tx:
+        request = runs.request_run(tx, kind="improve", config={"model": "tiny"})
+
+    def improve(config: ImproveConfig, place: Installation, *, begun: Callable[[str], None], **_: Any) -> Any:
+        with place.store.write() as tx:
+            runs.cancel_request(tx, request.id)
+        with recorded(place.store, "round-0001", "improve", {}) as run_id:
+            begun(run_id)
+
+    monkeypatch.setattr("tutelage.worker.improve", improve)
+    told: list[str | None] = []
+    work(place, once=True, tell=lambda _, error: told.append(error))
+    assert "cancelled" in (told[0] or "")
+    with place.store.read() as tx:
+        assert runs.get_run(tx, "round-0001").status == "stopped"
     place.store.close()

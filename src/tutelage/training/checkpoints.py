@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import shutil
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -116,7 +117,10 @@ def load_same(folder: Path, data: str) -> State | None:
 
 def digest_of(texts: Iterable[Sequence[int]]) -> str:
     """What tells whether texts, in tokens, are the same, and does not tell their words."""
-    return hashlib.sha256(json.dumps([list(each) for each in texts]).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for each in texts:
+        digest.update(array("q", [len(each), *each]).tobytes())
+    return digest.hexdigest()
 
 
 def _found(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from tutelage.training import checkpoints
 from tutelage.training.checkpoints import (
     State,
     copied,
+    digest_of,
     load_newest,
     pack_optimizer,
     resuming,
@@ -226,3 +227,10 @@ def test_an_optimizer_goes_on_as_if_it_had_never_stopped() -> None:
     steps(second_half, resumed, 3, 6)
     assert torch.equal(straight, second_half)
     assert all(torch.equal(kept[name], tensor) for name, tensor in before.items())
+
+
+def test_texts_are_the_same_only_where_each_of_them_is() -> None:
+    given = [[1, 2], [], [3]]
+    assert digest_of(given) == digest_of(iter(given))
+    for other in ([[1], [2], [3]], [[1, 2], [3]], [[1, 2, 3]], [[3], [], [1, 2]], []):
+        assert digest_of(other) != digest_of(given)
