@@ -66,6 +66,7 @@ class StepGraphs:
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
         pool = next((each.graph.pool() for each in self._captured.values()), None)
-        with torch.cuda.graph(graph, pool=pool):
+        # Steps are captured while another version answers on the same GPU: what other threads ask of it is no error.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             logits = step(static_ids, static_places)
         return _Captured(graph, static_ids, static_places, logits)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -73,6 +75,28 @@ def test_a_captured_step_is_the_plain_one(pair: Callable[[str], Any], adapter: s
             cache.graphs = graphs
             assert_close(captured, plain, atol=1e-5, rtol=1e-5)
             lengths[:rows] += 1
+
+
+def test_steps_are_captured_while_another_thread_asks_for_memory(pair: Callable[[str], Any]) -> None:
+    cpu, gpu = twins(pair, "llama")
+    ended = threading.Event()
+
+    def work() -> None:
+        for size in itertools.count(1):
+            torch.ones(size << 18, device="cuda").sum().item()
+            if ended.is_set():
+                return
+
+    other = threading.Thread(target=work)
+    other.start()
+    try:
+        found = [complete(gpu, frozenset({2}), greedy(), slots=slots) for slots in (1, 2, 3, 5)]
+    finally:
+        ended.set()
+        other.join()
+    for completions in found:
+        for made, expected in zip(completions, complete(cpu, frozenset({2}), greedy()), strict=True):
+            assert made.token_ids == expected.token_ids
 
 
 @torch.inference_mode()
