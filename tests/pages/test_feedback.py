@@ -114,6 +114,10 @@ def test_a_blocked_question_is_marked_and_its_writer_still_sees_it(visit: Visit)
     page = visit()
     ask(page, "A forbidden question")
     expect(page.locator(".message.user")).to_contain_text("A forbidden question")
+    words, verdict = (page.locator(f".message.user {part}").bounding_box() for part in (".body", ".verdict"))
+    assert words is not None
+    assert verdict is not None
+    assert verdict["y"] - words["y"] - words["height"] >= 6
     expect(page.locator(".message.user")).to_contain_text("The content filter has blocked this message")
     expect(page.locator(".message.assistant")).to_contain_text("There is no answer")
 
