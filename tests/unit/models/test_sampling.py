@@ -69,6 +69,7 @@ def test_a_nucleus_ends_with_the_token_that_reaches_top_p(counts: tuple[int, ...
     shares = torch.tensor([[0.25, 0.5, 0.25]]).expand(2, -1)
     drawn = sampling._draw_nucleus(shares, torch.tensor([0.5, 0.5]), torch.tensor([0.0, 0.999]), counts)
     assert drawn.tolist() == [1, 1]
+    assert sampling._threshold(shares, torch.tensor([0.5, 0.6])).tolist() == [[0.5], [0.25]]
 
 
 def test_top_p_looks_at_the_tempered_shares() -> None:
@@ -160,6 +161,9 @@ def test_numbers_are_uniform_and_have_nothing_in_common() -> None:
     ):
         correlation = torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1]
         assert abs(correlation) < 0.015
+    # By this number places are set apart: a seed as far away from another is not its next place.
+    golden = -7046029254386353131
+    assert not torch.equal(uniforms(seeds + golden, places), uniforms(seeds, places + 1))
 
 
 def test_temperature_0_takes_the_best_token_at_any_draw() -> None:
