@@ -44,6 +44,17 @@ def test_a_link_works_once(client: TestClient, token: str) -> None:
     assert client.get("/api/me").json()["user"] is None
 
 
+def test_a_link_whose_session_fails_is_not_used_up(
+    site: Any, client: TestClient, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(accounts, "open_session", None)
+        assert client.post("/api/operator-link", json={"token": token}).status_code == 500
+    with site.store.read() as tx:
+        assert accounts.count_users(tx) == 0
+    assert client.post("/api/operator-link", json={"token": token}).json()["user"]["role"] == "operator"
+
+
 def test_looking_at_it_does_not_use_it(client: TestClient, token: str) -> None:
     for method in ("GET", "HEAD"):
         assert client.request(method, "/api/operator-link", params={"token": token}).status_code == 405

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -60,7 +61,7 @@ async def sign_in(request: Request, body: SignIn) -> dict[str, Any]:
     right = await parts.sign_in_limits.matches(body.name, address_of(request), body.password, known)
     if not right or user is None:
         raise Unauthenticated("name or password is wrong", hint="check both, and try again")
-    await open_session(request, user)
+    await begin_session(request, lambda tx: user)
     return {"user": user_view(user)}
 
 
@@ -77,11 +78,9 @@ async def sign_out(request: Request) -> Response:
 @router.post("/operator-link")
 async def use_operator_link(request: Request, body: OperatorToken) -> dict[str, Any]:
     """Make whoever sends a fresh operator's link an operator: the present user, or a new one."""
-    parts = services(request)
     present = await optional_user(request)
     user_id = None if present is None else present.id
-    user = await write(parts.store, lambda tx: accounts.use_operator_link(tx, body.token, user_id))
-    await open_session(request, user)
+    user = await begin_session(request, lambda tx: accounts.use_operator_link(tx, body.token, user_id))
     return {"user": user_view(user)}
 
 
@@ -92,11 +91,10 @@ async def name_account(request: Request, body: Account, user: User = Depends(cur
     if user.name is not None:
         raise Conflict("This account has a name already.", hint="change the password instead")
     password_hash = await passwords.hash_password(body.password)
-    named = await write(
-        services(request).store,
+    named = await begin_session(
+        request,
         lambda tx: accounts.promote_guest(tx, user.id, name=body.name, password_hash=password_hash),
     )
-    await open_session(request, named)
     return {"user": user_view(named)}
 
 
@@ -110,10 +108,7 @@ async def change_password(
     if not await limits.matches(user.id, address_of(request), body.old, user.password_hash):
         raise InvalidRequest("the old password is wrong", param="old")
     password_hash = await passwords.hash_password(body.new)
-    changed = await write(
-        services(request).store, lambda tx: accounts.set_password(tx, user.id, password_hash)
-    )
-    await open_session(request, changed)
+    changed = await begin_session(request, lambda tx: accounts.set_password(tx, user.id, password_hash))
     return {"user": user_view(changed)}
 
 
@@ -137,13 +132,21 @@ def user_view(user: User) -> dict[str, Any]:
     }
 
 
-async def open_session(request: Request, user: User, *, days: float = SESSION_DAYS) -> None:
-    """Sign this browser in: a fresh session, because a token from before must not carry new rights."""
+async def begin_session(
+    request: Request, become: Callable[[Session], User], *, days: float = SESSION_DAYS
+) -> User:
+    """Sign this browser in as the user that `become` gives, in one transaction: whoever uses a link up is signed in.
+
+    A fresh session, because a token from before must not carry new rights.
+    """
     old = getattr(request.state, "session", None) or session_token(request)
 
-    def rotate(tx: Session) -> str:
+    def rotate(tx: Session) -> tuple[User, str]:
+        user = become(tx)
         if old is not None:
             accounts.close_session(tx, old)
-        return accounts.open_session(tx, user.id, days=days, agent=agent_of(request))
+        return user, accounts.open_session(tx, user.id, days=days, agent=agent_of(request))
 
-    set_session(request, await write(services(request).store, rotate))
+    user, token = await write(services(request).store, rotate)
+    set_session(request, token)
+    return user

@@ -26,7 +26,7 @@ from starlette.responses import Response, StreamingResponse
 
 from tutelage.errors import InvalidRequest, NotFound
 from tutelage.server import passwords
-from tutelage.server.accounts import open_session, user_view
+from tutelage.server.accounts import begin_session, user_view
 from tutelage.server.library import download
 from tutelage.server.permissions import address_of, current_user, optional_user, session_token, set_session
 from tutelage.server.services import services
@@ -142,13 +142,12 @@ async def accept_invite(request: Request, body: Invited) -> dict[str, Any]:
     guest_id = present.id if present is not None and present.name is None else None
     await read(parts.store, lambda tx: invites.open_invite(tx, body.token))
     password_hash = await passwords.hash_password(body.password)
-    user = await write(
-        parts.store,
+    user = await begin_session(
+        request,
         lambda tx: invites.accept_invite(
             tx, body.token, name=body.name, password_hash=password_hash, guest_id=guest_id
         ),
     )
-    await open_session(request, user)
     return {"user": user_view(user)}
 
 

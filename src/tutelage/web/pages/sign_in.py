@@ -15,12 +15,11 @@ from fastapi.responses import RedirectResponse, Response
 from sqlalchemy.orm import Session
 
 from tutelage.errors import Conflict, Denied, InvalidRequest, NotFound
-from tutelage.server.accounts import open_session
+from tutelage.server.accounts import begin_session
 from tutelage.server.oidc.attempt import LIFE_SECONDS, Attempt
 from tutelage.server.passwords import SHORTEST
 from tutelage.server.permissions import address_of, optional_user
 from tutelage.server.services import Services
-from tutelage.server.transactions import write
 from tutelage.store import accounts, audit, identities
 from tutelage.store.tables import User
 from tutelage.web.pages.parts import Parts, Templates
@@ -73,8 +72,8 @@ async def come_back(request: Request, provider: str, parts: Parts) -> Response:
         limits.failed(f"{provider} {address}", address)
         raise
     present = await optional_user(request)
-    user = await write(parts.store, lambda tx: _signed_in(tx, found, attempt, person, present))
-    await open_session(request, user, days=found.settings.session_days)
+    days = found.settings.session_days
+    await begin_session(request, lambda tx: _signed_in(tx, found, attempt, person, present), days=days)
     response = RedirectResponse(local_path(attempt.next), status_code=303)
     _keep(request, response, None)
     return response
