@@ -96,7 +96,7 @@ def test_what_stands_before_every_handler_speaks_the_language_too(pages: TestCli
 
 def test_an_answer_that_breaks_off_says_why_in_its_readers_language(site: Any) -> None:
     class Broken:
-        version, context_length, wait = "v1", 1024, 0.0
+        version, context_length, broken, wait = "v1", 1024, False, 0.0
         renderer = site.renderer
 
         async def generate(self, prompt_ids: Sequence[int], sampling: Sampling) -> AsyncIterator[TokenChunk]:

@@ -103,7 +103,7 @@ class Actor:
 class Voice:
     """The engine of one version. Its end leaves the others alone."""
 
-    context_length = Actor.context_length
+    context_length, broken = Actor.context_length, False
 
     def __init__(self, actor: Actor, version: str) -> None:
         self.renderer, self.generate, self.version = actor.renderer, actor.generate, version
