@@ -19,7 +19,6 @@ from starlette.testclient import TestClient
 from tutelage.errors import Conflict, Denied, RateLimited, Unavailable
 from tutelage.server import connections, middleware
 from tutelage.server.app import create_app
-from tutelage.store import accounts, usage
 
 JSON = {"content-type": "application/json"}
 NESTED = b"[" * 100_000 + b"]" * 100_000
@@ -112,15 +111,6 @@ def test_a_request_for_the_head_alone_gets_what_the_whole_would_have(site: Any, 
         assert (head.status_code, head.content) == (whole.status_code, b"")
         assert head.headers["content-length"] == whole.headers["content-length"]
     assert client.head("/api/sign-in").status_code == 405
-
-
-def test_a_request_for_the_head_alone_leaves_nobody_behind(site: Any, client: TestClient) -> None:
-    assert client.head("/api/dialogues").status_code == 200
-    assert len(client.cookies) == 0
-    with site.store.write() as tx:
-        assert accounts.count_users(tx) == 0
-        usage.change_chat_settings(tx, usage.ChatSettings(guests=False))
-    assert client.head("/api/dialogues").status_code == 401
 
 
 def test_a_request_keeps_the_name_that_its_client_gave_it(client: TestClient) -> None:

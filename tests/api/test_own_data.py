@@ -49,7 +49,7 @@ def test_sessions_are_listed_and_ended_one_by_one(client: TestClient) -> None:
 
 
 def test_somebody_elses_session_cannot_be_ended(client: TestClient) -> None:
-    client.get("/api/dialogues")
+    client.post("/api/dialogues")
     [mine] = client.get("/api/sessions").json()["sessions"]
     cookie = client.cookies["tutelage"]
     client.cookies.clear()
@@ -107,7 +107,7 @@ def test_answers_are_counted_down_and_then_refused(client: TestClient, site: Any
 
 
 def test_an_operator_can_close_the_door_for_new_guests(client: TestClient, site: Any) -> None:
-    client.get("/api/dialogues")
+    client.post("/api/dialogues")
     with site.store.write() as tx:
         change_chat_settings(tx, ChatSettings(guests=False))
     assert client.get("/api/dialogues").status_code == 200

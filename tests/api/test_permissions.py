@@ -14,6 +14,7 @@ from tutelage.server.services import Access
 from tutelage.store import accounts, campaigns, dialogues, feedback, pairs
 from tutelage.store.campaigns import Call
 from tutelage.store.ids import now
+from tutelage.store.usage import ChatSettings, change_chat_settings
 from tutelage.web.app import create_app
 
 Door = Literal[
@@ -300,11 +301,27 @@ def test_doors_for_keys(
     assert call(client, route, ids, strict_site.bearer(scope)) not in (401, 403)
 
 
-def test_where_guests_may_come_in_everybody_is_one(site: Any) -> None:
+def test_where_guests_may_come_in_everybody_is_one_who_does_something(site: Any) -> None:
     with site.client() as client:
-        first = client.get("/api/dialogues")
+        first = client.put("/api/account/instructions", json={"instructions": "Be brief."})
         assert (first.status_code, len(client.cookies)) == (200, 1)
-        assert "set-cookie" not in client.get("/api/dialogues").headers
+        again = client.put("/api/account/instructions", json={"instructions": "Be kind."})
+        assert "set-cookie" not in again.headers
+        assert len(client.get("/api/sessions").json()["sessions"]) == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/dialogues", "/api/search?q=cat", "/api/sessions", "/api/account/export"]
+)
+def test_whoever_only_looks_leaves_nothing_behind(site: Any, path: str) -> None:
+    with site.client() as client:
+        for answer in (client.get(path), client.head(path)):
+            assert answer.status_code == 200
+            assert "set-cookie" not in answer.headers
+        with site.store.write() as tx:
+            assert accounts.count_users(tx) == 0
+            change_chat_settings(tx, ChatSettings(guests=False))
+        assert {client.get(path).status_code, client.head(path).status_code} == {401}
 
 
 def test_a_session_that_was_made_up_or_closed_is_none(strict_site: Any, client: TestClient) -> None:

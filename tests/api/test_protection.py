@@ -23,20 +23,20 @@ def test_every_response_carries_the_headers(client: TestClient, path: str) -> No
 
 
 def test_the_cookie_over_http(client: TestClient) -> None:
-    name, *flags = client.get("/api/dialogues").headers["set-cookie"].split("; ")
+    name, *flags = client.post("/api/dialogues").headers["set-cookie"].split("; ")
     assert name.startswith("tutelage=")
     assert sorted(flags) == ["HttpOnly", "Max-Age=31536000", "Path=/", "SameSite=Lax"]
 
 
 def test_the_cookie_over_https_belongs_to_the_host_alone(site: Any) -> None:
     with TestClient(site.app(), base_url="https://127.0.0.1") as client:
-        name, *flags = client.get("/api/dialogues").headers["set-cookie"].split("; ")
+        name, *flags = client.post("/api/dialogues").headers["set-cookie"].split("; ")
         assert name.startswith("__Host-tutelage=")
         assert sorted(flags) == ["HttpOnly", "Max-Age=31536000", "Path=/", "SameSite=Lax", "Secure"]
-        assert "set-cookie" not in client.get("/api/dialogues").headers
+        assert "set-cookie" not in client.post("/api/dialogues").headers
         plain = name.replace("__Host-", "")
         client.cookies.clear()
-        assert "set-cookie" in client.get("/api/dialogues", headers={"cookie": plain}).headers
+        assert "set-cookie" in client.post("/api/dialogues", headers={"cookie": plain}).headers
 
 
 @pytest.mark.parametrize(

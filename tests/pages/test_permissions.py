@@ -125,7 +125,6 @@ BODIES: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def clients(site: Any) -> Iterator[dict[str, httpx.Client]]:
     made = {role: site.client(None if role == "guest" else role) for role in ROLES}
-    made["guest"].get("/")
     yield made
     for client in made.values():
         client.close()
@@ -154,6 +153,17 @@ def test_only_these_roles_get_in(clients: dict[str, httpx.Client], route: str) -
     statuses = {role: request(clients[role], route).status_code for role in ROLES}
     assert {role for role, status in statuses.items() if status != 403} == ALLOWED[route]
     assert max(statuses.values()) < 500
+
+
+def test_whoever_only_looks_at_pages_leaves_nothing_behind(site: Any) -> None:
+    with site.store.read() as tx:
+        before = accounts.count_users(tx)
+    with site.client(None) as client:
+        for path in ("/", "/account", "/terms", "/sign-in", "/fragments/dialogues"):
+            assert client.get(path).status_code == 200
+        assert len(client.cookies) == 0
+    with site.store.read() as tx:
+        assert accounts.count_users(tx) == before
 
 
 @pytest.mark.parametrize("path", ["/write", "/rank", "/operate"])

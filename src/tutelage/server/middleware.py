@@ -80,10 +80,7 @@ class RequestId:
 
 
 class HeadRequests:
-    """Answers HEAD as GET would be answered, without the body: monitors and programs that check links ask so.
-
-    `request.state.head` tells that nobody looks, so that nothing is kept of it.
-    """
+    """Answers HEAD as GET would be answered, without the body: monitors and programs that check links ask so."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -95,7 +92,6 @@ class HeadRequests:
                 await send({"type": "http.response.body"})
 
         if scope["type"] == "http" and scope["method"] == "HEAD":
-            scope.setdefault("state", {})["head"] = True
             await self.app({**scope, "method": "GET"}, receive, head)
         else:
             await self.app(scope, receive, send)

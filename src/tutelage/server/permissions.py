@@ -46,8 +46,8 @@ async def optional_user(request: Request) -> User | None:
 
 
 async def current_user(request: Request) -> User:
-    """The user of this session; where guests may come in, a new guest with a new session (of whom nothing is kept where
-    only the head of an answer is asked for).
+    """The user of this session; where guests may come in, a new guest with a new session. Whoever only looks is a guest
+    of whom nothing is kept: programs that follow links would fill the store.
 
     Raises Unauthenticated where guests may not come in.
     """
@@ -58,7 +58,7 @@ async def current_user(request: Request) -> User:
     if not parts.access.guests:
         raise Unauthenticated("nobody is signed in", hint="sign in first")
 
-    if getattr(request.state, "head", False):
+    if request.method == "GET":
         return await read(parts.store, _passing_guest)
     guest, token = await write(parts.store, lambda tx: _new_guest(tx, agent_of(request)))
     set_session(request, token)
