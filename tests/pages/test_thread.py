@@ -28,7 +28,8 @@ def answers(page: Page) -> Locator:
 
 
 def long_chat(site: Any, page: Page, turns: int) -> str:
-    """A chat of so many messages that belongs to the visitor of this page."""
+    """A chat of so many messages that belongs to the visitor of this page, who becomes somebody by it."""
+    page.request.put(f"{site.url}/api/account/instructions", data={"instructions": ""})
     token = next(cookie["value"] for cookie in page.context.cookies() if cookie["name"] == "tutelage")
     with site.store.write() as tx:
         owner = accounts.session_user(tx, token)

@@ -28,6 +28,7 @@ from tutelage.training.distributed import World, collect, joined, share
 from tutelage.training.job import SCHEMAS, Job, Stage, train
 from tutelage.training.metrics import Run, no_progress
 from tutelage.training.processes import train_in_processes
+from tutelage.training.rank import speak
 
 RECIPES: dict[Stage, dict[str, Any]] = {
     "sft": {"epochs": 8, "batch_tokens": 200, "learning_rate": 1e-2, "held_out": 0.2, "checkpoint_every": 2},
@@ -283,6 +284,14 @@ def test_an_error_in_one_process_ends_all_with_its_message(
     with pytest.raises(TrainingError, match="no demonstration of at most 16 tokens"):
         train_in_processes(job("sft", home, snapshot, tmp_path), no_progress, processes=2)
     assert ranks(tmp_path) == {}
+
+
+def test_a_process_says_a_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them write into one pipe: what comes in two writes may stand within another one's line."""
+    written: list[str] = []
+    monkeypatch.setattr(sys.stdout, "write", written.append)
+    speak({"progress": ["sft", 1, 2, {}]})
+    assert written == ['{"progress": ["sft", 1, 2, {}]}\n']
 
 
 def test_who_interrupts_it_ends_all(home: Path, snapshot: Path, tmp_path: Path) -> None:

@@ -65,10 +65,16 @@ class Listener:
         )
 
 
+def speak(news: dict[str, Any]) -> None:
+    """A line in one write: all processes speak into the same pipe, and `print` writes the end of a line by itself."""
+    sys.stdout.write(json.dumps(news) + "\n")
+    sys.stdout.flush()
+
+
 def main(job_file: str, processes: str) -> int:
     """A process under torchrun; its exit code."""
     try:
-        take_part(Path(job_file), int(processes), lambda news: print(json.dumps(news), flush=True))
+        take_part(Path(job_file), int(processes), speak)
     except TutelageError:
         return STOPPED
     return 0

@@ -98,7 +98,7 @@ def test_node(world: dict[str, str]) -> None:
     assert found["request"].startswith("req_")
     assert found["streamed"] == found["final"] == found["text"] == ANSWER
     assert len(found["usage"]) == 1
-    assert (found["models"], found["retrieved"]) == (["stable", "v1"], "tutelage")
+    assert (found["models"], found["retrieved"]) == (["stable", "latest", "v1"], "tutelage")
     assert found["moderation"] == [True, False]
     assert found["errors"] == {
         "unknown": [404, "model_not_found", "NotFoundError"],
