@@ -193,9 +193,9 @@ def test_versions_are_loaded_one_after_the_other(registry: Registry, loader: Loa
         pool = EnginePool(registry, loader)
         loader.gate.clear()
         both = asyncio.gather(pool.get("v2"), pool.get("v3"))
-        await until(lambda: pool.state().loading == ("v2", "v3"))
+        await until(lambda: set(pool.state().loading) == {"v2", "v3"})
         await asyncio.sleep(0.1)
-        assert loader.loads == ["v2"]
+        assert len(loader.loads) == 1
         loader.gate.set()
         assert [engine.version for engine in await both] == ["v2", "v3"]
 
