@@ -77,12 +77,6 @@ def ratings_for(tx: Session, message_ids: Sequence[str], rater_id: str) -> dict[
     return {rating.message_id: rating for rating in tx.scalars(query)}
 
 
-def list_ratings(tx: Session, *, limit: int = 100, before: str | None = None) -> Sequence[Rating]:
-    """All ratings, newest first; `before` is the id of the last one already seen."""
-    query = select(Rating).order_by(Rating.id.desc()).limit(limit)
-    return tx.scalars(query if before is None else query.where(Rating.id < before)).all()
-
-
 def _rating(tx: Session, message_id: str, rater_id: str) -> Rating | None:
     query = select(Rating).where(Rating.message_id == message_id, Rating.rater_id == rater_id)
     return tx.scalar(query)

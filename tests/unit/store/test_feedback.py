@@ -103,14 +103,3 @@ def test_consent_follows_the_rater_even_afterwards(store: Store, cast: SimpleNam
         accounts.set_consent(tx, cast.private, True)
     with store.read() as tx:
         assert tx.get_one(Rating, rating.id).consent
-
-
-def test_ratings_are_listed_newest_first(store: Store, cast: SimpleNamespace, chat: Chat) -> None:
-    made = []
-    for _ in range(3):
-        message_id = chat(cast.reader, "q", "a")[1].id
-        with store.write() as tx:
-            made.append(feedback.rate(tx, message_id=message_id, rater_id=cast.reader, verdict="up").id)
-    with store.read() as tx:
-        assert [row.id for row in feedback.list_ratings(tx, limit=2)] == [made[2], made[1]]
-        assert [row.id for row in feedback.list_ratings(tx, before=made[1])] == [made[0]]
