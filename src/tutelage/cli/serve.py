@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,8 +18,6 @@ from tutelage.cli.output import JsonOption
 from tutelage.errors import ConfigError, Conflict, InvalidRequest
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
     from tutelage.engine.interface import Engine, Scorer
     from tutelage.registry import ModelVersion
     from tutelage.server.limits import Limits
@@ -173,7 +172,8 @@ def _run(
             limits=limits,
             providers=providers,
         )
-        _greet(store, listener, as_json=as_json)
+        issuers = [provider.settings.issuer for provider in providers.values()]
+        _greet(store, listener, issuers, as_json=as_json)
         settings = uvicorn.Config(
             app,
             http=PatientProtocol,
@@ -218,26 +218,16 @@ def _load_scorer(version: ModelVersion, home: Path) -> Scorer:
     return load(version, home)
 
 
-def _greet(store: Store, listener: socket.socket, *, as_json: bool) -> None:
+def _greet(store: Store, listener: socket.socket, issuers: Sequence[str], *, as_json: bool) -> None:
     """Print where the server is, and, as long as no operator can sign in, a link that makes one."""
-    from tutelage.store import accounts
+    from tutelage.store import accounts, identities
 
     host, port = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     lines = [f"tutelage is at {address}  (Ctrl+C ends it)"]
     link = None
     with store.write() as tx:
-        if not _has_operator(tx):
+        if not identities.operator_can_sign_in(tx, issuers):
             link = f"{address}/operator-link/{accounts.make_operator_link(tx)}"
             lines.append(f"Become its operator, once, within an hour: {link}")
     print(json.dumps({"url": address, "operator_link": link}) if as_json else "\n".join(lines), flush=True)
-
-
-def _has_operator(tx: Session) -> bool:
-    """Whether some operator has a password to sign in with."""
-    from sqlalchemy import select
-
-    from tutelage.store.tables import User
-
-    able = (User.role == "operator") & User.password_hash.is_not(None)
-    return tx.scalar(select(User.id).where(able).limit(1)) is not None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tutelage.errors import Conflict, InvalidRequest, ModelError, Sentence
+from tutelage.registry.folders import locked
 from tutelage.registry.version import NAME, write_json
 
 LATEST = "latest"
@@ -72,11 +71,8 @@ class Aliases:
             message = Sentence("The list of aliases is broken: {error}.", error=error)
             raise ModelError(message, where=str(self.file), hint=hint) from error
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with self.file.with_name(".lock").open("a") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            yield
+    def _locked(self) -> AbstractContextManager[None]:
+        return locked(self.file.with_name(".lock"))
 
 
 def check_alias(alias: str) -> None:

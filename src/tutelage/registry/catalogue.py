@@ -15,7 +15,7 @@ from typing import Any
 from tutelage import __version__
 from tutelage.errors import Conflict, InvalidRequest, ModelError, NotFound, Sentence
 from tutelage.registry.aliases import LATEST, Aliases
-from tutelage.registry.folders import sync
+from tutelage.registry.folders import locked, sync
 from tutelage.registry.version import (
     ADAPTER,
     KIND_NAMES,
@@ -102,11 +102,17 @@ class Registry:
         return self._place(kind, manifest, {name: each for name, each in folders.items() if each is not None})
 
     def begin(self, model: str) -> None:
-        """Where nothing is `stable` yet, make a base model the first version and let it serve."""
-        if STABLE not in self.aliases():
-            base = str(Path(model).resolve()) if Path(model).is_dir() else model
-            version = self.publish(kind="chat", model=base, notes="The base model, before any training.")
-            self.promote(version.name)
+        """Where nothing is `stable` yet, make a base model the first version and let it serve.
+
+        Of several servers that begin at once, one does.
+        """
+        if STABLE in self.aliases():
+            return
+        with locked(self.folder / ".begin.lock"):
+            if STABLE not in self.aliases():
+                base = str(Path(model).resolve()) if Path(model).is_dir() else model
+                version = self.publish(kind="chat", model=base, notes="The base model, before any training.")
+                self.promote(version.name)
 
     def list(self, kind: VersionKind | None = None) -> list[ModelVersion]:
         """All versions, or those of one kind, oldest first. Raises ModelError for a broken manifest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -40,6 +41,14 @@ def refuse_existing(target: Path) -> None:
     """Raises Conflict when something is at `target` already."""
     if target.exists():
         raise Conflict("there is something already", where=str(target), hint="name a new folder")
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Of all that ask for the same lock file, in this process and in others, one at a time is let in."""
+    with file.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def sync(path: Path) -> None:

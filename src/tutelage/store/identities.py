@@ -93,6 +93,13 @@ def list_identities(tx: Session, user_id: str) -> Sequence[Identity]:
     return tx.scalars(select(Identity).where(Identity.user_id == user_id).order_by(Identity.id)).all()
 
 
+def operator_can_sign_in(tx: Session, issuers: Sequence[str]) -> bool:
+    """Whether some operator has a password, or is known to one of these issuers (of providers that are set up)."""
+    elsewhere = select(Identity.user_id).where(Identity.issuer.in_(issuers))
+    way = User.password_hash.is_not(None) | User.id.in_(elsewhere)
+    return tx.scalar(select(User.id).where(User.role == "operator", way).limit(1)) is not None
+
+
 def free_name(tx: Session, names: Iterable[str]) -> str:
     """The first that is a name, as it is kept; with the first number from 2 on that nobody has, when it is taken."""
     name = next(filter(None, map(_visible, names)), "user")

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from tutelage.cli import serve
 from tutelage.errors import ConfigError, Conflict, InvalidRequest
 from tutelage.server.limits import Limits
-from tutelage.store import Store, accounts, tables
+from tutelage.store import Store, accounts, identities, tables
 
 PROGRAM = """
 import typer
@@ -84,18 +84,35 @@ def test_an_operators_link_is_printed_until_an_operator_can_sign_in(
 ) -> None:
     store = Store.open(tmp_path / "tutelage.db")
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        serve._greet(store, listener, as_json=False)
+        serve._greet(store, listener, [], as_json=False)
         address, link = capsys.readouterr().out.splitlines()
         assert f"http://127.0.0.1:{listener.getsockname()[1]}" in address
         token = link.rpartition("/operator-link/")[2]
         with store.write() as tx:
             operator = accounts.use_operator_link(tx, token, None)
-        serve._greet(store, listener, as_json=False)
+        serve._greet(store, listener, [], as_json=False)
         assert "/operator-link/" in capsys.readouterr().out
         with store.write() as tx:
             accounts.promote_guest(tx, operator.id, name="ann", password_hash="x")
-        serve._greet(store, listener, as_json=False)
+        serve._greet(store, listener, [], as_json=False)
         assert "/operator-link/" not in capsys.readouterr().out
+    store.close()
+
+
+def test_an_operator_who_signs_in_elsewhere_needs_no_link(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, issuer = Store.open(tmp_path / "tutelage.db"), "https://id.example.org"
+    with store.write() as tx:
+        operator = identities.admit(tx, issuer, "1", names=["ann"], newcomers=True)
+        accounts.set_role(tx, operator.id, "operator")
+        identities.admit(tx, "https://other.example.org", "1", names=["bob"], newcomers=True)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serve._greet(store, listener, [issuer], as_json=False)
+        assert "/operator-link/" not in capsys.readouterr().out
+        for issuers in ([], ["https://other.example.org"]):  # her provider is not set up any more
+            serve._greet(store, listener, issuers, as_json=False)
+            assert "/operator-link/" in capsys.readouterr().out
     store.close()
 
 

@@ -293,6 +293,14 @@ def test_promotions_at_once_are_all_kept(tmp_path: Path) -> None:
     assert sorted(registries[0].history()) == sorted(f"v{number}" for number in range(1, 21))
 
 
+def test_of_servers_that_begin_at_once_one_publishes_the_base(tmp_path: Path) -> None:
+    registries = [Registry(tmp_path) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda registry: registry.begin("tiny"), registries))
+    assert [version.name for version in registries[0].list()] == ["v1"]
+    assert registries[0].history() == ["v1"]
+
+
 def test_a_promotion_moves_the_alias_file(registry: Registry) -> None:
     publish(registry)
     publish(registry)
