@@ -152,7 +152,7 @@ def test_the_log_of_operators_says_what_they_did_in_the_readers_language(
     assert pages.get(path, headers=headers).status_code == 200
     log = re.findall("<td[^>]*>(.*?)</td>", pages.get("/operate/audit", headers=headers).text)
     told = re.sub("<[^>]*>", "", " ".join(log))
-    assert "角色：訓練員" in told
+    assert "建立帳號 角色：訓練員" in told
     assert "變更：訪客、使用者每天的回答數" in told
     assert "來源：訓練員撰寫" in told
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from tutelage.config import check
+from tutelage.errors import Unavailable
 from tutelage.improvement import ImproveConfig
-from tutelage.store import accounts, audit, dialogues, feedback, labelling, runs
+from tutelage.registry import ModelVersion, Registry
+from tutelage.store import Store, accounts, audit, dialogues, feedback, labelling, runs
 from tutelage.web.app import create_app
 
 TURNS = [
@@ -30,6 +33,37 @@ def operator(site: Any) -> Iterator[TestClient]:
     with site.client() as client:
         client.headers.update(site.session("operator"))
         yield client
+
+
+class WatchedRegistry(Registry):
+    """Says what the log of operators held when `stable` was about to move, and fails on demand."""
+
+    def __init__(self, home: Path, store: Store) -> None:
+        super().__init__(home)
+        self.store, self.logged, self.full = store, list[tuple[str, str]](), False
+
+    def look(self) -> None:
+        with self.store.read() as tx:
+            self.logged = [(entry.action, entry.subject) for entry, _ in audit.list_entries(tx)]
+        if self.full:
+            raise Unavailable("the disk is full")
+
+    def promote(self, name: str, alias: str = "stable") -> ModelVersion:
+        self.look()
+        return super().promote(name, alias)
+
+    def rollback(self, alias: str = "stable", *, to: str | None = None) -> ModelVersion:
+        self.look()
+        return super().rollback(alias, to=to)
+
+
+@pytest.fixture
+def watched(site: Any) -> WatchedRegistry:
+    """A registry where v1 answers and v2 may be promoted."""
+    registry = WatchedRegistry(site.home, site.store)
+    registry.publish(kind="chat", model="tiny")
+    site.registry = registry
+    return registry
 
 
 def chat(site: Any, *, consent: bool) -> str:
@@ -67,8 +101,29 @@ def test_what_would_be_learnt_is_read_masked_by_source_and_each_reading_is_logge
     assert (empty.status_code, "<i>" in empty.text) == (200, False)
     assert operator.get("/operate/data/rows?stream=secrets&source=chat").status_code == 400
     with site.store.read() as tx:
-        read = [entry for entry, _ in audit.list_entries(tx) if entry.action == "read training data"]
+        read = [entry for entry, _ in audit.list_entries(tx) if entry.action == "read_data"]
     assert [entry.subject for entry in read] == ["prompts", "comparisons", "comparisons", "demonstrations"]
+
+
+def test_another_version_answers_only_once_the_log_says_so(
+    watched: WatchedRegistry, operator: TestClient
+) -> None:
+    assert operator.post("/operate/versions/v2/promote").status_code == 204
+    assert watched.logged == [("promote_version", "v2")]
+    assert operator.post("/operate/rollback").status_code == 204
+    assert watched.logged[0] == ("roll_back", "v1")
+    assert watched.aliases() == {"stable": "v1"}
+
+
+def test_a_promotion_that_fails_is_in_the_log_as_one(
+    site: Any, watched: WatchedRegistry, operator: TestClient
+) -> None:
+    watched.full = True
+    assert operator.post("/operate/versions/v2/promote").status_code == 503
+    assert watched.aliases() == {"stable": "v1"}
+    with site.store.read() as tx:
+        log = [(entry.action, entry.subject) for entry, _ in audit.list_entries(tx)]
+    assert log == [("promotion_failed", "v2"), ("promote_version", "v2")]
 
 
 def test_who_is_no_operator_reads_none_of_it(site: Any, operator: TestClient) -> None:

@@ -90,8 +90,8 @@ def test_a_contest_goes_from_its_plan_to_its_winners(site: Any, operator: httpx.
     assert sum("You have won" in person.get("/account").text for person in people) == 2
     with site.store.read() as tx:
         log = {entry.action: entry.detail for entry, _ in audit.list_entries(tx) if entry.subject == contest}
-    assert log["drew winners"] == {"asked": 2, "drawn": 2, "entries": 3, "people": 3}
-    assert {"planned a campaign", "closed a campaign"} < set(log)
+    assert log["draw_winners"] == {"asked": 2, "drawn": 2, "entries": 3, "people": 3}
+    assert {"plan_campaign", "close_campaign"} < set(log)
     answer = people[0].headers["x-answer"]
     assert people[0].put(f"/api/messages/{answer}/entries/{contest}").status_code == 409
     for person in people:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tutelage.errors import Conflict, InvalidRequest, ModelError, Sentence
+from tutelage.errors import Conflict, InvalidRequest, ModelError, Sentence, Unavailable
 from tutelage.registry.folders import locked
 from tutelage.registry.version import NAME, write_json
 
@@ -32,14 +32,14 @@ class Aliases:
         return [entry["version"] for entry in self._read().get(alias, [])]
 
     def point(self, alias: str, version: str) -> None:
-        """Let an alias mean a version; nothing changes when it does already."""
+        """Let an alias mean a version; nothing changes when it does already. Raises Unavailable on a full disk."""
         check_alias(alias)
         with self._locked():
             histories = self._read()
             entries = histories.setdefault(alias, [])
             if not entries or entries[-1]["version"] != version:
                 entries.append({"version": version, "at": datetime.now(UTC).isoformat()})
-                write_json(self.file, histories)
+                self._write(histories)
 
     def step_back(self, alias: str, version: str) -> None:
         """Let an alias mean a version again that it meant before, and forget what came after.
@@ -56,7 +56,7 @@ class Aliases:
                 )
             while entries[-1]["version"] != version:
                 entries.pop()
-            write_json(self.file, histories)
+            self._write(histories)
 
     def _read(self) -> _History:
         try:
@@ -70,6 +70,15 @@ class Aliases:
             hint = "Restore the file from a backup, or delete it and promote a version again."
             message = Sentence("The list of aliases is broken: {error}.", error=error)
             raise ModelError(message, where=str(self.file), hint=hint) from error
+
+    def _write(self, histories: _History) -> None:
+        try:
+            write_json(self.file, histories)
+        except OSError as error:
+            raise Unavailable(
+                Sentence("The list of aliases cannot be written: {error}.", error=error.strerror),
+                hint="Make room on the disk and do it again; nothing has changed.",
+            ) from error
 
     def _locked(self) -> AbstractContextManager[None]:
         return locked(self.file.with_name(".lock"))

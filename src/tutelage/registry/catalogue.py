@@ -184,9 +184,9 @@ class Registry:
         hint = Sentence("Promote a version: `tutelage versions promote NAME --alias {alias}`.", alias=alias)
         raise Conflict(Sentence("There is nothing before the present “{alias}”.", alias=alias), hint=hint)
 
-    def rollback(self, alias: str = STABLE) -> ModelVersion:
-        """Let an alias mean its previous version. Raises Conflict when there is none."""
-        version = self.previous(alias)
+    def rollback(self, alias: str = STABLE, *, to: str | None = None) -> ModelVersion:
+        """Let an alias mean its previous version, or `to` of those before. Raises Conflict when there is none."""
+        version = self.previous(alias) if to is None else self.get(to)
         self._aliases.step_back(alias, version.name)
         return version
 

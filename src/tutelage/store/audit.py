@@ -8,11 +8,16 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from tutelage.store.tables import AuditEntry, User
+from tutelage.store.tables import AuditAction, AuditEntry, User
 
 
 def record(
-    tx: Session, actor_id: str, action: str, subject: str = "", *, detail: dict[str, Any] | None = None
+    tx: Session,
+    actor_id: str,
+    action: AuditAction,
+    subject: str = "",
+    *,
+    detail: dict[str, Any] | None = None,
 ) -> AuditEntry:
     """Note that somebody did something to a row; `detail` never holds what people wrote."""
     entry = AuditEntry(actor_id=actor_id, action=action, subject=subject, detail=detail)

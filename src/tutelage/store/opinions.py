@@ -18,7 +18,6 @@ from tutelage.store.ids import now
 from tutelage.store.tables import CampaignEntry, Dialogue, Message, Rating, Report, Share
 
 Ground = Literal["consent", "entry", "report", "share"]
-READ = "read feedback"
 
 
 @dataclass(slots=True)
@@ -100,7 +99,7 @@ def read_opinion(tx: Session, rating_id: str, *, reader_id: str) -> Reading:
     rating, ground = row[0], _ground(*row[1:])
     if ground is None:
         raise Denied("Whoever wrote this has not let anybody read it.")
-    audit.record(tx, reader_id, READ, rating_id, detail={"ground": ground})
+    audit.record(tx, reader_id, "read_feedback", rating_id, detail={"ground": ground})
     if ground == "consent":
         return Reading(rating.path, rating.note, rating.ideal)
     if ground == "entry":

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tutelage.errors import Conflict, InvalidRequest, ModelError, NotFound
+from tutelage.errors import Conflict, InvalidRequest, ModelError, NotFound, Unavailable
 from tutelage.registry import ModelVersion, Registry, catalogue, publish_run
 
 WEIGHTS = "adapter_model.safetensors"
@@ -257,6 +257,16 @@ def test_a_roll_back_passes_over_what_is_gone_or_broken(registry: Registry, adap
     assert (registry.resolve("stable").name, registry.history()) == ("v1", ["v1"])
 
 
+def test_a_roll_back_to_a_version_goes_no_further_when_it_is_done_twice(registry: Registry) -> None:
+    for name in [publish(registry).name for _ in range(3)]:
+        registry.promote(name)
+    for _ in range(2):
+        assert registry.rollback(to="v2").name == "v2"
+    assert registry.history() == ["v1", "v2"]
+    with pytest.raises(Conflict, match="never meant v3"):
+        registry.rollback(to="v3")
+
+
 def test_a_roll_back_leaves_the_alias_where_everything_before_is_gone(registry: Registry) -> None:
     for name in (publish(registry).name, publish(registry).name):
         registry.promote(name)
@@ -272,6 +282,16 @@ def test_a_roll_back_leads_away_from_a_version_that_is_gone(registry: Registry) 
     shutil.rmtree(registry.get("v2").path)
     assert registry.rollback().name == "v1"
     assert registry.resolve("stable").name == "v1"
+
+
+def test_an_alias_that_cannot_be_written_stays(registry: Registry, files_of_at_most: Any) -> None:
+    publish(registry)
+    publish(registry)
+    registry.promote("v1")
+    with files_of_at_most(100), pytest.raises(Unavailable, match="cannot be written") as raised:
+        registry.promote("v2")
+    assert "room" in raised.value.hint
+    assert registry.aliases() == {"stable": "v1"}
 
 
 def test_a_survey_reads_what_can_be_read(registry: Registry) -> None:

@@ -50,8 +50,8 @@ def test_the_audit_log_goes_from_the_newest_back_and_outlives_its_actors(
     store: Store, cast: SimpleNamespace
 ) -> None:
     with store.write() as tx:
-        first = audit.record(tx, cast.operator, "read feedback", "r1")
-        second = audit.record(tx, cast.trainer, "changed a role", "u1", detail={"role": "user"})
+        first = audit.record(tx, cast.operator, "read_feedback", "r1")
+        second = audit.record(tx, cast.trainer, "change_role", "u1", detail={"role": "user"})
         assert [(row.id, name) for row, name in audit.list_entries(tx)] == [
             (second.id, "trainer"),
             (first.id, "operator"),

@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 
 from tutelage.dialogue import Dialogue, Message
 from tutelage.errors import DataError
-from tutelage.store import Store, imports, migrations
+from tutelage.store import Store, audit, imports, migrations
 from tutelage.store.sqlite import connect
 from tutelage.store.tables import Base
 
@@ -82,3 +82,19 @@ def test_a_newer_database_is_refused(store: Store) -> None:
     with pytest.raises(DataError, match="newer") as caught:
         Store.open(store.place)
     assert "Upgrade" in caught.value.hint
+
+
+def test_what_operators_did_before_is_told_by_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "tutelage.db"
+    with monkeypatch.context() as before:
+        before.setattr(migrations, "HEAD", "0008")
+        Store.open(path).close()
+    insert = "INSERT INTO audit_log (id, action, subject, created) VALUES (?, ?, '', '2026-01-01 00:00:00')"
+    kept = [("1", "start round"), ("2", "moved a campaign's end"), ("3", "no deed of ours")]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany(insert, kept)
+    store = Store.open(path)
+    with store.read() as tx:
+        found = [entry.action for entry, _ in audit.list_entries(tx)]
+    store.close()
+    assert found == ["no deed of ours", "move_campaign_end", "start_round"]

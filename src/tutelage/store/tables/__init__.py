@@ -69,6 +69,7 @@ from tutelage.store.tables.labelling import (
     WritingPrompt,
 )
 from tutelage.store.tables.operations import (
+    AuditAction,
     AuditEntry,
     Experiment,
     ExperimentStatus,
@@ -93,6 +94,7 @@ from tutelage.store.tables.people import (
 
 __all__ = [
     "ApiKey",
+    "AuditAction",
     "AuditEntry",
     "AuthorKind",
     "Base",

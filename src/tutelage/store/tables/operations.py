@@ -15,6 +15,33 @@ from tutelage.store.tables.base import Base, link_to_user
 RunStatus = Literal["queued", "running", "done", "failed", "stopped"]
 RequestStatus = Literal["pending", "taken", "done", "failed", "cancelled"]
 ExperimentStatus = Literal["running", "decided", "stopped"]
+AuditAction = Literal[
+    "start_round",
+    "stop_round",
+    "resume_round",
+    "promote_version",
+    "roll_back",
+    "promotion_failed",
+    "start_experiment",
+    "end_experiment",
+    "plan_campaign",
+    "change_campaign",
+    "move_campaign_end",
+    "close_campaign",
+    "delete_campaign",
+    "draw_winners",
+    "export_entries",
+    "change_access",
+    "invite",
+    "revoke_invite",
+    "make_account",
+    "change_role",
+    "make_key",
+    "revoke_key",
+    "decide_report",
+    "read_feedback",
+    "read_data",
+]
 
 
 class Run(Base):
@@ -101,13 +128,13 @@ class Setting(Base):
 
 
 class AuditEntry(Base):
-    """What somebody with power did: who, what, and to which row."""
+    """What somebody with power did: who, what, and to which row. Pages tell `action` in their reader's language."""
 
     __tablename__ = "audit_log"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     actor_id: Mapped[str | None] = mapped_column(link_to_user(keep=True), index=True)
-    action: Mapped[str] = mapped_column(index=True)
+    action: Mapped[AuditAction] = mapped_column(Text, index=True)
     subject: Mapped[str] = mapped_column(default="")
     detail: Mapped[dict[str, Any] | None]
     created: Mapped[datetime] = mapped_column(default=now)

@@ -70,7 +70,7 @@ def change(body: Settings, user: Operator, parts: Parts) -> None:
         changed = [
             name for name in ChatSettings.__slots__ if getattr(before, name) != getattr(settings, name)
         ]
-        audit.record(tx, user.id, "changed who may come in", detail={"changed": changed})
+        audit.record(tx, user.id, "change_access", detail={"changed": changed})
     parts.turns.line.places = settings.answers_at_once
 
 
@@ -79,7 +79,7 @@ def invite(body: NewInvite, user: Operator, parts: Parts) -> dict[str, str]:
     """Make a link for one person. It is in the answer, and nowhere else."""
     with parts.store.write() as tx:
         made, token = invites.create_invite(tx, role=body.role, by=user.id)
-        audit.record(tx, user.id, "invited somebody", made.id, detail={"role": body.role})
+        audit.record(tx, user.id, "invite", made.id, detail={"role": body.role})
     return {"secret": f"/invite/{token}"}
 
 
@@ -88,4 +88,4 @@ def revoke(invite_id: str, user: Operator, parts: Parts) -> None:
     """Take an invitation back."""
     with parts.store.write() as tx:
         invites.revoke_invite(tx, invite_id)
-        audit.record(tx, user.id, "took an invitation back", invite_id)
+        audit.record(tx, user.id, "revoke_invite", invite_id)

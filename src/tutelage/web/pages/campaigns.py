@@ -83,7 +83,7 @@ def plan(body: Form, user: Operator, parts: Parts) -> dict[str, str]:
     """A new campaign."""
     with parts.store.write() as tx:
         made = campaigns.plan_campaign(tx, body.call(), by=user.id)
-        audit.record(tx, user.id, "planned a campaign", made.id)
+        audit.record(tx, user.id, "plan_campaign", made.id)
     return {"id": made.id}
 
 
@@ -126,7 +126,7 @@ def change(campaign_id: str, body: Form, user: Operator, parts: Parts) -> None:
     """Write it anew."""
     with parts.store.write() as tx:
         campaigns.change_campaign(tx, campaign_id, body.call())
-        audit.record(tx, user.id, "changed a campaign", campaign_id)
+        audit.record(tx, user.id, "change_campaign", campaign_id)
 
 
 @router.put("/{campaign_id}/end", status_code=204)
@@ -137,7 +137,7 @@ def move_end(campaign_id: str, body: End, user: Operator, parts: Parts) -> None:
         audit.record(
             tx,
             user.id,
-            "moved a campaign's end",
+            "move_campaign_end",
             campaign_id,
             detail={"to": f"{campaign.closes:%Y-%m-%d %H:%M}"},
         )
@@ -148,7 +148,7 @@ def close(campaign_id: str, user: Operator, parts: Parts) -> None:
     """End it now."""
     with parts.store.write() as tx:
         campaigns.move_end(tx, campaign_id, now())
-        audit.record(tx, user.id, "closed a campaign", campaign_id)
+        audit.record(tx, user.id, "close_campaign", campaign_id)
 
 
 @router.delete("/{campaign_id}", status_code=204)
@@ -156,7 +156,7 @@ def delete(campaign_id: str, user: Operator, parts: Parts) -> None:
     """Take it back."""
     with parts.store.write() as tx:
         campaigns.delete_campaign(tx, campaign_id)
-        audit.record(tx, user.id, "deleted a campaign", campaign_id)
+        audit.record(tx, user.id, "delete_campaign", campaign_id)
 
 
 @router.post("/{campaign_id}/draw", status_code=204)
@@ -166,7 +166,7 @@ def draw(campaign_id: str, body: Draw, user: Operator, parts: Parts) -> None:
         drawn = draws.draw(tx, campaign_id, body.count)
         count, people = entries.count_entries(tx, campaign_id)
         detail = {"asked": body.count, "drawn": len(drawn), "entries": count, "people": people}
-        audit.record(tx, user.id, "drew winners", campaign_id, detail=detail)
+        audit.record(tx, user.id, "draw_winners", campaign_id, detail=detail)
 
 
 @router.get("/{campaign_id}/entries")
@@ -176,7 +176,7 @@ def export(
     """What entries share, as a file for a spreadsheet or a program."""
     with parts.store.write() as tx:
         campaign = campaigns.get_campaign(tx, campaign_id)
-        audit.record(tx, user.id, "took a campaign's entries out", campaign_id, detail={"format": format})
+        audit.record(tx, user.id, "export_entries", campaign_id, detail={"format": format})
     rows = entry_files.rows(parts.store, campaign)
     kind = "text/csv; charset=utf-8" if format == "csv" else "application/x-ndjson"
     content = entry_files.as_csv(rows) if format == "csv" else entry_files.as_jsonl(rows)

@@ -70,7 +70,7 @@ def rows(
     with parts.store.read() as tx:
         newest = deque[Dialogue | Comparison](STREAMS[stream](tx, sources=[source]), maxlen=SHOWN)
     with parts.store.write() as tx:
-        audit.record(tx, user.id, "read training data", stream, detail={"source": source})
+        audit.record(tx, user.id, "read_data", stream, detail={"source": source})
     return pages.page(
         request,
         "operate_data_rows.html",

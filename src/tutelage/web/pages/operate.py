@@ -80,7 +80,7 @@ def decide(report_id: str, body: Decision, user: Operator, parts: Parts) -> None
     """Agree with a report or not."""
     with parts.store.write() as tx:
         reports.decide_report(tx, report_id, decision=body.decision, by=user.id)
-        audit.record(tx, user.id, "decided a report", report_id, detail={"decision": body.decision})
+        audit.record(tx, user.id, "decide_report", report_id, detail={"decision": body.decision})
 
 
 @router.get("/people")
@@ -110,7 +110,7 @@ async def add_person(body: NewPerson, user: Operator, parts: Parts) -> dict[str,
     def create() -> None:
         with parts.store.write() as tx:
             made = accounts.create_user(tx, name=body.name, password_hash=password_hash, role=body.role)
-            audit.record(tx, user.id, "made an account", made.id, detail={"role": body.role})
+            audit.record(tx, user.id, "make_account", made.id, detail={"role": body.role})
 
     await run_sync(create)
     return {"secret": password}
@@ -121,7 +121,7 @@ def change_role(user_id: str, body: NewRole, user: Operator, parts: Parts) -> No
     """Change what somebody may do."""
     with parts.store.write() as tx:
         accounts.set_role(tx, user_id, body.role)
-        audit.record(tx, user.id, "changed a role", user_id, detail={"role": body.role})
+        audit.record(tx, user.id, "change_role", user_id, detail={"role": body.role})
 
 
 @router.get("/keys")
@@ -145,7 +145,7 @@ def add_key(body: NewKey, user: Operator, parts: Parts) -> dict[str, str]:
     """Make a key. Its secret is in the answer, and nowhere else."""
     with parts.store.write() as tx:
         key, secret = accounts.create_key(tx, name=body.name, scopes=body.scopes, user_id=user.id)
-        audit.record(tx, user.id, "made a key", key.id, detail={"scopes": body.scopes})
+        audit.record(tx, user.id, "make_key", key.id, detail={"scopes": body.scopes})
     return {"secret": secret}
 
 
@@ -154,7 +154,7 @@ def revoke(key_id: str, user: Operator, parts: Parts) -> None:
     """End a key for good."""
     with parts.store.write() as tx:
         accounts.revoke_key(tx, key_id)
-        audit.record(tx, user.id, "revoked a key", key_id)
+        audit.record(tx, user.id, "revoke_key", key_id)
 
 
 def _members(tx: Session) -> list[User]:

@@ -114,7 +114,7 @@ def _signed_in(
     role = settings.role(person.claims)
     if role is not None and role != user.role and not _is_last_operator(tx, user):
         accounts.set_role(tx, user.id, role)
-        audit.record(tx, user.id, "changed a role", user.id, detail={"role": role, "by": provider.key})
+        audit.record(tx, user.id, "change_role", user.id, detail={"role": role, "by": provider.key})
     return user
 
 

@@ -91,7 +91,7 @@ def start_round(user: Operator, parts: Parts, body: NewRound | None = None) -> N
         if runs.open_requests(tx):
             raise Conflict("a round was asked for already", hint="wait for its end, or cancel it")
         row = runs.request_run(tx, kind=ROUND, config=config, requested_by=user.id)
-        audit.record(tx, user.id, "start round", row.id)
+        audit.record(tx, user.id, "start_round", row.id)
 
 
 @router.post("/{request_id}/cancel", status_code=204)
@@ -99,7 +99,7 @@ def cancel(request_id: str, user: Operator, parts: Parts) -> None:
     """Take a request back; a worker that has begun notices soon."""
     with parts.store.write() as tx:
         runs.cancel_request(tx, request_id)
-        audit.record(tx, user.id, "stop round", request_id)
+        audit.record(tx, user.id, "stop_round", request_id)
 
 
 @router.post("/{request_id}/resume", status_code=204)
@@ -109,7 +109,7 @@ def resume(request_id: str, user: Operator, parts: Parts) -> None:
         if runs.open_requests(tx):
             raise Conflict("a round was asked for already", hint="wait for its end, or cancel it")
         runs.resume_request(tx, request_id, requested_by=user.id)
-        audit.record(tx, user.id, "resume round", request_id)
+        audit.record(tx, user.id, "resume_round", request_id)
 
 
 @router.get("/rounds/{name}")

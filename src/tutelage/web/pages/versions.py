@@ -13,7 +13,9 @@ Whichever version is to answer people, it is loaded and asked first; a broken on
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from anyio.to_thread import run_sync
@@ -31,7 +33,7 @@ from tutelage.server.services import Services
 from tutelage.server.serving import try_version
 from tutelage.server.transactions import write
 from tutelage.store import audit, experiments, runs
-from tutelage.store.tables import Experiment, ExperimentStatus
+from tutelage.store.tables import AuditAction, Experiment, ExperimentStatus, User
 from tutelage.web.lineage import draw
 from tutelage.web.origins import origin_of
 from tutelage.web.pages.parts import Operator, Parts, Templates
@@ -107,9 +109,9 @@ async def promote(name: str, user: Operator, parts: Parts, body: Promotion | Non
             hint="promote it anyway, if you know better",
         )
     await _ask(parts, version.name)
-    await run_sync(parts.registry.promote, version.name)
-    known = anyway and reason is not None
-    await write(parts.store, lambda tx: _note_promotion(tx, user.id, version.name, anyway=known))
+    detail = {"anyway": anyway and reason is not None}
+    async with _noted(parts, user, "promote_version", version.name, detail):
+        await run_sync(parts.registry.promote, version.name)
 
 
 @router.post("/rollback", status_code=204)
@@ -117,8 +119,8 @@ async def rollback(user: Operator, parts: Parts) -> None:
     """Let the version before the present one answer again; those that are gone since are passed over."""
     previous = await run_sync(parts.registry.previous)
     await _ask(parts, previous.name)
-    version = await run_sync(parts.registry.rollback)
-    await write(parts.store, lambda tx: _note_promotion(tx, user.id, version.name, anyway=False))
+    async with _noted(parts, user, "roll_back", previous.name):
+        await run_sync(partial(parts.registry.rollback, to=previous.name))
 
 
 @router.post("/experiments", status_code=201)
@@ -137,7 +139,7 @@ async def start_experiment(body: NewExperiment, user: Operator, parts: Parts) ->
             by=user.id,
             pairs=body.pairs / 100,
         )
-        audit.record(tx, user.id, "start experiment", row.id, detail={"treatment": row.treatment})
+        audit.record(tx, user.id, "start_experiment", row.id, detail={"treatment": row.treatment})
         return row
 
     return {"id": (await write(parts.store, start)).id}
@@ -148,7 +150,7 @@ def end_experiment(experiment_id: str, user: Operator, parts: Parts) -> None:
     """The stable version answers everybody again; what was found is kept."""
     with parts.store.write() as tx:
         _end(tx, experiment_id)
-        audit.record(tx, user.id, "end experiment", experiment_id)
+        audit.record(tx, user.id, "end_experiment", experiment_id)
 
 
 async def _whole(parts: Services, name: str) -> ModelVersion:
@@ -169,12 +171,28 @@ async def _ask(parts: Services, name: str) -> None:
         raise Conflict(error.message, hint=error.hint) from error
 
 
-def _note_promotion(tx: Session, actor: str, name: str, *, anyway: bool) -> None:
-    """A change of the stable version ends a comparison with the one before."""
-    running = experiments.running_experiment(tx)
-    if running is not None and running.control != name:
-        _end(tx, running.id)
-    audit.record(tx, actor, "promote version", name, detail={"anyway": anyway})
+@asynccontextmanager
+async def _noted(
+    parts: Services, user: User, action: AuditAction, name: str, detail: dict[str, Any] | None = None
+) -> AsyncIterator[None]:
+    """Around a change of the stable version, which ends a comparison with the one before.
+
+    The log comes first: a server that dies between the two leaves an entry for what was not done, and never a change
+    without an entry. A change that fails has an entry of its own.
+    """
+
+    def note(tx: Session) -> None:
+        running = experiments.running_experiment(tx)
+        if running is not None and running.control != name:
+            _end(tx, running.id)
+        audit.record(tx, user.id, action, name, detail=detail)
+
+    await write(parts.store, note)
+    try:
+        yield
+    except Exception:
+        await write(parts.store, lambda tx: audit.record(tx, user.id, "promotion_failed", name))
+        raise
 
 
 def _end(tx: Session, experiment_id: str) -> None:
