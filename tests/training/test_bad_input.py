@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ def test_a_loss_that_is_no_number_stops_and_leaves_the_checkpoint_from_before(
     assert state is not None
     assert state.step == 1
     assert all(tensor.isfinite().all() for tensor in state.tensors.values())
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["loss"] is None) for row in rows] == [(0, False), (1, True)]
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text(), "which is no JSON"
     assert not (tmp_path / "manifest.json").exists()
     assert not (tmp_path / "adapter").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +21,7 @@ from tutelage.training.losses import clipped_policy_loss, clipped_value_loss
 from tutelage.training.metrics import Run
 from tutelage.training.overoptimisation import Standing
 from tutelage.training.ppo import Targets, Task, policy_gradients, take_step, train_ppo, value_gradients
-from tutelage.training.ppo_recipe import GoldConfig, PPOConfig, ValueConfig
+from tutelage.training.ppo_recipe import GoldConfig, KLConfig, PPOConfig, ValueConfig
 
 CONFIG = PPOConfig(
     model="tiny",
@@ -86,9 +87,13 @@ def test_a_step_asks_whether_its_numbers_can_be_true(scene, monkeypatch: pytest.
 
 def standing_still(monkeypatch: pytest.MonkeyPatch, **metrics: float) -> None:
     """From now on, steps change nothing."""
+
+    def take_step(*given: Any, metrics: dict[str, float], **settings: Any) -> None:
+        metrics.update(made)
+
     seconds = dict.fromkeys(("seconds_generate", "seconds_score", "seconds_update"), 0.0)
     made = {"reward": 0.0, "ended": 1.0, "kl": 0.0, **seconds, **metrics}
-    monkeypatch.setattr(ppo, "take_step", lambda *args, **settings: dict(made))
+    monkeypatch.setattr(ppo, "take_step", take_step)
 
 
 def test_a_run_is_judged_on_the_same_draws_of_prompts_it_never_saw(
@@ -137,3 +142,24 @@ def test_a_run_whose_reward_collapses_ends_there(
     with pytest.raises(InvariantViolated, match="the reward has collapsed") as raised:
         train_ppo(config, prompts, run, home, start=stages[0], reward=stages[1])
     assert raised.value.where == "PPO step 4"
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["reward"]) for row in rows] == [(step, -2.0) for step in range(5)]
+
+
+def test_a_step_that_is_refused_has_told_what_it_saw(scene) -> None:
+    config = CONFIG.model_copy(update={"kl": KLConfig(limit=1e-9)})
+    learners = Learners.of(scene.models, policy_rate=1e-2, value_rate=1e-3)
+    take_step(config, scene.models, learners, Task(1, scene.prompts[:4], list(range(4)), []), beta=0.05)
+    seen: dict[str, float] = {}
+    with pytest.raises(InvariantViolated, match="has drifted"):
+        take_step(
+            config,
+            scene.models,
+            learners,
+            Task(2, scene.prompts[:4], list(range(4)), []),
+            beta=0.05,
+            metrics=seen,
+        )
+    assert seen["kl"] > 1e-9
+    assert {"reward", "entropy", "length", "ended", "sampler_gap"} <= set(seen)
+    assert "policy_loss" not in seen

@@ -109,12 +109,14 @@ def train_dpo(
     for step in range(first, len(steps)):
         set_rate(optimizer, cosine(step, len(steps), warmup=config.warmup_steps))
         chosen = [(data.train[index], before[index]) for index in steps[step]]
-        loss, margin = accumulate_gradients(
-            policy, chosen, beta=config.beta, micro_tokens=config.micro_tokens
-        )
-        norm = update(optimizer, loss, max_norm=config.max_norm, where=Sentence("DPO step {step}", step=step))
-        metrics = {"loss": loss, "margin": margin, "gradient_norm": norm}
-        run.log(step, len(steps), metrics | {"learning_rate": optimizer.param_groups[0]["lr"]})
+        place = Sentence("DPO step {step}", step=step)
+        with run.step(step, len(steps)) as metrics:
+            loss, margin = accumulate_gradients(
+                policy, chosen, beta=config.beta, micro_tokens=config.micro_tokens
+            )
+            metrics |= {"loss": loss, "margin": margin}
+            metrics["learning_rate"] = optimizer.param_groups[0]["lr"]
+            metrics["gradient_norm"] = update(optimizer, loss, max_norm=config.max_norm, where=place)
         if (step + 1) % config.checkpoint_every == 0 and step + 1 < len(steps):
             tensors = prefixed("policy", policy.tensors()) | {"reference": torch.cat(reference)}
             tensors |= prefixed("optimizer", pack_optimizer(optimizer))

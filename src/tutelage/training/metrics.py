@@ -2,7 +2,7 @@
 
 runs/NAME/config.json          the settings of the run
 runs/NAME/plan.json            its inputs: a snapshot, and what to start from
-runs/NAME/metrics.jsonl        one line a step
+runs/NAME/metrics.jsonl        one line a step, that which stopped the run too; null is a number that is none
 runs/NAME/checkpoint-000040/   a state to go on from; the newest two are kept
 runs/NAME/adapter/             what the run made, in PEFT's format
 runs/NAME/manifest.json        written last: with it, the run is finished and can be published
@@ -11,11 +11,12 @@ runs/NAME/manifest.json        written last: with it, the run is finished and ca
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,15 +114,35 @@ class Run:
             partial.write_text("".join(kept), encoding="utf-8")
             os.replace(partial, file)
 
+    @contextmanager
+    def step(self, step: int, total: int) -> Iterator[dict[str, float]]:
+        """A step that puts its metrics into the dict given, and is logged in the end.
+
+        When it stops the run, what it had measured until then is logged all the same, and the bar stays where it is.
+        """
+        metrics: dict[str, float] = {}
+        try:
+            yield metrics
+        except TrainingError:
+            with suppress(TrainingError):
+                self._append(step, metrics)
+            raise
+        self.log(step, total, metrics)
+
     def log(self, step: int, total: int, metrics: dict[str, float]) -> None:
         """Append one step's metrics and move the progress bar."""
-        if not world().is_first:
+        if world().is_first:
+            self._append(step, metrics)
+            self.progress(self.stage, step + 1, total, metrics)
+
+    def _append(self, step: int, metrics: dict[str, float]) -> None:
+        if not metrics or not world().is_first:
             return
-        record = {"step": step, "seconds": round(time.monotonic() - self._started, 3), **metrics}
+        known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        record = {"step": step, "seconds": round(time.monotonic() - self._started, 3), **known}
         path = self.folder / "metrics.jsonl"
         with _writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        self.progress(self.stage, step + 1, total, metrics)
 
     def finish(self, manifest: dict[str, Any]) -> None:
         """Write the manifest, which makes the run publishable, and drop its checkpoints.

@@ -125,22 +125,22 @@ def train_ppo(
 
     stopped = ""
     while course.step < config.steps and not stopped:
-        step = course.step
-        metrics = take_step(config, models, learners, task_of(config, data, step), beta=course.beta)
-        health = course.health.after(metrics["reward"], metrics["ended"])
-        check_health(health, Sentence("PPO step {step}", step=step))
-        beta = adapt_beta(course.beta, metrics["kl"], config.kl, config.prompts_per_step)
-        course = replace(course, step=step + 1, beta=beta, health=health, seconds=course.spent(metrics))
-        if course.watch and (course.step % config.gold.every == 0 or course.step == config.steps):
-            seen = look(given, data.watched, seed=config.seed + 3)
-            if past_knee(course.watch.best.standing, seen, noise=config.gold.noise):
-                since = course.watch.best.step
-                stopped = f"over-optimised: the gold reward is below its best at step {since}"
-            course = replace(course, watch=(watch := course.watch.after(course.step, seen)))
-            if watch.best.step == course.step:
-                best = copied(given.tensors())
-            metrics |= {f"held_out_{key}": statistics.fmean(values) for key, values in seen.items()}
-        run.log(step, config.steps, metrics)
+        with run.step(step := course.step, config.steps) as metrics:
+            task = task_of(config, data, step)
+            take_step(config, models, learners, task, beta=course.beta, metrics=metrics)
+            health = course.health.after(metrics["reward"], metrics["ended"])
+            check_health(health, Sentence("PPO step {step}", step=step))
+            beta = adapt_beta(course.beta, metrics["kl"], config.kl, config.prompts_per_step)
+            course = replace(course, step=step + 1, beta=beta, health=health, seconds=course.spent(metrics))
+            if course.watch and (course.step % config.gold.every == 0 or course.step == config.steps):
+                seen = look(given, data.watched, seed=config.seed + 3)
+                if past_knee(course.watch.best.standing, seen, noise=config.gold.noise):
+                    since = course.watch.best.step
+                    stopped = f"over-optimised: the gold reward is below its best at step {since}"
+                course = replace(course, watch=(watch := course.watch.after(course.step, seen)))
+                if watch.best.step == course.step:
+                    best = copied(given.tensors())
+                metrics |= {f"held_out_{key}": statistics.fmean(values) for key, values in seen.items()}
         if course.step % config.checkpoint_every == 0 and course.step < config.steps and not stopped:
             tensors = models.tensors() | learners.tensors() | prefixed("best", best)
             save(run.folder, State(course.step, tensors, course.scalars() | {"data": data.judged_on}))
@@ -207,9 +207,19 @@ def task_of(config: PPOConfig, data: PPOData, step: int) -> Task:
 
 
 def take_step(
-    config: PPOConfig, models: Models, learners: Learners, task: Task, *, beta: float
+    config: PPOConfig,
+    models: Models,
+    learners: Learners,
+    task: Task,
+    *,
+    beta: float,
+    metrics: dict[str, float] | None = None,
 ) -> dict[str, float]:
-    """One step: sample, score, learn. Returns its metrics. Raises InvariantViolated or TrainingError."""
+    """One step: sample, score, learn. Returns its metrics; a dict for them is filled as they come.
+
+    Raises InvariantViolated or TrainingError.
+    """
+    metrics = {} if metrics is None else metrics
     place = Sentence("PPO step {step}", step=task.step)
     # The value model learns alone first: a policy led by wrong values unlearns.
     policy_step = task.step - config.value.warmup_steps
@@ -228,11 +238,22 @@ def take_step(
     ]
     visited = [group for groups in minibatches for group in groups]
     rollout = score(models, models.policy, completions, examples, visited)
+    final = rollout.scores - config.unended_penalty * ~rollout.ended
+    metrics |= {
+        "reward": float(rollout.scores.mean()),
+        "reward_spread": float(rollout.spread.mean()),
+        "score": float(final.mean()),
+        "kl": float(rollout.kl.sum(dim=1).mean()),
+        "kl_coefficient": beta,
+        "entropy": rollout.entropy,
+        "length": statistics.fmean(rollout.lengths),
+        "ended": float(rollout.ended.float().mean()),
+        "sampler_gap": float((rollout.logprobs - rollout.sampler_logprobs)[rollout.mask].abs().mean()),
+    }
     check_rollout(rollout, place, kl_limit=config.kl.limit)
     check_sampler(rollout, place)
     if policy_step <= 0:
         check_start(rollout, place)
-    final = rollout.scores - config.unended_penalty * ~rollout.ended
     rewards = token_rewards(final, rollout.kl, rollout.mask, beta)
     advantages, returns = generalised_advantages(
         rewards, rollout.values, rollout.mask, gamma=1.0, lam=config.lam
@@ -259,21 +280,13 @@ def take_step(
             made.append(news)
     updated = time.monotonic()
 
-    return {
-        "reward": float(rollout.scores.mean()),
-        "reward_spread": float(rollout.spread.mean()),
-        "score": float(final.mean()),
-        "kl": float(rollout.kl.sum(dim=1).mean()),
-        "kl_coefficient": beta,
-        "entropy": rollout.entropy,
-        "length": statistics.fmean(rollout.lengths),
-        "ended": float(rollout.ended.float().mean()),
-        **{key: statistics.fmean(news[key] for news in made if key in news) for key in made[0]},
-        "sampler_gap": float((rollout.logprobs - rollout.sampler_logprobs)[rollout.mask].abs().mean()),
+    metrics |= {key: statistics.fmean(news[key] for news in made if key in news) for key in made[0]}
+    metrics |= {
         "seconds_generate": generated - began,
         "seconds_score": scored - generated,
         "seconds_update": updated - scored,
     }
+    return metrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,16 +174,16 @@ def train_member(training: Training, index: int, state: State | None) -> ValueMo
     for step in range(first, len(steps)):
         set_rate(optimizer, cosine(step, len(steps), warmup=config.warmup_steps))
         examples = [data.train[place] for place in steps[step]]
-        loss, accuracy = accumulate_gradients(model, member, examples, config.micro_tokens)
         place = Sentence("reward model, member {member}, step {step}", member=index, step=step)
-        norm = update(optimizer, loss, max_norm=config.max_norm, where=place)
-        metrics = {"member": index, "loss": loss, "accuracy": accuracy, "gradient_norm": norm}
-        metrics["learning_rate"] = optimizer.param_groups[0]["lr"]
         last = step + 1 == len(steps)
-        if data.held_out and (last or (step + 1) % config.evaluate_every == 0):
-            metrics["held_out_loss"] = held_out_loss(training, member)
-            best = best.after(metrics["held_out_loss"], member_tensors(model, member))
-        run.log(before + step, data.total, metrics)
+        with run.step(before + step, data.total) as metrics:
+            loss, accuracy = accumulate_gradients(model, member, examples, config.micro_tokens)
+            metrics |= {"member": index, "loss": loss, "accuracy": accuracy}
+            metrics["learning_rate"] = optimizer.param_groups[0]["lr"]
+            metrics["gradient_norm"] = update(optimizer, loss, max_norm=config.max_norm, where=place)
+            if data.held_out and (last or (step + 1) % config.evaluate_every == 0):
+                metrics["held_out_loss"] = held_out_loss(training, member)
+                best = best.after(metrics["held_out_loss"], member_tensors(model, member))
         if best.is_final:
             break
         if (step + 1) % config.checkpoint_every == 0 and not last:

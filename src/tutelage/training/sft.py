@@ -170,10 +170,12 @@ def train_sft(
     for step in range(first, total):
         set_rate(optimizer, cosine(step, total, warmup=config.warmup_steps))
         examples = [data.train.rendered[index] for index in data.steps[step]]
-        loss, scored = accumulate_gradients(weights, examples, config.micro_tokens)
-        norm = update(optimizer, loss, max_norm=config.max_norm, where=Sentence("SFT step {step}", step=step))
-        metrics = {"loss": loss, "gradient_norm": norm, "scored_tokens": scored}
-        run.log(step, total, metrics | {"learning_rate": optimizer.param_groups[0]["lr"]})
+        place = Sentence("SFT step {step}", step=step)
+        with run.step(step, total) as metrics:
+            loss, scored = accumulate_gradients(weights, examples, config.micro_tokens)
+            metrics |= {"loss": loss, "scored_tokens": scored}
+            metrics["learning_rate"] = optimizer.param_groups[0]["lr"]
+            metrics["gradient_norm"] = update(optimizer, loss, max_norm=config.max_norm, where=place)
         if (step + 1) % config.checkpoint_every == 0 and step + 1 < total:
             tensors = prefixed("weights", weights.tensors())
             tensors |= prefixed("optimizer", pack_optimizer(optimizer))

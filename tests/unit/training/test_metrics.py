@@ -54,6 +54,28 @@ def test_metrics_are_one_line_a_step_and_rewind_cuts_what_is_made_again(tmp_path
     assert seen[-1] == ("sft", 4, 4)
 
 
+def test_the_step_that_stops_a_run_is_logged_as_far_as_it_was_measured(tmp_path: Path) -> None:
+    seen: list[int] = []
+    run = Run.open(tmp_path, "ppo", {}, resume=True, progress=lambda stage, done, *rest: seen.append(done))
+    with run.step(0, 2) as metrics:
+        metrics["kl"] = 1.0
+
+    def stop(step: int, **measured: float) -> None:
+        with run.step(step, 2) as metrics:
+            metrics |= measured
+            raise TrainingError("it has drifted")
+
+    for step, measured in ((1, {"kl": 40.0, "reward": float("inf")}), (2, {})):
+        with pytest.raises(TrainingError, match="drifted"):
+            stop(step, **measured)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["kl"]) for row in rows] == [(0, 1.0), (1, 40.0)]
+    assert rows[1]["reward"] is None
+    assert seen == [1], "the step was not done"
+    run.rewind(1)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
 def test_finished_with_its_manifest_and_without_checkpoints(tmp_path: Path) -> None:
     run = Run.open(tmp_path / "r", "sft", {}, resume=False)
     (run.folder / "checkpoint-000005").mkdir()

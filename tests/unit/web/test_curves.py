@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from tutelage.web.curves import HEIGHT, POINTS, WIDTH, stage_curves, stages, turn
 
 
-def write(folder: Path, stage: str, rows: list[dict[str, float]], *, rest: str = "") -> None:
+def write(folder: Path, stage: str, rows: list[Any], *, rest: str = "") -> None:
     (folder / stage).mkdir()
     text = "".join(json.dumps(row) + "\n" for row in rows) + rest
     (folder / stage / "metrics.jsonl").write_text(text)
@@ -27,7 +28,7 @@ def test_a_curve_goes_from_the_left_edge_to_the_right_and_down_when_values_fall(
 
 
 def test_lines_that_are_being_written_and_what_is_no_number_are_left_out(tmp_path: Path) -> None:
-    rows = [{"loss": 1.0}, {"loss": float("nan")}, {"loss": float("inf")}, {"accuracy": 0.5}]
+    rows = [{"loss": 1.0}, {"loss": float("nan")}, {"loss": None}, {"accuracy": 0.5}]
     write(tmp_path, "reward", rows, rest='{"loss": 0.')
     found = stage_curves(tmp_path / "reward" / "metrics.jsonl", "reward")
     assert found is not None
