@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Literal
 
+from sqlalchemy.orm import Session
+
 from tutelage.config import check
 from tutelage.errors import Conflict, Sentence, TrainingError, TutelageError, Unavailable
 from tutelage.improvement import ImproveConfig, Installation, improve
 from tutelage.improvement.recording import RunStopped
-from tutelage.store import Store, runs
+from tutelage.store import Store, runs, workers
 from tutelage.store.tables import RunRequest
 
 log = logging.getLogger(__name__)
@@ -37,21 +39,41 @@ Tell = Callable[[str, str | None], None]
 def work(place: Installation, *, tell: Tell, once: bool = False, poll_seconds: float = POLL_SECONDS) -> None:
     """Carry out requests until interrupted; with `once`, one request or none."""
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-    while True:
-        try:
-            with place.store.write() as tx:
-                request = runs.take_request(tx, worker=name)
-        except Unavailable as problem:
+    with _shown(place.store, name) as show:
+        while True:
+            try:
+                with place.store.write() as tx:
+                    show(tx)
+                    request = runs.take_request(tx, worker=name)
+            except Unavailable as problem:
+                if once:
+                    raise
+                log.warning("requests cannot be taken now: %s", problem)
+                request = None
+            if request is not None:
+                tell(request.id, _carry_out(request, place, name))
             if once:
-                raise
-            log.warning("requests cannot be taken now: %s", problem)
-            request = None
-        if request is not None:
-            tell(request.id, _carry_out(request, place, name))
-        if once:
-            return
-        if request is None:
-            time.sleep(poll_seconds)
+                return
+            if request is None:
+                time.sleep(poll_seconds)
+
+
+@contextmanager
+def _shown(store: Store, name: str) -> Iterator[Callable[[Session], None]]:
+    """Gives a function that shows now and then that this worker is there; at the end it is not there any more."""
+    last = -workers.BEAT.total_seconds()
+
+    def show(tx: Session) -> None:
+        nonlocal last
+        if time.monotonic() - last >= workers.BEAT.total_seconds():
+            workers.show(tx, name)
+            last = time.monotonic()
+
+    try:
+        yield show
+    finally:
+        with suppress(Unavailable), store.write() as tx:
+            workers.leave(tx, name)
 
 
 def _carry_out(request: RunRequest, place: Installation, name: str) -> str | None:
@@ -101,6 +123,7 @@ def _held(store: Store, request_id: str, name: str) -> Iterator[Callable[[], Non
         while not ended.wait(pause):
             try:
                 with store.write() as tx:
+                    workers.show(tx, name)
                     runs.renew_request(tx, request_id, worker=name)
             except Conflict:
                 lost.set()

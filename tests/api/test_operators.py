@@ -14,7 +14,7 @@ from tutelage.config import check
 from tutelage.errors import Unavailable
 from tutelage.improvement import ImproveConfig
 from tutelage.registry import ModelVersion, Registry
-from tutelage.store import Store, accounts, audit, dialogues, feedback, labelling, runs
+from tutelage.store import Store, accounts, audit, dialogues, feedback, labelling, runs, workers
 from tutelage.web.app import create_app
 
 TURNS = [
@@ -124,6 +124,18 @@ def test_a_promotion_that_fails_is_in_the_log_as_one(
     with site.store.read() as tx:
         log = [(entry.action, entry.subject) for entry, _ in audit.list_entries(tx)]
     assert log == [("promotion_failed", "v2"), ("promote_version", "v2")]
+
+
+def test_who_waits_for_a_round_learns_whether_there_is_a_worker(site: Any, operator: TestClient) -> None:
+    for path in ("/operate/training", "/operate/training/live"):
+        text = operator.get(path).text
+        assert "No worker is running" in text
+        assert f"TUTELAGE_HOME={site.home} tutelage worker" in text
+    with site.store.write() as tx:
+        workers.show(tx, "machine-<1>")
+    text = operator.get("/operate/training/live").text
+    assert "No worker is running" not in text
+    assert "machine-&lt;1&gt;" in text
 
 
 def test_who_is_no_operator_reads_none_of_it(site: Any, operator: TestClient) -> None:

@@ -26,7 +26,7 @@ from tutelage.improvement.recording import recorded
 from tutelage.improvement.stages import find_adapter, find_start
 from tutelage.models.loading import load_model, load_version
 from tutelage.registry import Registry
-from tutelage.store import Store, runs
+from tutelage.store import Store, runs, workers
 from tutelage.worker import work
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny"
@@ -246,10 +246,10 @@ def test_two_workers_share_requests_and_take_over_from_one_that_died(
         for _ in range(6):
             work(place, once=True, tell=lambda request_id, error: told.append(request_id))
 
-    workers = [Thread(target=several, name=f"worker-{number}") for number in range(2)]
-    for each in workers:
+    threads = [Thread(target=several, name=f"worker-{number}") for number in range(2)]
+    for each in threads:
         each.start()
-    for each in workers:
+    for each in threads:
         each.join(30)
     assert sorted(told) == sorted(wanted)
     assert len(set(carried_out)) == 2
@@ -267,6 +267,38 @@ def test_a_worker_waits_for_a_database_that_is_away(tmp_path: Path, monkeypatch:
     with pytest.raises(KeyboardInterrupt):
         work(place, poll_seconds=0, tell=lambda *news: None)
     assert raised == []
+    place.store.close()
+
+
+def test_a_worker_shows_itself_while_it_waits_and_works_and_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = place_of(tmp_path)
+    with place.store.write() as tx:
+        runs.request_run(tx, kind="improve", config={"model": "tiny"})
+    seen: list[list[str]] = []
+
+    def look() -> None:
+        with place.store.read() as tx:
+            seen.append([*workers.alive(tx)])
+
+    def improve(*given: Any, **rest: Any) -> dict[str, Any]:
+        with place.store.write() as tx:  # as if it had been silent since it took the request
+            workers.leave(tx, *workers.alive(tx))
+        deadline = time.monotonic() + 30
+        while not seen or not seen[-1]:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+            look()
+        return {}
+
+    monkeypatch.setattr("tutelage.worker.NOTICE_SECONDS", 0.05)
+    monkeypatch.setattr("tutelage.worker.improve", improve)
+    work(place, once=True, tell=lambda *news: look())
+    assert len(seen[-1]) == 1
+    assert str(os.getpid()) in seen[-1][0]
+    look()
+    assert seen[-1] == []
     place.store.close()
 
 

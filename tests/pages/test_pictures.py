@@ -16,7 +16,7 @@ from playwright.sync_api import Page, expect
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from tutelage.store import accounts, dialogues, feedback, pairs, runs
+from tutelage.store import accounts, dialogues, feedback, pairs, runs, workers
 from tutelage.store.ids import now
 from tutelage.store.tables import Dialogue, Message
 
@@ -208,7 +208,8 @@ def _train(studio: Studio) -> None:
     (folder / "round.json").write_text(json.dumps({"snapshot": "4f2a91", "parent": "v1"}))
     with studio.site.store.write() as tx:
         runs.request_run(tx, kind="improve", config={"model": "tiny"})
-        runs.take_request(tx, worker="w")
+        runs.take_request(tx, worker="worker-1")
+        workers.show(tx, "worker-1")
         run = runs.create_run(tx, kind="improve", config={"model": "tiny"}, name=folder.name)
         metrics = {"stage": "ppo", "done": 50, "total": 200, "metrics": {}}
         runs.update_run(tx, run.id, status="running", metrics=metrics)

@@ -14,6 +14,7 @@
     snapshots                                               immutable exports that models train on
     tombstones                                              ids of rows that were deleted
     run_requests ─► runs                                    what the worker should do, and what was done
+    workers                                                 which processes carry that out
     experiments                                             two versions side by side in the chat
     campaigns ─► campaign_entries, campaign_winners         contests for feedback: ratings that readers have entered
     settings                                                what operators have set
@@ -80,6 +81,7 @@ from tutelage.store.tables.operations import (
     Setting,
     SnapshotRow,
     Tombstone,
+    Worker,
 )
 from tutelage.store.tables.people import (
     ApiKey,
@@ -141,5 +143,6 @@ __all__ = [
     "User",
     "UserRole",
     "UserSession",
+    "Worker",
     "WritingPrompt",
 ]

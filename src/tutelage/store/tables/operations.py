@@ -79,6 +79,15 @@ class RunRequest(Base):
     created: Mapped[datetime] = mapped_column(default=now)
 
 
+class Worker(Base):
+    """A process that takes requests; `seen` is when it last showed itself. One that ends takes its row away."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    seen: Mapped[datetime] = mapped_column(default=now)
+
+
 class Tombstone(Base):
     """The id of a row that was deleted by its owner."""
 

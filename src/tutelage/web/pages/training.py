@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from tutelage.errors import Conflict, NotFound, Sentence
 from tutelage.evaluation.gate import checks_of
 from tutelage.registry import Registry
 from tutelage.server.services import Services
-from tutelage.store import audit, runs
+from tutelage.store import audit, runs, workers
 from tutelage.store.tables import Run
 from tutelage.web import curves
 from tutelage.web.pages.parts import Operator, Parts, Templates
@@ -71,14 +72,15 @@ def training(request: Request, user: Operator, parts: Parts, pages: Templates) -
         round=ROUND,
         waiting=waiting,
         live=live_runs(parts),
+        **_workers(parts),
         base=base_model(parts.registry),
     )
 
 
 @router.get("/live")
 def live(request: Request, user: Operator, parts: Parts, pages: Templates) -> Response:
-    """The runs under way."""
-    return pages.bare(request, "_live.html", user=user, live=live_runs(parts))
+    """The runs under way, and whether there is a worker."""
+    return pages.bare(request, "_live.html", user=user, live=live_runs(parts), **_workers(parts))
 
 
 @router.post("", status_code=204)
@@ -147,6 +149,17 @@ def live_runs(parts: Services) -> list[Live]:
     with parts.store.read() as tx:
         rows = [row for row in runs.list_runs(tx, limit=SHOWN) if row.status == "running"]
     return [_live(row, parts.home / "runs" / row.name) for row in rows if row.kind == ROUND]
+
+
+def _workers(parts: Services) -> dict[str, Any]:
+    """Who would carry a round out, and the command that starts somebody who does."""
+    with parts.store.read() as tx:
+        found = workers.alive(tx)
+    return {
+        "workers": found,
+        "command": f"TUTELAGE_HOME={shlex.quote(str(parts.home))} tutelage worker",
+        "on_a_server": not isinstance(parts.store.place, Path),
+    }
 
 
 def _live(run: Run, folder: Path) -> Live:

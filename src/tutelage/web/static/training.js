@@ -1,5 +1,5 @@
 // @ts-check
-/** The training page: while something is under way, its figures are fetched again every few seconds. */
+/** The training page: what is under way, and whether there is a worker, is fetched again every few seconds. */
 
 import { byId } from "./dialogs.js";
 import { Problem, fragment } from "./http.js";
@@ -7,16 +7,19 @@ import { Problem, fragment } from "./http.js";
 const EVERY = 4000;
 const place = byId("live");
 
+/** Which runs are under way. */
+const names = () => [...place.querySelectorAll("[data-run]")].map((each) => /** @type {HTMLElement} */ (each).dataset.run).join();
+
 async function refresh() {
   if (document.hidden) return;
   try {
     const fresh = await fragment("/operate/training/live");
-    const ended = place.children.length > 0 && fresh.children.length === 0;
+    const before = names();
     place.replaceChildren(fresh);
-    if (ended) location.reload();
+    if (names() !== before) location.reload();
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
   }
 }
 
-if (place.dataset.live === "true") setInterval(refresh, EVERY);
+setInterval(refresh, EVERY);
