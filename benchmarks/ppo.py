@@ -42,6 +42,7 @@ from tutelage.models.loading import load_model
 from tutelage.models.locate import locate
 from tutelage.models.saving import save_weights
 from tutelage.training.actors import POLICY, REFERENCE, REWARD, VALUE, Learners, Models
+from tutelage.training.memory import keep_freed_memory
 from tutelage.training.ppo import Task, take_step
 from tutelage.training.ppo_recipe import AverageConfig, PPOConfig, ValueConfig, seeds_of_step
 from tutelage.training.reward_model import RewardModel, ValueModel
@@ -69,6 +70,7 @@ def prompts_of(count: int, tokenizer: Any) -> list[list[int]]:
 
 def ours(batch: int, steps: int) -> dict[str, Any]:
     """Steps of the recipe's own code."""
+    keep_freed_memory()
     loaded = load_model("builtin", home())
     model = loaded.model
     for name in (REFERENCE, POLICY, VALUE, REWARD):

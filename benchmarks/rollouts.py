@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import itertools
 import json
 import pydoc_data.topics
 import random
@@ -63,15 +64,18 @@ OURS_ALONE = ("adapter", "chat")
 
 
 def prompts(loaded: LoadedModel, count: int) -> list[list[int]]:
-    """Questions of about 64 tokens about passages of Python's own manual."""
-    passages = [inspect.cleandoc(text) for _, text in sorted(pydoc_data.topics.topics.items())]
-    found = []
-    for passage in passages:
-        words = re.sub(r"[*\s]+", " ", passage).split(" ")
-        if len(words) > 60:
-            text = " ".join(words[20:50])
-            found.append(loaded.renderer.prompt([Message("user", f"Explain this text: {text}")])[-64:])
-    return (found * (1 + count // len(found)))[:count]
+    """Questions of about 64 tokens about passages of Python's own manual, no two alike."""
+    passages = [
+        re.sub(r"[*\s]+", " ", inspect.cleandoc(text)).split(" ")
+        for _, text in sorted(pydoc_data.topics.topics.items())
+    ]
+    found: dict[str, None] = {}
+    for first in itertools.count(20, 30):
+        found |= {" ".join(words[first : first + 30]): None for words in passages if len(words) > first + 40}
+        if len(found) >= count:
+            break
+    texts = list(found)[:count]
+    return [loaded.renderer.prompt([Message("user", f"Explain this text: {text}")])[-64:] for text in texts]
 
 
 def settings(loaded: LoadedModel) -> dict[str, dict[str, Any]]:
