@@ -31,13 +31,18 @@ def home() -> Path:
 
     Made readable for its owner alone. Raises ConfigError when it cannot be made.
     """
-    folder = Path(os.environ.get("TUTELAGE_HOME") or user_data_dir("tutelage", appauthor=False)).expanduser()
+    wanted = os.environ.get("TUTELAGE_HOME", "")
     try:
+        folder = Path(wanted or user_data_dir("tutelage", appauthor=False)).expanduser()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # RuntimeError: this user has no home folder, as in many containers
+        reason, place = getattr(error, "strerror", error), getattr(error, "filename", wanted)
         raise ConfigError(
-            f"the data folder cannot be made: {error.strerror}",
-            where=str(folder),
+            f"the data folder cannot be made: {reason}",
+            where=str(place),
             hint="set TUTELAGE_HOME to a folder you can write to",
         ) from error
     return folder.resolve()

@@ -20,19 +20,24 @@ pytestmark = pytest.mark.browser
 Visit = Callable[..., Page]
 
 
+NOBODY_BEHIND = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
 class Wire:
-    """A wire to the server that can be cut: connections break, and new ones are refused until it is mended."""
+    """A wire to the server that can be cut: connections break, and new ones are refused until it is mended, or are told
+    something, as by a proxy that finds no server behind it."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._cut = False
+        self._told = b""
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def cut(self) -> None:
-        self._cut = True
+    def cut(self, told: bytes = b"") -> None:
+        self._cut, self._told = True, told
         for end in self._open:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -52,6 +57,8 @@ class Wire:
             except OSError:
                 return
             if self._cut:
+                if self._told and near.recv(65536):
+                    near.sendall(self._told)
                 near.close()
                 continue
             far = socket.create_connection(("127.0.0.1", self._port))
@@ -81,15 +88,18 @@ def ask(page: Page, text: str) -> None:
     page.keyboard.press("Enter")
 
 
-def test_an_answer_goes_on_where_the_network_broke(browser: Browser, site: Any, wire: Wire) -> None:
+@pytest.mark.parametrize("told", [b"", NOBODY_BEHIND], ids=["refused", "bad gateway"])
+def test_an_answer_goes_on_where_the_network_broke(
+    browser: Browser, site: Any, wire: Wire, told: bytes
+) -> None:
     words = " ".join(str(number) for number in range(150))
     site.say(words, delay=0.01)
     page = browser.new_page(base_url=wire.url)
     page.goto("/")
     ask(page, "Count")
     expect(page.locator(".streaming")).to_contain_text("20 21")
-    wire.cut()
-    page.wait_for_timeout(300)
+    wire.cut(told)
+    page.wait_for_timeout(300 if not told else 4000)
     expect(page.locator(".streaming")).not_to_contain_text("148 149")
     wire.mend()
     answer = page.locator(".message.assistant[data-status='complete'] .body")

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tutelage.cli import main
 from tutelage.config import Settings, check, home, load
 from tutelage.errors import ConfigError
 
@@ -193,9 +194,32 @@ def test_without_a_setting_home_is_the_platforms_place(
     assert tmp_path.resolve() in folder.parents
 
 
+def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUTELAGE_HOME", "~nobody-of-this-name/chat")
+    with pytest.raises(ConfigError, match=r"cannot be made: .*home dir") as caught:
+        home()
+    assert "TUTELAGE_HOME" in caught.value.hint
+
+
 def test_a_home_that_cannot_be_made_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("TUTELAGE_HOME", str(tmp_path / "file" / "home"))
     with pytest.raises(ConfigError, match="cannot be made") as caught:
         home()
     assert "TUTELAGE_HOME" in caught.value.hint
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel").is_dir(), reason="asks a folder that nobody can write to, root neither"
+)
+def test_a_home_that_cannot_be_written_is_told_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TUTELAGE_HOME", "/sys/kernel")
+    monkeypatch.setattr(sys, "argv", ["tutelage", "versions", "list"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: /sys/kernel/versions: ")
+    assert "TUTELAGE_HOME" in hint

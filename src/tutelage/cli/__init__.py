@@ -5,6 +5,7 @@ Each area of the product has a file here; nothing heavy is imported before the c
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -13,8 +14,16 @@ import typer
 
 from tutelage import __version__
 from tutelage.cli.output import fail
-from tutelage.errors import TutelageError
+from tutelage.errors import ConfigError, TutelageError
 
+OUTSIDE = {
+    errno.EACCES: "is it this user's? TUTELAGE_HOME names another data folder",
+    errno.EPERM: "is it this user's? TUTELAGE_HOME names another data folder",
+    errno.EROFS: "TUTELAGE_HOME names another data folder",
+    errno.ENOSPC: "make room there and do it again",
+    errno.EDQUOT: "make room there and do it again",
+}
+"""What a file system may refuse whatever the program does, with the way out."""
 AREAS = ("serve", "training", "compare", "pipelines", "data", "versions", "moderation")
 
 
@@ -51,6 +60,11 @@ def main() -> None:
         build()()
     except TutelageError as error:
         fail(error)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in OUTSIDE or error.filename is None:
+            raise
+        fail(ConfigError(str(error.strerror), where=str(error.filename), hint=OUTSIDE[error.errno]))
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

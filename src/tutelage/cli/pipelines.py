@@ -143,7 +143,7 @@ def _registry(home: Path) -> Registry:
 
     registry = Registry(home)
     if not registry.list("chat"):
-        registry.begin("builtin")
+        registry.begin()
     return registry
 
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from tutelage.server.services import Access
     from tutelage.store import Store
 
+log = logging.getLogger(__name__)
+
+OTHER_BASE = "A round on it makes a version of it: tutelage improve RECIPE --set model=…"
 DRAIN_SECONDS = 30
 LONGEST_HEADERS = 32 * 1024
 MOST_CONNECTIONS = 1000
@@ -32,7 +35,11 @@ MOST_CONNECTIONS = 1000
 HostOption = Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 is this machine alone.")]
 PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
 ModelOption = Annotated[
-    str, typer.Option(help="Base model of the first version: builtin, tiny, a folder or a Hugging Face id.")
+    str | None,
+    typer.Option(
+        help="The base, until something is trained: builtin (unless said otherwise), tiny, a folder, a GGUF file or a "
+        "Hugging Face id."
+    ),
 ]
 GuestsOption = Annotated[
     bool | None,
@@ -69,7 +76,7 @@ def register(app: typer.Typer) -> None:
 def serve(
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
-    model: ModelOption = "builtin",
+    model: ModelOption = None,
     allow_guests: GuestsOption = None,
     public_name: NameOption = [],  # noqa: B006 - typer reads it, nobody changes it
     limit: LimitOption = [],  # noqa: B006
@@ -138,7 +145,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _run(
-    listener: socket.socket, access: Access, limits: Limits, model: str, *, engine: str, as_json: bool
+    listener: socket.socket, access: Access, limits: Limits, model: str | None, *, engine: str, as_json: bool
 ) -> None:
     import uvicorn
 
@@ -154,7 +161,10 @@ def _run(
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("tutelage").setLevel(logging.INFO)
     registry, gate, providers = Registry(home), default_gate(home), _providers(home)
-    registry.begin(model)
+    if not registry.begin(model):
+        log.warning(
+            "--model %s is not what serves, but what was trained on another base. %s", model, OTHER_BASE
+        )
     store = Store.open(config.database())
     try:
         engines = EnginePool(

@@ -101,18 +101,27 @@ class Registry:
         folders = {ADAPTER: files, WEIGHTS: weights}
         return self._place(kind, manifest, {name: each for name, each in folders.items() if each is not None})
 
-    def begin(self, model: str) -> None:
-        """Where nothing is `stable` yet, make a base model the first version and let it serve.
+    def begin(self, model: str | None = None) -> bool:
+        """Where nothing is `stable` yet, make a base the first version and let it serve: `model`, or the built-in one.
 
-        Of several servers that begin at once, one does.
+        Another `model` takes its place as long as nothing was trained. Of several servers that begin at once, one does.
+        Returns whether what serves stands on `model`.
         """
-        if STABLE in self.aliases():
-            return
+        if model is None and STABLE in self.aliases():
+            return True
+        base = _whole_name(model or "builtin")
         with locked(self.folder / ".begin.lock"):
-            if STABLE not in self.aliases():
-                base = str(Path(model).resolve()) if Path(model).is_dir() else model
-                version = self.publish(kind="chat", model=base, notes="The base model, before any training.")
-                self.promote(version.name)
+            stable = self.aliases().get(STABLE)
+            found = [version for version in self.survey()[0] if version.kind == "chat"]
+            if any(version.name == stable and version.model == base for version in found):
+                return True
+            untrained = [version for version in found if version.adapter is None and version.weights is None]
+            if stable is not None and len(untrained) < len(found):
+                return False
+            known = next((version for version in untrained if version.model == base), None)
+            notes = "The base model, before any training."
+            self.promote((known or self.publish(kind="chat", model=base, notes=notes)).name)
+        return True
 
     def list(self, kind: VersionKind | None = None) -> list[ModelVersion]:
         """All versions, or those of one kind, oldest first. Raises ModelError for a broken manifest."""
@@ -282,6 +291,12 @@ class Registry:
             else "Publish one: `tutelage versions publish RUN_DIR`."
         )
         return NotFound(Sentence("There is no version “{name}”.", name=name), hint=hint)
+
+
+def _whole_name(model: str) -> str:
+    """A folder or file by its whole path, so that it is found from everywhere; other names as they are."""
+    ours = model in ("builtin", "tiny") or NAME.fullmatch(model)
+    return model if ours or not Path(model).exists() else str(Path(model).resolve())
 
 
 def _code() -> str:

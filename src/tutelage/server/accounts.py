@@ -58,7 +58,8 @@ async def sign_in(request: Request, body: SignIn) -> dict[str, Any]:
     parts = services(request)
     user = await read(parts.store, lambda tx: accounts.find_by_name(tx, body.name))
     known = user.password_hash if user else None
-    right = await parts.sign_in_limits.matches(body.name, address_of(request), body.password, known)
+    name = accounts.name_key(body.name)
+    right = await parts.sign_in_limits.matches(name, address_of(request), body.password, known)
     if not right or user is None:
         raise Unauthenticated("name or password is wrong", hint="check both, and try again")
     await begin_session(request, lambda tx: user)

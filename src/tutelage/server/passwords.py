@@ -57,7 +57,10 @@ async def _aside(work: Callable[[], T]) -> T:
 
 
 class SignInLimits:
-    """Counts failures of the last quarter of an hour, for each account and for each address (`limits.network`)."""
+    """Counts failures of the last quarter of an hour, for each account and for each address (`limits.network`).
+
+    An account goes by one name, however it was typed: `accounts.name_key`.
+    """
 
     WINDOW_SECONDS = 900.0
     PER_ACCOUNT = 10
@@ -99,11 +102,11 @@ class SignInLimits:
 
     def succeeded(self, name: str) -> None:
         """Forget an account's failures."""
-        self._failures.pop(("account", name.casefold()), None)
+        self._failures.pop(("account", name), None)
 
     def _limits(self, name: str, address: str) -> tuple[tuple[tuple[str, str], int], ...]:
         return (
-            (("account", name.casefold()), self.PER_ACCOUNT),
+            (("account", name), self.PER_ACCOUNT),
             (("address", network(address)), self.PER_ADDRESS),
         )
 

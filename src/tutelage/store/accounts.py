@@ -7,6 +7,7 @@ password hash would add nothing. Passwords are hashed by the caller.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import unicodedata
 from collections.abc import Sequence
@@ -39,6 +40,9 @@ LONGEST_AGENT = 200
 SCOPES = ("chat", "moderations", "rewards")
 """What a key may be used for."""
 _KEY_PREFIX = "tut-"
+_BLANK = re.compile(r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\ufe00-\ufe0e\U000e0100-\U000e01ef]")
+"""Draws nothing: Default_Ignorable_Code_Point of Unicode's DerivedCoreProperties.txt without what is in category C
+anyway and the selector of emoji; and the empty cell of Braille."""
 
 
 def create_guest(tx: Session, *, locale: str = "", consent: bool = False) -> User:
@@ -65,7 +69,7 @@ def create_user(
     Raises Conflict when the name is taken, whatever its case.
     """
     name = _free_name(tx, name)
-    user = User(name=name, name_key=name.casefold(), password_hash=password_hash, role=role)
+    user = User(name=name, name_key=name_key(name), password_hash=password_hash, role=role)
     user.locale, user.consent = locale, consent
     return _add_user(tx, user)
 
@@ -81,7 +85,7 @@ def promote_guest(
     if user.name is not None:
         raise Conflict("This account has a name already.")
     user.name = _free_name(tx, name)
-    user.name_key = user.name.casefold()
+    user.name_key = name_key(user.name)
     user.password_hash = password_hash
     user.role = role if user.role == "guest" else user.role
     return user
@@ -89,7 +93,12 @@ def promote_guest(
 
 def find_by_name(tx: Session, name: str) -> User | None:
     """The user of this name, whatever its case."""
-    return tx.scalar(select(User).where(User.name_key == _normal(name).casefold()))
+    return tx.scalar(select(User).where(User.name_key == name_key(name)))
+
+
+def name_key(name: str) -> str:
+    """What names of one person have in common: neither case, width nor blanks around it tell two apart."""
+    return _normal(name).casefold()
 
 
 def get_user(tx: Session, user_id: str) -> User:
@@ -301,9 +310,14 @@ def _free_name(tx: Session, name: str) -> str:
 
 def _checked_name(name: str) -> str:
     name = _normal(name)
-    if not 1 <= len(name) <= 64 or any(unicodedata.category(letter)[0] == "C" for letter in name):
+    if not 1 <= len(name) <= 64 or not all(map(is_visible, name)):
         raise InvalidRequest("A name has 1 to 64 visible characters.", param="name")
     return name
+
+
+def is_visible(letter: str) -> bool:
+    """Whether a letter shows in a name. Two names must not differ in what nobody sees."""
+    return unicodedata.category(letter)[0] != "C" and not _BLANK.match(letter)
 
 
 def _normal(name: str) -> str:

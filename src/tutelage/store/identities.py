@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tutelage.errors import Conflict, Denied, NotFound
-from tutelage.store.accounts import create_user, find_by_name, get_user, promote_guest
+from tutelage.store.accounts import create_user, find_by_name, get_user, is_visible, promote_guest
 from tutelage.store.invites import accept_invite
 from tutelage.store.tables import Identity, User
 
@@ -111,8 +111,4 @@ def free_name(tx: Session, names: Iterable[str]) -> str:
 def _visible(name: str) -> str:
     """A name without what cannot be seen, and not too long; empty when nothing is left."""
     plain = unicodedata.normalize("NFKC", name)
-    return (
-        "".join(letter for letter in plain if unicodedata.category(letter)[0] != "C")
-        .strip()[:LONGEST_NAME]
-        .strip()
-    )
+    return "".join(filter(is_visible, plain)).strip()[:LONGEST_NAME].strip()

@@ -436,15 +436,33 @@ def test_an_unfinished_run_is_not_published(registry: Registry, adapter: Path, c
 
 def test_the_base_model_becomes_the_first_version_once(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
-    registry.begin("tiny")
-    registry.begin("builtin")
+    assert registry.begin("tiny")
+    assert registry.begin()
+    assert registry.begin("tiny")
     assert [version.model for version in registry.list()] == ["tiny"]
     assert registry.aliases() == {"stable": "v1"}
+
+
+def test_another_base_takes_over_until_something_is_trained(tmp_path: Path, adapter: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.begin("a-typing-error")
+    assert registry.begin("tiny")
+    assert registry.begin("builtin")
+    assert registry.begin("tiny"), "known already"
+    assert [version.model for version in registry.list()] == ["a-typing-error", "tiny", "builtin"]
+    assert registry.aliases() == {"stable": "v2"}
+    registry.publish(kind="chat", model="tiny", files=adapter, parents=["v2"])
+    assert not registry.begin("builtin")
+    assert registry.aliases() == {"stable": "v2"}
 
 
 def test_a_folder_is_named_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.gguf").touch()
+    (tmp_path / "tiny").mkdir()
     registry = Registry(tmp_path / "home")
-    registry.begin("model")
-    assert registry.get("v1").model == str(tmp_path / "model")
+    for name in ("model", "model.gguf", "tiny"):
+        registry.begin(name)
+    found = [version.model for version in registry.list()]
+    assert found == [str(tmp_path / "model"), str(tmp_path / "model.gguf"), "tiny"]

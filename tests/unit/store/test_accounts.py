@@ -28,7 +28,9 @@ def test_a_name_is_taken_once_whatever_its_case(store: Store, cast: SimpleNamesp
                 accounts.create_user(tx, name=name, password_hash="-", role="user")
 
 
-@pytest.mark.parametrize("name", ["", "   ", "x" * 65, "two\nlines", "right\u202eleft", "\x00"])
+@pytest.mark.parametrize(
+    "name", ["", "   ", "x" * 65, "two\nlines", "right\u202eleft", "\x00", "\u2800", "ann\ufe01", "\u3164"]
+)
 def test_names_can_be_seen(store: Store, name: str) -> None:
     with store.write() as tx, pytest.raises(InvalidRequest):
         accounts.create_user(tx, name=name, password_hash="-", role="user")

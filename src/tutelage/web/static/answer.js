@@ -5,6 +5,9 @@ import { t } from "./catalogue.js";
 import { dressCode } from "./copy.js";
 import { Problem, fragment } from "./http.js";
 
+/** Seconds until the answer is asked for again, each time that the server, or what stands before it, refuses it. */
+const PAUSES = [1, 2, 4, 8, 15, 30];
+
 /**
  * Stream an answer's text into its element.
  * @param {HTMLElement} element a running message
@@ -14,26 +17,37 @@ import { Problem, fragment } from "./http.js";
 export function follow(element, id) {
   const text = new StreamedText(element);
   return new Promise((resolve, reject) => {
-    const source = new EventSource(`/api/answers/${id}/events`);
-    const end = (/** @type {() => void} */ settle) => {
-      source.close();
-      text.close();
-      settle();
+    let seen = "0";
+    let refused = 0;
+    const attach = () => {
+      // The browser comes back by itself where it finds nobody, but for good gives up on a 502 or 503.
+      const source = new EventSource(`/api/answers/${id}/events?after=${seen}`);
+      const end = (/** @type {() => void} */ settle) => {
+        source.close();
+        text.close();
+        settle();
+      };
+      source.addEventListener("waiting", (event) => text.wait(JSON.parse(event.data).place));
+      source.addEventListener("delta", (event) => {
+        seen = event.lastEventId;
+        refused = 0;
+        text.push(JSON.parse(event.data).text);
+      });
+      source.addEventListener("verdict", (event) => {
+        if (JSON.parse(event.data).state === "blocked") text.hide();
+      });
+      source.addEventListener("done", () => end(resolve));
+      source.addEventListener("error", (event) => {
+        if (event instanceof MessageEvent) {
+          const { message, hint } = JSON.parse(event.data);
+          end(() => reject(new Problem(message, hint)));
+        } else if (source.readyState === EventSource.CLOSED) {
+          if (refused < PAUSES.length) setTimeout(attach, 1000 * PAUSES[refused++]);
+          else end(() => reject(new Problem(t("The connection was lost."), t("The answer goes on without it: load the page again to see it."))));
+        }
+      });
     };
-    source.addEventListener("waiting", (event) => text.wait(JSON.parse(event.data).place));
-    source.addEventListener("delta", (event) => text.push(JSON.parse(event.data).text));
-    source.addEventListener("verdict", (event) => {
-      if (JSON.parse(event.data).state === "blocked") text.hide();
-    });
-    source.addEventListener("done", () => end(resolve));
-    source.addEventListener("error", (event) => {
-      if (event instanceof MessageEvent) {
-        const { message, hint } = JSON.parse(event.data);
-        end(() => reject(new Problem(message, hint)));
-      } else if (source.readyState === EventSource.CLOSED) {
-        end(() => reject(new Problem(t("The connection was lost."), t("The answer goes on without it: load the page again to see it."))));
-      }
-    });
+    attach();
   });
 }
 
