@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
+from tutelage.server import streaming
 from tutelage.store import accounts, dialogues, labelling
+from tutelage.store.ids import now
 from tutelage.store.labelling import LabellingSettings
-from tutelage.store.tables import Demonstration, Ranking, User
+from tutelage.store.tables import Demonstration, Lease, Ranking, User
 from tutelage.web.app import create_app
 
 Trainer = dict[str, str]
@@ -120,6 +124,36 @@ def test_somebody_elses_task_and_one_that_is_not_there_are_alike(
         for path, body in (("", {"groups": [ids]}), ("/renew", None), ("/skip", {})):
             answer = web.post(f"/rank/tasks/{name}{path}", json=body, headers=other)
             assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_a_task_stays_ones_own_while_a_slow_model_writes_for_it(
+    site: Any, web: TestClient, one: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "HEARTBEAT_SECONDS", 0.02)
+
+    def wait(holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 10
+        while not holds():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def held() -> bool:
+        with site.store.read() as tx:
+            found = tx.scalar(select(Lease))
+        return found is not None and found.expires > now()
+
+    wait(lambda: "v1" in site.engines)
+    site.engines["v1"].delay = 0.1
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(web.post, "/rank/next", headers=one)
+        wait(held)
+        with site.store.write() as tx:
+            tx.execute(update(Lease).values(expires=now() + GONE))
+        wait(held)
+        site.interrupt()
+        *beats, done = map(json.loads, asked.result().text.splitlines())
+    assert {"sampled": 0, "of": 1} in beats
+    assert done["task"]
 
 
 def test_a_dialogue_that_is_handed_in_twice_is_one(site: Any, web: TestClient) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from random import SystemRandom
 
 from tutelage.dialogue import Message
@@ -16,7 +16,7 @@ _random = SystemRandom()
 
 async def sample_candidates(
     turns: Turns, task: RankingTask, versions: Sequence[str]
-) -> AsyncIterator[Candidate]:
+) -> AsyncGenerator[Candidate, None]:
     """Up to k − 1 answers to the task's prompt, each as it is ready; none is the given one, none comes twice.
 
     The versions answer in turn, from a random one on. One that is gone or broken is left out while another can

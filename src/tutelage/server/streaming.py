@@ -6,14 +6,19 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+T = TypeVar("T")
+B = TypeVar("B")
+
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": still here\n\n"
+AS_IT_COMES = {"cache-control": "no-store", "x-accel-buffering": "no"}
+"""Headers of what no proxy may hold back."""
 LINE_ENDS = {ord(each): f"\\u{ord(each):04x}" for each in "\x85\u2028\u2029"}
 """Ends of lines for some programs, though not for JSON, which leaves them as they are."""
 
@@ -29,14 +34,14 @@ def _json(data: Any) -> str:
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(LINE_ENDS)
 
 
-async def with_heartbeat(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """The events, and a comment whenever `HEARTBEAT_SECONDS` pass without one."""
+async def with_heartbeat(events: AsyncGenerator[T, None], beat: B) -> AsyncGenerator[T | B, None]:
+    """The events, and a beat whenever `HEARTBEAT_SECONDS` pass without one."""
     async with aclosing(events) as stream:
         while True:
             upcoming = asyncio.ensure_future(anext(stream, None))
             try:
                 while not (await asyncio.wait({upcoming}, timeout=HEARTBEAT_SECONDS))[0]:
-                    yield HEARTBEAT
+                    yield beat
                 event = await upcoming
             finally:
                 await _settle(upcoming)
@@ -51,8 +56,8 @@ class EventStream(StreamingResponse):
     def __init__(
         self, events: AsyncGenerator[bytes, None], *, release: Callable[[], None] = lambda: None
     ) -> None:
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        super().__init__(with_heartbeat(events), media_type="text/event-stream", headers=headers)
+        stream = with_heartbeat(events, HEARTBEAT)
+        super().__init__(stream, media_type="text/event-stream", headers=AS_IT_COMES)
         self._release = release
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,7 +67,7 @@ class EventStream(StreamingResponse):
             self._release()
 
 
-async def _settle(upcoming: asyncio.Future[bytes | None]) -> None:
+async def _settle(upcoming: asyncio.Future[Any]) -> None:
     """Cancel what is still awaited, and see it end: a stream that is running cannot be closed."""
     if not upcoming.done():
         upcoming.cancel()

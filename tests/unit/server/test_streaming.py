@@ -39,7 +39,7 @@ def test_leaving_a_silent_stream_closes_what_feeds_it(monkeypatch: pytest.Monkey
             closed.append("closed")
 
     async def leave() -> list[Any]:
-        stream = with_heartbeat(silent())
+        stream = with_heartbeat(silent(), streaming.HEARTBEAT)
         found = [await anext(stream), await anext(stream)]
         await stream.aclose()
         return found
@@ -54,7 +54,7 @@ def test_an_error_in_the_stream_reaches_the_reader() -> None:
         raise ValueError("broken")
 
     async def read() -> list[bytes]:
-        return [item async for item in with_heartbeat(broken())]
+        return [item async for item in with_heartbeat(broken(), streaming.HEARTBEAT)]
 
     with pytest.raises(ValueError, match="broken"):
         asyncio.run(read())

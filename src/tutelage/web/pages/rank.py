@@ -1,7 +1,8 @@
 """Ranking: answers to one question, blind and shuffled, put into an order.
 
 GET  /rank
-POST /rank/next                 lines of JSON: {sampled, of} while the model writes, then {task: ID | null} or {error}
+POST /rank/next                 lines of JSON: {sampled, of} while the model writes, again every 15 s at least; then
+                                {task: ID | null} or {error}
 GET  /rank/tasks/{id}           the task as a fragment of the page, or as JSON for programs
 POST /rank/tasks/{id}           {groups, unrankable, all_bad, note, fixes: [{candidate, content}]}
 POST /rank/tasks/{id}/renew     the page holds its lease with this
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -25,6 +27,7 @@ from tutelage.errors import Conflict, TutelageError
 from tutelage.server.errors import failure_of, told_to
 from tutelage.server.sampling import sample_candidates
 from tutelage.server.services import Services
+from tutelage.server.streaming import AS_IT_COMES, with_heartbeat
 from tutelage.server.transactions import read, write
 from tutelage.store import accounts, labelling
 from tutelage.store.labelling import RankingTask
@@ -70,7 +73,8 @@ def rank(request: Request, user: Trainer, pages: Templates) -> Response:
 @router.post("/next")
 async def next_task(request: Request, user: Trainer, parts: Parts) -> StreamingResponse:
     """Lease a task, and have the model write what there is to rank. Takes as long as the model takes."""
-    return StreamingResponse(_lines(request, user, parts), media_type="application/x-ndjson")
+    lines = _lines(request, user, parts)
+    return StreamingResponse(lines, media_type="application/x-ndjson", headers=AS_IT_COMES)
 
 
 @router.get("/tasks/{task_id}")
@@ -142,9 +146,14 @@ async def _events(user: User, parts: Services) -> AsyncIterator[dict[str, Any]]:
             return
         samples: list[dict[str, Any]] = []
         if not task.candidates:
-            async for sample in sample_candidates(parts.turns, task, versions):
-                samples.append(dict(sample))
-                yield {"sampled": len(samples), "of": task.k - 1}
+            drawing = with_heartbeat(sample_candidates(parts.turns, task, versions), None)
+            async with aclosing(drawing) as coming:
+                async for sample in coming:
+                    if sample is not None:
+                        samples.append(dict(sample))
+                    else:  # the model is slow: the task stays theirs meanwhile
+                        await write(parts.store, _renewal(task, user))
+                    yield {"sampled": len(samples), "of": task.k - 1}
             await write(parts.store, _keep(task, user, samples))
         if task.candidates or samples:
             yield {"task": task.id}
@@ -163,6 +172,10 @@ def _take(tx: Session, user: User) -> RankingTask | None:
         rng=random.Random(),
         own_writing=accounts.count_users(tx, roles=("trainer", "operator")) == 1,
     )
+
+
+def _renewal(task: RankingTask, user: User) -> Callable[[Session], RankingTask]:
+    return lambda tx: labelling.renew_lease(tx, task.id, user.id)
 
 
 def _keep(task: RankingTask, user: User, samples: list[dict[str, Any]]) -> Callable[[Session], None]:

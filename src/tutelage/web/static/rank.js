@@ -260,8 +260,12 @@ onActions({
   next,
 });
 
-setInterval(() => {
-  if (taskId) attempt(() => call("POST", `/rank/tasks/${taskId}/renew`));
-}, RENEWAL);
+/** Hold the task for another while; a page that nobody looks at lets others have it. */
+function renew() {
+  if (taskId && !document.hidden) attempt(() => call("POST", `/rank/tasks/${taskId}/renew`));
+}
+
+setInterval(renew, RENEWAL);
+document.addEventListener("visibilitychange", renew);
 
 next();
