@@ -38,7 +38,9 @@ class ComparisonFormat(StrEnum):
     kto = "kto"
 
 
-PathArgument = Annotated[Path, typer.Argument(help="A file (.jsonl, .json, also .gz), or a folder of them.")]
+PathArgument = Annotated[
+    Path, typer.Argument(help="A file (.jsonl, .json, .csv, also .gz), or a folder of them.")
+]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Import nothing if a row cannot be read.")]
 SourceOption = Annotated[
     str, typer.Option("--source", help="Name this data by; the default is the format's name.")
@@ -59,6 +61,7 @@ def register(app: typer.Typer) -> None:
     exports = typer.Typer(help="Write what people made to files.", no_args_is_help=True)
     exports.command("demonstrations")(export_demonstrations)
     exports.command("comparisons")(export_comparisons)
+    exports.command("prompts")(export_prompts)
     exports.command("trees")(export_trees)
     app.add_typer(exports, name="export")
 
@@ -66,7 +69,7 @@ def register(app: typer.Typer) -> None:
 def import_messages(
     path: PathArgument, source: SourceOption = "", strict: StrictOption = False, as_json: JsonOption = False
 ) -> None:
-    """Dialogues: OpenAI's "messages", ShareGPT's "conversations", or a bare "prompt"."""
+    """Dialogues: OpenAI's "messages", ShareGPT's "conversations", or a "prompt", bare or with its "completion"."""
     from tutelage.datasets.sources import messages
 
     _import(path, messages.parse, "messages", source=source, strict=strict, as_json=as_json)
@@ -108,7 +111,7 @@ def import_hh(
 def import_ranked(
     path: PathArgument, source: SourceOption = "", strict: StrictOption = False, as_json: JsonOption = False
 ) -> None:
-    """Judged answers: our own export, TRL's pairs, best-first lists, judgements with passages."""
+    """Judged answers: our own export, pairs ("chosen", "rejected"), best-first lists, judgements with passages."""
     from tutelage.datasets.sources import ranked
 
     _import(path, ranked.parse, "ranked", source=source, strict=strict, as_json=as_json)
@@ -153,6 +156,19 @@ def export_comparisons(
         found = export.comparisons(tx, sources=source or None)
         rows = formats.write((row for item in found for row in rows_of(item)), path)
     _say_written(rows, "comparisons", format.value, path, as_json=as_json)
+
+
+def export_prompts(
+    path: TargetArgument, source: SourcesOption = NO_NAMES, as_json: JsonOption = False
+) -> None:
+    """Prompts: every question that may be answered in training, with what was said before it."""
+    from tutelage.datasets import formats
+    from tutelage.store import export
+
+    with _store() as store, store.read() as tx:
+        found = export.prompts(tx, sources=source or None)
+        rows = formats.write((row for item in found for row in formats.prompt(item)), path)
+    _say_written(rows, "prompts", "prompts", path, as_json=as_json)
 
 
 def export_trees(path: TargetArgument, source: SourcesOption = NO_NAMES, as_json: JsonOption = False) -> None:
@@ -221,14 +237,12 @@ def _numbers(report: Report) -> dict[str, Any]:
 
 
 def _text(report: Report) -> str:
-    """The counts, one a line, then what was left out and why, then the first rows that could not be read."""
-    from tutelage.datasets.importing import SHOWN_PROBLEMS
+    """The counts, one a line, then what was left out and why, then why rows could not be read."""
+    from tutelage.datasets.importing import told
 
     lines = [f"{label:<16}{getattr(report, name):>9,}" for name, label in COUNTS.items()]
     lines.append(f"{'left out':<16}{report.skipped.total():>9,}")
     lines += [f"{count:>9,}  {reason}" for reason, count in report.skipped.most_common()]
     lines.append(f"{'bad rows':<16}{len(report.problems):>9,}")
-    lines += [f"  {problem}" for problem in report.problems[:SHOWN_PROBLEMS]]
-    if len(report.problems) > SHOWN_PROBLEMS:
-        lines.append(f"  … and {len(report.problems) - SHOWN_PROBLEMS:,} more (--json lists them all)")
+    lines += [f"  {line}" for line in told(report.problems)]
     return "\n".join(lines)

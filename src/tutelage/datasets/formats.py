@@ -22,6 +22,11 @@ def messages(dialogue: Dialogue) -> Iterator[Row]:
     yield {"messages": _messages(dialogue.messages)} | _origin(source=dialogue.source)
 
 
+def prompt(dialogue: Dialogue) -> Iterator[Row]:
+    """TRL's form for prompts alone, with the source beside it."""
+    yield {"prompt": _messages(dialogue.messages)} | _origin(source=dialogue.source)
+
+
 def ranked(comparison: Comparison) -> Iterator[Row]:
     """All of a comparison but its id; judgements that a ranking implies are given as a ranking."""
     groups = ranking(comparison)

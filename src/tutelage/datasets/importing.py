@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
-from tutelage.datasets.sources import Found, Item, Problem, Skipped
+from tutelage.datasets.sources import Found, Item, Problem, Skipped, readers
 from tutelage.dialogue import Comparison, Dialogue
 from tutelage.errors import DataError
 from tutelage.store import Store, imports
 
-SHOWN_PROBLEMS = 10
+SHOWN_REASONS = 10
 
 
 @dataclass(slots=True)
@@ -75,14 +75,31 @@ def _import(tx: Session, item: Item) -> bool:
     return imports.import_dialogue(tx, item, demonstration=item.messages[-1].role == "assistant")
 
 
+def told(problems: Sequence[Problem]) -> list[str]:
+    """A line for each reason, in the order in which they were met: the first place, and how many rows it holds for."""
+    counts = Counter(problem.reason for problem in problems)
+    first = {problem.reason: problem for problem in reversed(problems)}
+    lines = [
+        f"{first[reason]} ({count:,} rows)" if count > 1 else f"{first[reason]}"
+        for reason, count in list(counts.items())[:SHOWN_REASONS]
+    ]
+    if len(counts) > SHOWN_REASONS:
+        lines.append(f"… and {len(counts) - SHOWN_REASONS:,} other reasons (--json tells every row)")
+    return lines
+
+
 def _refusal(problems: list[Problem], *, strict: bool) -> DataError:
-    """The first bad row as the error's place, some more below it, and how many there are beyond those."""
+    """All reasons, the first bad row being the error's place."""
     first = problems[0]
-    lines = [first.reason, *(f"  {problem}" for problem in problems[1:SHOWN_PROBLEMS])]
-    if len(problems) > SHOWN_PROBLEMS:
-        lines.append(f"  … and {len(problems) - SHOWN_PROBLEMS:,} more")
-    way_out = (
-        "Mend the rows, or leave out --strict to import the others." if strict else "Is it another format?"
+    lines = "\n  ".join(told(problems)).removeprefix(f"{first.place}: ")
+    return DataError(
+        lines, path=first.path, line=first.line, hint=f"Nothing was imported. {_way_out(first, strict)}"
     )
-    hint = f"Nothing was imported. {way_out}"
-    return DataError("\n".join(lines), path=first.path, line=first.line, hint=hint)
+
+
+def _way_out(first: Problem, strict: bool) -> str:
+    if strict:
+        return "Mend the rows, or leave out --strict to import the others."
+    if names := readers(first.path):
+        return f"`tutelage import {names[0]}` reads such rows."
+    return "`tutelage import --help` names the forms that are read."

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from tutelage.cli import data
 from tutelage.datasets import formats
+from tutelage.datasets.sources import PARSERS
 from tutelage.errors import DataError, NotFound
 
 TURNS = [{"role": "user", "content": "Tea?"}, {"role": "assistant", "content": "Yes."}]
@@ -101,13 +102,14 @@ def test_the_json_holds_every_number_and_every_problem(rows_file: Path) -> None:
     }
 
 
-def test_the_text_shows_the_first_problems_and_counts_the_rest(rows_file: Path) -> None:
+def test_the_text_tells_each_reason_once_with_its_first_place(rows_file: Path) -> None:
     lines = run("import", "messages", rows_file).splitlines()
     assert ["demonstrations", "1"] in [line.split() for line in lines]
     assert ["bad", "rows", "13"] in [line.split() for line in lines]
-    assert f"  {rows_file}:2: messages should be a list, not a number" in lines
-    assert sum(str(rows_file) in line for line in lines) == 10
-    assert lines[-1].strip() == "… and 3 more (--json lists them all)"
+    assert lines[-2:] == [
+        f"  {rows_file}:2: messages should be a list, not a number",
+        f'  {rows_file}:3: there is no "messages", "conversations" or "prompt" (12 rows)',
+    ]
 
 
 def test_what_was_left_out_is_shown_with_its_reason(tmp_path: Path) -> None:
@@ -157,6 +159,18 @@ def test_comparisons_come_out_in_each_form(tmp_path: Path, form: str, rows: int,
 
 def test_the_forms_on_offer_are_those_that_exist() -> None:
     assert [form.value for form in data.ComparisonFormat] == list(formats.COMPARISONS)
+    assert list(data.IMPORTERS) == list(PARSERS)
+
+
+def test_prompts_go_out_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    further = [*TURNS, {"role": "user", "content": "Cake?"}]
+    run("import", "messages", write(tmp_path / "in.jsonl", {"prompt": further}, {"messages": TURNS}))
+    out = tmp_path / "prompts.jsonl"
+    result = numbers("export", "prompts", out)
+    assert (result["what"], result["rows"]) == ("prompts", 2)
+    assert json.loads(out.read_text().splitlines()[0]) == {"prompt": TURNS[:1], "source": "messages"}
+    monkeypatch.setenv("TUTELAGE_HOME", str(tmp_path / "other"))
+    assert numbers("import", "messages", out, "--strict")["prompts"] == 2
 
 
 def test_an_export_can_be_limited_to_sources(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def dialogues(draw: st.DrawFn, *, last: str | None = None) -> tuple[Message, ...
 @st.composite
 def comparisons(draw: st.DrawFn) -> Comparison:
     prompt = draw(dialogues(last="user"))
-    candidates = draw(st.lists(texts, min_size=2, max_size=5))
+    candidates = draw(st.lists(texts, min_size=2, max_size=5, unique=True))
     order = draw(st.permutations(range(len(candidates))))
     origin = {"source": draw(texts), "author": draw(st.none() | said)}
     if draw(st.booleans()):
@@ -80,6 +80,13 @@ def test_messages_are_openais() -> None:
     assert list(formats.messages(dialogue)) == [
         {"messages": [*PROMPT_ROWS, {"role": "assistant", "content": "Yes."}], "source": "chat"}
     ]
+
+
+@given(dialogues(last="user"), texts)
+def test_a_prompt_read_back_is_the_same(turns: tuple[Message, ...], source: str) -> None:
+    dialogue = Dialogue(turns, source=source)
+    (row,) = formats.prompt(dialogue)
+    assert list(messages.parse(through_json(row))) == [dialogue]
 
 
 def test_a_ranking_is_written_as_one() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tutelage.datasets import formats
-from tutelage.datasets.importing import load
+from tutelage.datasets.importing import load, told
 from tutelage.datasets.sources import Found, Problem, Skipped, messages, ranked, read
 from tutelage.dialogue import Comparison, Dialogue, Message
 from tutelage.errors import DataError
@@ -56,21 +56,42 @@ def test_a_second_import_adds_nothing(store: Store) -> None:
 
 
 def test_strict_imports_nothing_when_a_row_is_bad(store: Store) -> None:
+    other = Problem(Path("rows.jsonl"), 9, "there is no instruction")
     with pytest.raises(DataError) as caught:
-        load(store, [DEMONSTRATION, *[PROBLEM] * 12], strict=True)
+        load(store, [DEMONSTRATION, PROBLEM, other, *[PROBLEM] * 1200], strict=True)
     assert caught.value.where == "rows.jsonl:7"
-    first, *others, last = caught.value.message.splitlines()
-    assert first == "message 1 is empty"
-    assert others == ["  rows.jsonl:7: message 1 is empty"] * 9
-    assert last == "  … and 2 more"
+    assert caught.value.message.splitlines() == [
+        "message 1 is empty (1,201 rows)",
+        "  rows.jsonl:9: there is no instruction",
+    ]
     assert "--strict" in caught.value.hint
     assert kept(store) == ([], [])
 
 
-def test_a_file_of_bad_rows_alone_is_an_error(store: Store) -> None:
-    with pytest.raises(DataError, match=r"^rows\.jsonl:7: message 1 is empty\nhint: .* another format\?"):
-        load(store, [PROBLEM])
-    assert load(store, [PROBLEM, Skipped("cut")]).problems == [PROBLEM]
+@pytest.mark.parametrize(
+    ("row", "way_out"),
+    [
+        ('{"instruction": "Tea?", "output": "Yes."}', "`tutelage import alpaca` reads such rows."),
+        ('{"question": "Tea?"}', "`tutelage import --help` names the forms that are read."),
+    ],
+)
+def test_a_file_of_bad_rows_alone_is_an_error(store: Store, tmp_path: Path, row: str, way_out: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(row)
+    problem = Problem(path, 1, "message 1 is empty")
+    with pytest.raises(DataError) as caught:
+        load(store, [problem])
+    hint = f"hint: Nothing was imported. {way_out}"
+    assert str(caught.value) == f"{path}:1: message 1 is empty\n{hint}"
+    assert load(store, [problem, Skipped("cut")]).problems == [problem]
+
+
+def test_many_reasons_are_told_as_far_as_they_can_be_read() -> None:
+    problems = [Problem(Path("rows.jsonl"), line, f"reason {line}") for line in range(1, 14)]
+    first, *_, last = told(problems)
+    assert first == "rows.jsonl:1: reason 1"
+    assert last == "… and 3 other reasons (--json tells every row)"
+    assert len(told(problems)) == 11
 
 
 def test_an_import_that_breaks_off_leaves_nothing(store: Store) -> None:

@@ -23,7 +23,7 @@ PARSERS: dict[str, Parser] = {
 
 @pytest.mark.parametrize(
     ("form", "dialogues", "comparisons"),
-    [("messages", 4, 0), ("alpaca", 5, 0), ("oasst", 1, 1), ("hh", 0, 1), ("ranked", 0, 5)],
+    [("messages", 5, 0), ("alpaca", 5, 0), ("oasst", 1, 1), ("hh", 0, 1), ("ranked", 0, 6)],
 )
 def test_examples_are_read_whole(tmp_path: Path, form: str, dialogues: int, comparisons: int) -> None:
     section = GUIDE.read_text(encoding="utf-8").split(f"## `tutelage import {form}`")[1].split("\n## ")[0]

@@ -38,6 +38,31 @@ def test_sharegpt_conversations(read_rows: Any) -> None:
     assert read_rows(messages.parse, row).items == [Dialogue(TURNS, source="here")]
 
 
+@pytest.mark.parametrize("name", ["messages", "conversations", "conversation"])
+def test_either_way_to_write_a_message_stands_under_each_name(read_rows: Any, name: str) -> None:
+    shared = [{"from": "Human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"}]
+    found = read_rows(messages.parse, {name: [ASK, REPLY]}, {name: shared})
+    assert found.items == [Dialogue(TURNS, source="here")]
+    assert found.skipped == {"the same as one before it": 1}
+
+
+@pytest.mark.parametrize("row", [{"messages": [ASK, REPLY]}, {"prompt": "Hi", "completion": "Hello!"}])
+def test_a_system_message_beside_the_others_comes_first(read_rows: Any, row: Any) -> None:
+    found = read_rows(messages.parse, row | {"system": "Be kind."}, row | {"system": ""})
+    assert [item.messages for item in found.items] == [(Message("system", "Be kind."), *TURNS), TURNS]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{"completion": " Hello!\n"}, {"completion": [REPLY]}, {"response": "Hello!"}, {"output": "Hello!"}],
+)
+def test_a_prompt_with_its_answer_is_a_demonstration(read_rows: Any, answer: Any) -> None:
+    for prompt in ("Hi", [ASK]):
+        assert read_rows(messages.parse, {"prompt": prompt} | answer).items == [
+            Dialogue(TURNS, source="here")
+        ]
+
+
 def test_a_bare_prompt_is_text_or_messages(read_rows: Any) -> None:
     found = read_rows(messages.parse, {"prompt": "Hi"}, {"prompt": [ASK, REPLY, ASK]})
     assert [item.messages for item in found.items] == [TURNS[:1], (*TURNS, TURNS[0])]
@@ -69,7 +94,14 @@ def test_a_row_may_name_its_own_source(read_rows: Any) -> None:
         ({"prompt": "a\ud800b"}, "prompt holds half a surrogate pair at character 2"),
         ({"prompt": [ASK, REPLY]}, "the last message should be the user's, not the assistant's"),
         ({"conversations": ["Hi"]}, "message 1 should be an object, not text"),
-        ({"conversations": [{"from": "tool", "value": "4"}]}, "message 1 is from 'tool'"),
+        ({"conversations": [{"from": "tool", "value": "4"}]}, "message 1 has the role 'tool'"),
+        ({"messages": [ASK, REPLY | {"tool_calls": [{}]}]}, "message 2 calls a tool"),
+        ({"messages": [ASK, REPLY | {"function_call": {"name": "f"}}]}, "message 2 calls a tool"),
+        ({"messages": [ASK, REPLY | {"weight": 0}]}, "message 2 has the weight 0"),
+        ({"prompt": "Hi", "completion": " "}, "completion is empty"),
+        ({"prompt": "Hi", "completion": [ASK]}, "completion should be one reply of the assistant's"),
+        ({"prompt": "Hi", "completion": "Go.", "label": False}, "the answers to this prompt were judged"),
+        ({"prompt": "Hi", "chosen": "Hello!", "rejected": "Go."}, "the answers to this prompt were judged"),
         ({"prompt": "Hi", "source": 3}, "source should be text, not a number"),
     ],
 )

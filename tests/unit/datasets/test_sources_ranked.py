@@ -53,10 +53,45 @@ def test_our_own_judgements_may_contradict_each_other(read_rows: Any) -> None:
         {"prompt": [ASK], "chosen": [replied("yes")], "rejected": [replied("no")]},
         {"prompt": "Tea?", "chosen": [ASK, replied("yes")], "rejected": [ASK, replied("no")]},
         {"chosen": [ASK, replied("yes")], "rejected": [ASK, replied("no")], "score": 3},
+        {"instruction": "Tea?", "input": "", "chosen": "yes", "rejected": "no"},
+        {
+            "conversations": [{"from": "human", "value": "Tea?"}],
+            "chosen": {"from": "gpt", "value": "yes"},
+            "rejected": {"from": "gpt", "value": "no"},
+        },
+        {
+            "input": {"messages": [ASK], "tools": []},
+            "preferred_output": [replied("yes")],
+            "non_preferred_output": [replied("no")],
+        },
     ],
 )
-def test_pairs_as_trl_writes_them(read_rows: Any, row: dict[str, Any]) -> None:
+def test_pairs_as_others_write_them(read_rows: Any, row: dict[str, Any]) -> None:
     assert read_rows(ranked.parse, row).items == [ranking(["yes", "no"], [[0], [1]])]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Tea?", "chosen": "yes", "rejected": "no"},
+        {"prompt": "Tea?", "chosen": [ASK, replied("yes")], "rejected": [ASK, replied("no")]},
+        {"chosen": [ASK, replied("yes")], "rejected": [ASK, replied("no")]},
+    ],
+)
+def test_a_system_message_beside_a_pair_belongs_to_its_prompt(read_rows: Any, row: dict[str, Any]) -> None:
+    (comparison,) = read_rows(ranked.parse, row | {"system": "Be brief."}).items
+    assert comparison.prompt == (Message("system", "Be brief."), *PROMPT)
+    assert comparison.candidates == ("yes", "no")
+
+
+def test_answers_that_are_the_same_are_left_out(read_rows: Any) -> None:
+    found = read_rows(
+        ranked.parse,
+        {"prompt": "Tea?", "chosen": "yes", "rejected": "yes"},
+        {"prompt": "Tea?", "candidates": ["yes", "yes", "no"], "ranking": [[0, 1], [2]]},
+    )
+    assert len(found.items) == 1
+    assert found.skipped == {"the answers are the same": 1}
 
 
 def test_a_reply_may_be_empty_in_a_pair_and_a_message_before_it_may_not(read_rows: Any) -> None:
@@ -130,7 +165,7 @@ OWN = {"prompt": "Tea?", "candidates": ["a", "b"]}
         ({**OWN, "preferences": [{"better": 0, "worse": 1, "gap": -1}]}, "a negative gap"),
         ({**OWN, "preferences": [{"better": 0, "worse": 1, "tie": 1}]}, "a tie that is not true or false"),
         ({"prompt": [ASK, replied("x")], **OWN, "ranking": [[0], [1]]} | {"prompt": []}, "no user message"),
-        ({"chosen": "yes", "rejected": "no"}, "there is no prompt; import transcripts"),
+        ({"chosen": "yes", "rejected": "no"}, 'there is no "prompt"; transcripts'),
         ({"prompt": "", "chosen": "yes", "rejected": "no"}, "message 1 is empty"),
         ({"prompt": "Tea?", "chosen": [], "rejected": "no"}, "should be one reply of the assistant's"),
         ({"prompt": "Tea?", "chosen": [ASK], "rejected": "no"}, "should be one reply of the assistant's"),
@@ -140,6 +175,7 @@ OWN = {"prompt": "Tea?", "candidates": ["a", "b"]}
         ),
         ({"chosen": [ASK, replied("yes")], "rejected": [replied("no")]}, "part before the last message"),
         ({"chosen": [ASK, replied("yes")], "rejected": "no"}, "rejected should be a list, not text"),
+        ({"input": {}, "preferred_output": [replied("yes")]}, "rejected should be a list, not nothing"),
         (judged(1, 2), "preference should hold 6 judgements, not 2"),
         (judged(1, 2, 0, 1, 2, 3), "should be 0, 1 or 2, not '3'"),
         (judged(0, 0, 0, 0, 0, 0, question=" "), "question is empty"),

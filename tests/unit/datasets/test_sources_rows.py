@@ -23,6 +23,18 @@ def test_jsonl_rows_carry_their_line_and_blank_lines_count(tmp_path: Path) -> No
     assert list(read_rows(path)) == [RawRow(path, 1, {"a": 1}), RawRow(path, 4, {"b": 2})]
 
 
+def test_a_comma_behind_a_row_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1},\n{"b": 2}, \n')
+    assert values(path) == [{"a": 1}, {"b": 2}]
+
+
+def test_an_object_over_several_lines_is_one_problem_with_a_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{\n "a": 1\n}\n{\n "b": 2\n}\n')
+    assert values(path) == ["an object over several lines; `jq -c .` writes one a line"]
+
+
 def test_an_array_gives_its_rows_whatever_the_name(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('\n [{"a": 1},\n\n {"b": 2}]\n')
@@ -37,9 +49,28 @@ def test_json_with_a_row_a_line_is_read_by_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ['{"a": "é"}\n', '[{"a": "é"}]'])
 def test_a_byte_order_mark_and_gzip_are_no_obstacle(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "a.jsonl.gz"
-    path.write_bytes(gzip.compress(content.encode("utf-8-sig")))
-    assert values(path) == [{"a": "é"}]
+    for name in ("a.jsonl.gz", "a.jsonl"):
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(content.encode("utf-8-sig")))
+        assert values(path) == [{"a": "é"}]
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"PAR1", "Parquet"),
+        (b"ARROW1\0\0", "Arrow"),
+        (b"PK\x03\x04", "Excel"),
+        ('{"a": 1}'.encode("utf-16"), "UTF-16"),
+        (b"\x28\xb5\x2f\xfd", "Zstandard"),
+    ],
+)
+def test_files_of_other_kinds_are_called_by_their_name(tmp_path: Path, start: bytes, kind: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(start + b"\x80\n" * 20)
+    with pytest.raises(DataError, match=f"{kind}.*, which is not read") as caught:
+        list(read_rows(path))
+    assert "JSON lines or as CSV" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -106,10 +137,10 @@ def test_a_gzip_file_that_breaks_off_is_a_problem_after_what_could_be_read(tmp_p
 
 
 def test_a_folder_stands_for_the_data_files_in_it_by_name(tmp_path: Path) -> None:
-    for name in ("b.jsonl", "a.json.gz", "README.md", "c.csv", "._b.jsonl"):
+    for name in ("b.jsonl", "a.json.gz", "README.md", "c.csv", "c.txt", "._b.jsonl"):
         (tmp_path / name).touch()
     (tmp_path / "d.json").mkdir()
-    assert files(tmp_path) == [tmp_path / "a.json.gz", tmp_path / "b.jsonl"]
+    assert [file.name for file in files(tmp_path)] == ["a.json.gz", "b.jsonl", "c.csv"]
 
 
 def test_no_file_is_an_error_with_a_hint(tmp_path: Path) -> None:

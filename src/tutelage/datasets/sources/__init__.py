@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tutelage.datasets.sources import alpaca, hh, messages, oasst, ranked
 from tutelage.datasets.sources.fields import kind
-from tutelage.datasets.sources.found import Found, Item, Parser, Problem, Row, Skipped
-from tutelage.datasets.sources.rows import RawRow, files, read_rows
+from tutelage.datasets.sources.found import Found, Item, Parser, Problem, RawRow, Row, Skipped
+from tutelage.datasets.sources.rows import files, read_rows
 from tutelage.errors import DataError
 
 __all__ = [
@@ -29,8 +29,16 @@ __all__ = [
     "oasst",
     "ranked",
     "read",
+    "readers",
 ]
 
+PARSERS: dict[str, Parser] = {
+    "messages": messages.parse,
+    "alpaca": alpaca.parse,
+    "oasst": oasst.parse,
+    "hh": hh.parse,
+    "ranked": ranked.parse,
+}
 REPEATED = "the same as one before it"
 
 
@@ -56,6 +64,15 @@ def read(path: Path, parse: Parser, *, source: str | None, default_source: str) 
         raise DataError(
             "there are no rows", path=path, hint="Is it the file you meant? Nothing was imported."
         )
+
+
+def readers(file: Path) -> list[str]:
+    """The formats that the first row of a file is read in."""
+    first = next(read_rows(file))
+    found = first if isinstance(first, RawRow) else None
+    return [
+        name for name, parse in PARSERS.items() if found and not isinstance(_parse(found, parse)[0], Problem)
+    ]
 
 
 def _parse(row: RawRow, parse: Parser) -> list[Item | Skipped] | list[Problem]:

@@ -15,7 +15,18 @@ KINDS = {
     int: "a number",
     float: "a number",
 }
-ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "ai": "assistant",
+    "bot": "assistant",
+}
 
 
 def kind(value: object) -> str:
@@ -61,27 +72,28 @@ def content(value: object, name: str) -> str:
 
 
 def messages(value: object, name: str) -> tuple[Message, ...]:
-    """A list of {role, content}. An empty system message counts as none, another empty one is an error."""
+    """A list of messages. An empty system message counts as none, another empty one is an error."""
     return tidy(turns(value, name))
 
 
 def turns(value: object, name: str) -> list[Message]:
-    """A list of {role, content}, empty ones included."""
-    result = []
-    for number, entry in enumerate(items(value, name), start=1):
-        if not isinstance(entry, dict):
-            raise DataError(f"message {number} should be an object, not {kind(entry)}")
-        result.append(
-            Message(role(entry.get("role"), number), content(entry.get("content"), f"message {number}"))
-        )
-    return result
+    """A list of messages, empty ones included."""
+    return [_message(entry, number) for number, entry in enumerate(items(value, name), start=1)]
 
 
-def role(value: object, number: int) -> Role:
-    """One of the three roles; `developer` is `system`."""
-    if not isinstance(value, str) or value not in ROLES:
-        raise DataError(f"message {number} has the role {str(value)[:40]!r}, not system, user or assistant")
-    return ROLES[value]
+def _message(entry: object, number: int) -> Message:
+    """{role, content} as OpenAI writes it, or {from, value} as ShareGPT does."""
+    name = f"message {number}"
+    if not isinstance(entry, dict):
+        raise DataError(f"{name} should be an object, not {kind(entry)}")
+    role = entry.get("role", entry.get("from"))
+    if not isinstance(role, str) or role.lower() not in ROLES:
+        raise DataError(f"{name} has the role {str(role)[:40]!r}, not system, user or assistant")
+    if entry.get("tool_calls") or entry.get("function_call"):
+        raise DataError(f"{name} calls a tool")
+    if entry.get("weight") == 0:
+        raise DataError(f"{name} has the weight 0, but every answer of a demonstration is imitated")
+    return Message(ROLES[role.lower()], content(entry.get("content", entry.get("value")), name))
 
 
 def tidy(said: Sequence[Message]) -> tuple[Message, ...]:
@@ -101,9 +113,26 @@ def dialogue(said: Sequence[Message], *, source: str = "") -> Dialogue:
     return Dialogue(tuple(said), source=source)
 
 
-def prompt(value: object, name: str = "prompt") -> tuple[Message, ...]:
+def prompt(value: object, name: str = "prompt", *, system: object = None) -> tuple[Message, ...]:
     """What comes before a completion: messages that end with the user's, or text as one such message."""
     said = tidy([Message("user", text(value, name))]) if isinstance(value, str) else messages(value, name)
+    said = with_system(system, said)
     if problem := check_turns(said, last="user"):
         raise DataError(problem)
     return said
+
+
+def with_system(value: object, said: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The messages below a system message that stands beside them, in a field of its own, if one does."""
+    system = optional_text(value, "system")
+    return (Message("system", system), *said) if system.strip() else said
+
+
+def reply(value: object, name: str) -> str:
+    """One answer: text, a message of the assistant's, or a list of one. May be empty."""
+    if isinstance(value, str):
+        return text(value, name)
+    said = turns([value] if isinstance(value, dict) else value, name)
+    if [message.role for message in said] != ["assistant"]:
+        raise DataError(f"{name} should be one reply of the assistant's")
+    return said[0].content

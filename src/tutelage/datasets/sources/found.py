@@ -14,6 +14,15 @@ Item = Dialogue | Comparison
 
 
 @dataclass(frozen=True, slots=True)
+class RawRow:
+    """One JSON value and where it stood: `line` as in a Problem."""
+
+    path: Path
+    line: int
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """Rows (or parts of one) that were understood and left out, and why."""
 
@@ -23,15 +32,19 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A row that cannot be read. `line` is a JSONL file's line, a JSON array's row, None for a file."""
+    """A row that cannot be read. `line` is that of a JSONL or CSV file, a JSON array's row, None for a file."""
 
     path: Path
     line: int | None
     reason: str
 
+    @property
+    def place(self) -> str:
+        """File and line."""
+        return str(self.path) if self.line is None else f"{self.path}:{self.line}"
+
     def __str__(self) -> str:
-        place = str(self.path) if self.line is None else f"{self.path}:{self.line}"
-        return f"{place}: {self.reason}"
+        return f"{self.place}: {self.reason}"
 
 
 Found = Item | Skipped | Problem

@@ -20,6 +20,8 @@ def parse(row: Row) -> Iterator[Item | Skipped]:
     """One comparison a row, whichever of the four shapes it has."""
     if "candidates" in row:
         comparison = _own(row)
+    elif "preferred_output" in row:
+        comparison = _pair(_openai(row))
     elif "chosen" in row and "rejected" in row:
         comparison = _pair(row)
     elif "prediction 1" in row:
@@ -31,7 +33,13 @@ def parse(row: Row) -> Iterator[Item | Skipped]:
         raise DataError(
             'there is no "candidates", no "chosen" and "rejected", no "prediction 1", and no list in "output"'
         )
-    yield comparison if comparison.preferences else Skipped("no pair of answers was judged")
+    texts = comparison.candidates
+    if not comparison.preferences:
+        yield Skipped("no pair of answers was judged")
+    elif all(texts[pair.better] == texts[pair.worse] for pair in comparison.preferences):
+        yield Skipped("the answers are the same")
+    else:
+        yield comparison
 
 
 def _ranking(prompt: tuple[Message, ...], candidates: list[str], groups: list[list[int]]) -> Comparison:
@@ -78,32 +86,51 @@ def _preference(value: object, candidates: int) -> Preference:
     return Preference(better, worse, tie, gap)
 
 
+def _openai(row: Row) -> Row:
+    """OpenAI's form for preference tuning, as the pair that it is."""
+    asked = row.get("input")
+    prompt = asked.get("messages") if isinstance(asked, dict) else asked
+    return {
+        "prompt": prompt,
+        "chosen": row["preferred_output"],
+        "rejected": row.get("non_preferred_output"),
+    }
+
+
 def _pair(row: Row) -> Comparison:
-    """TRL's and OpenRLHF's pairs: the two may be texts, the last message, or the whole dialogue."""
-    prompt = fields.prompt(row["prompt"]) if row.get("prompt") is not None else _shared(row)
+    """Pairs as others write them: the two may be texts, the last message, or the whole dialogue."""
+    prompt = _asked(row)
     answers = [_answer(row[name], name, prompt) for name in ("chosen", "rejected")]
     return _ranking(prompt, answers, [[0], [1]])
+
+
+def _asked(row: Row) -> tuple[Message, ...]:
+    """What a pair answers: a prompt or the messages before it, an instruction, or what both sides begin with."""
+    for name in ("prompt", "conversations"):
+        if row.get(name) is not None:
+            return fields.prompt(row[name], name, system=row.get("system"))
+    return alpaca.prompt(row) if "instruction" in row else _shared(row)
 
 
 def _shared(row: Row) -> tuple[Message, ...]:
     """The messages before the last, where chosen and rejected are whole dialogues."""
     if isinstance(row["chosen"], str):
-        raise DataError("there is no prompt; import transcripts of both sides with `tutelage import hh`")
+        raise DataError('there is no "prompt"; transcripts of both sides are read by `tutelage import hh`')
     chosen, rejected = (fields.turns(row[name], name)[:-1] for name in ("chosen", "rejected"))
     if chosen != rejected:
         raise DataError(
             "chosen and rejected part before the last message, so they are not answers to one prompt"
         )
-    return fields.prompt(row["chosen"][:-1], "chosen")
+    return fields.prompt(row["chosen"][:-1], "chosen", system=row.get("system"))
 
 
 def _answer(value: object, name: str, prompt: tuple[Message, ...]) -> str:
-    if isinstance(value, str):
-        return fields.text(value, name)
-    *before, last = fields.turns(value, name) or [Message("user", "")]
-    if last.role != "assistant" or (before and fields.tidy(before) != prompt):
-        raise DataError(f"{name} should be one reply of the assistant's, after the prompt or alone")
-    return last.content
+    """The reply alone, where the whole dialogue stands with it."""
+    if isinstance(value, list) and len(value) > 1:
+        if fields.messages(value[:-1], name) not in (prompt, prompt[1:]):
+            raise DataError(f"{name} should be one reply of the assistant's, after the prompt or alone")
+        value = value[-1:]
+    return fields.reply(value, name)
 
 
 def _with_passages(row: Row) -> Comparison:

@@ -1,30 +1,33 @@
-"""JSON rows out of files: JSONL, JSON arrays, either one gzipped, or a folder of such files."""
+"""Rows out of files: JSONL, JSON arrays, CSV, each of them also gzipped, or a folder of such files."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from tutelage.datasets.sources.found import Problem
+from tutelage.datasets.sources.csv_rows import read_csv
+from tutelage.datasets.sources.found import Problem, RawRow
 from tutelage.errors import DataError
 
-SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+CSV = (".csv", ".csv.gz")
+SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", *CSV)
 MAX_LINE = 64 * 2**20
 MAX_ARRAY = 512 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class RawRow:
-    """One JSON value and where it stood."""
-
-    path: Path
-    line: int
-    value: object
+GZIP = b"\x1f\x8b"
+FOREIGN = {
+    b"PAR1": "a Parquet file",
+    b"ARROW1": "an Arrow file",
+    b"\xff\xff\xff\xff": "an Arrow file",
+    b"PK\x03\x04": "an Excel or ZIP file",
+    b"\x28\xb5\x2f\xfd": "a file packed by Zstandard",
+    b"\xff\xfe": "a text in UTF-16",
+    b"\xfe\xff": "a text in UTF-16",
+}
+"""How files begin that are no rows of text in UTF-8."""
 
 
 def files(path: Path) -> list[Path]:
@@ -45,7 +48,9 @@ def files(path: Path) -> list[Path]:
     found = sorted(file for file in path.iterdir() if _is_data(file))
     if not found:
         raise DataError(
-            "the folder holds no data files", path=path, hint=f"Looked for {', '.join(SUFFIXES)}."
+            "the folder holds no data files",
+            path=path,
+            hint=f"Looked for {', '.join(SUFFIXES)} directly in it.",
         )
     return found
 
@@ -57,8 +62,9 @@ def _is_data(file: Path) -> bool:
 def read_rows(path: Path) -> Iterator[RawRow | Problem]:
     """Every row of one file, in order; a row that is not valid JSON comes as a Problem.
 
-    A file whose first character is `[` is one array of rows; any other holds a row a line. Blank lines are
-    passed over. Raises DataError when the file cannot be opened.
+    CSV is known by its name. Of other files, one whose first character is `[` is one array of rows; any other
+    holds a row a line. Blank lines are passed over. Raises DataError when the file cannot be opened, or is of a kind
+    that is not read.
     """
     try:
         stream = _open(path)
@@ -68,19 +74,28 @@ def read_rows(path: Path) -> Iterator[RawRow | Problem]:
         ) from error
     with stream:
         try:
-            yield from _array(path, stream) if _is_array(stream) else _lines(path, stream)
+            yield from _reader(path, stream)(path, stream)
         except (OSError, EOFError, zlib.error) as error:
             yield Problem(path, None, f"reading broke off: {error}")
 
 
 def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.GzipFile(path)) if path.suffix == ".gz" else path.open("rb")
+    """The file, unpacked if it is gzipped, whatever its name."""
+    with path.open("rb") as stream:
+        packed = path.suffix == ".gz" or stream.read(len(GZIP)) == GZIP
+    return cast(BinaryIO, gzip.GzipFile(path)) if packed else path.open("rb")
 
 
-def _is_array(stream: BinaryIO) -> bool:
-    start = stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+def _reader(path: Path, stream: BinaryIO) -> Callable[[Path, BinaryIO], Iterator[RawRow | Problem]]:
+    """How these rows are written. Raises DataError for what is no text, or in another encoding."""
+    start = stream.read(4096)
     stream.seek(0)
-    return start.startswith(b"[")
+    if kind := next((kind for magic, kind in FOREIGN.items() if start.startswith(magic)), None):
+        hint = "Save it as JSON lines or as CSV, in UTF-8."
+        raise DataError(f"{kind}, which is not read", path=path, hint=hint)
+    if path.name.lower().endswith(CSV):
+        return read_csv
+    return _array if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[") else _lines
 
 
 def _array(path: Path, stream: BinaryIO) -> Iterator[RawRow | Problem]:
@@ -108,6 +123,9 @@ def _lines(path: Path, stream: BinaryIO) -> Iterator[RawRow | Problem]:
         if len(line) > MAX_LINE:
             _pass_over_line(stream, line)
             yield Problem(path, number, f"a line of more than {MAX_LINE >> 20} MiB")
+        elif number == 1 and line.strip() == b"{":
+            yield Problem(path, number, "an object over several lines; `jq -c .` writes one a line")
+            return
         elif line.strip():
             yield _parse_line(path, number, line)
 
@@ -119,7 +137,8 @@ def _pass_over_line(stream: BinaryIO, part: bytes) -> None:
 
 def _parse_line(path: Path, number: int, line: bytes) -> RawRow | Problem:
     try:
-        return RawRow(path, number, json.loads(line.rstrip().decode("utf-8-sig" if number == 1 else "utf-8")))
+        text = line.rstrip().removesuffix(b",").decode("utf-8-sig" if number == 1 else "utf-8")
+        return RawRow(path, number, json.loads(text))
     except (ValueError, RecursionError) as error:
         return Problem(path, number, _why(error))
 
