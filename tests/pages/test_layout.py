@@ -76,7 +76,8 @@ UNNAMED = """() => [...document.querySelectorAll('button, a[href], input, select
   .map((each) => each.outerHTML.slice(0, 100))"""
 REPEATED = """() => [...document.querySelectorAll('[id]')].map((each) => each.id)
   .filter((id, index, all) => all.indexOf(id) !== index)"""
-SIDEWAYS = "() => document.documentElement.scrollWidth > innerWidth"
+SIDEWAYS = """() => document.documentElement.scrollWidth > innerWidth ||
+  [...document.querySelectorAll('.scroll, .scroller, dialog[open]')].some((e) => e.scrollWidth > e.clientWidth)"""
 TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
@@ -142,10 +143,29 @@ def test_a_wide_answer_scrolls_inside_itself(visit: Visit, site: Any, scheme: st
     page.keyboard.press("Enter")
     expect(page.locator(".message.assistant .code")).to_be_visible()
     assert not page.evaluate(SIDEWAYS)
-    assert page.evaluate(
-        "document.querySelector('#scroller').scrollWidth <= document.querySelector('#scroller').clientWidth"
-    )
     assert page.evaluate(CONTRAST) == []
+    widths = "buttons => buttons.map((each) => each.offsetWidth)"
+    assert set(page.locator(".topbar .icon-button:visible").evaluate_all(widths)) == {38}
+    page.get_by_role("button", name="Bad answer").click()
+    assert not page.evaluate(SIDEWAYS)
+
+
+@pytest.mark.browser
+def test_a_chat_is_printed_whole_and_alone(visit: Visit, site: Any) -> None:
+    site.say("A line of many.\n\n" * 12)
+    page = visit("/", color_scheme="dark", height=300)
+    page.get_by_role("textbox", name="Your message").fill("Many lines")
+    page.keyboard.press("Enter")
+    expect(page.locator(".message.assistant[data-status='complete']")).to_be_visible()
+    page.emulate_media(media="print")
+    for part in (".sidebar", ".dock", ".actions"):
+        expect(page.locator(part).first).to_be_hidden()
+    heights = (
+        "[document.documentElement.scrollHeight, document.querySelector('#thread').offsetHeight, innerHeight]"
+    )
+    whole, thread, window = page.evaluate(heights)
+    assert whole > thread > window
+    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
 
 
 @pytest.mark.browser

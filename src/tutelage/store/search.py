@@ -24,6 +24,7 @@ from tutelage.store.dialogues import listed
 from tutelage.store.tables import Dialogue, Message, SearchOwner
 
 LONGEST_QUERY = 200
+MOST_FOUND = 30
 MOST_HITS = 1000
 """So many of the newest messages that fit are looked at."""
 FREQUENT, LOOKED = 100, 1000
@@ -44,7 +45,7 @@ class Found:
     excerpt: str
 
 
-def search(tx: Session, owner_id: str, query: str, *, limit: int = 30) -> list[Found]:
+def search(tx: Session, owner_id: str, query: str, *, limit: int = MOST_FOUND) -> list[Found]:
     """A person's dialogues, archived ones too, in which all words of the query stand together in a message or title.
 
     Last changed first. An empty query finds nothing.

@@ -11,8 +11,10 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from html import escape
+from xml.etree.ElementTree import Element, tostring
+from xml.sax.saxutils import unescape
 
-from latex2mathml.converter import convert
+from latex2mathml.converter import convert_to_element
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.rules_block import StateBlock
@@ -53,6 +55,7 @@ ATTRIBUTES = {
     "munder": {"accentunder"},
 }
 _ROWS = re.compile(r"\\(begin|end)\{(aligned|align|split|gathered|gather|eqnarray)\*?\}")
+_PARTS = {"msub": 2, "msup": 2, "msubsup": 3}
 _BRACKETS = {r"\(": r"\)", r"\[": r"\]"}
 _INLINE = re.compile(  # each piece ends where another begins, so that no text takes more than one pass
     r"""\\\( ((?:(?!\\[()]).)+) \\\)
@@ -77,12 +80,24 @@ def mathml(source: str, *, block: bool) -> str:
     source = source.strip()
     if len(source) <= LONGEST:
         try:
-            return str(convert(_ROWS.sub(r"\\\1{matrix}", source), display=display))
+            formula = convert_to_element(_ROWS.sub(r"\\\1{matrix}", source), display=display)
+            _group_bases(formula)
+            return unescape(tostring(formula, encoding="unicode"))
         except (
             Exception
         ):  # the converter raises whatever its parser stumbles over, on what any model may write
             pass
     return f"<code>{escape(source)}</code>"
+
+
+def _group_bases(formula: Element) -> None:
+    """One base for each index and exponent: of a matrix in brackets the converter leaves three, which is no MathML."""
+    for script in [*formula.iter()]:
+        loose = len(script) - _PARTS.get(script.tag, len(script))
+        if loose > 0:
+            base = Element("mrow")
+            base.extend(script[: loose + 1])
+            script[: loose + 1] = [base]
 
 
 def _inline(state: StateInline, silent: bool) -> bool:

@@ -146,7 +146,9 @@ def dialogues_fragment(
         return pages.bare(request, "_dialogues.html", user=user, dialogue_id=current, **listed)
     with parts.store.read() as tx:
         found = search.search(tx, user.id, q)
-    return pages.bare(request, "_found.html", user=user, found=found, dialogue_id=current)
+    return pages.bare(
+        request, "_found.html", user=user, found=found, most=search.MOST_FOUND, dialogue_id=current
+    )
 
 
 @router.post("/fragments/markdown")
