@@ -2,7 +2,7 @@
 
 A request is held by a lease that the worker renews while it works. A worker that is told to stop gives it back; when
 one dies, its lease runs out. Another takes the request then, and the round goes on where it was. A worker that was
-only asleep finds its request gone and stops at its next step, and the folder's lock keeps the two apart until then.
+only asleep finds its request gone and stops at its next step; whoever has the request now waits for that.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _carry_out(request: RunRequest, place: Installation, name: str) -> str | Non
 
         try:
             config = check(request.config, ImproveConfig, where="the request")
-            improve(config, place, progress=lambda *_: check_held(), begun=begun)
+            improve(config, place, progress=lambda *_: check_held(), begun=begun, waiting=check_held)
         except TutelageError as problem:
             error = problem.sentence
         except Exception as problem:  # a worker outlives what it works on

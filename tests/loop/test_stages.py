@@ -371,3 +371,30 @@ def test_a_request_that_is_taken_back_before_its_round_begins_stops_it(
     with place.store.read() as tx:
         assert runs.get_run(tx, "round-0001").status == "stopped"
     place.store.close()
+
+
+def test_a_worker_waits_for_a_round_that_another_works_on_and_keeps_its_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the other's step takes; it waits no longer than the request is its own."""
+    monkeypatch.setattr(runs, "LEASE", timedelta(seconds=0.4))
+    place = place_of(tmp_path)
+    with place.store.write() as tx:
+        request = runs.request_run(tx, kind="improve", config={"model": "tiny"})
+    leases = []
+
+    def improve(*given: Any, waiting: Callable[[], None], **rest: Any) -> None:
+        for moment in range(600):
+            waiting()
+            time.sleep(0.05)
+            with place.store.write() as tx:
+                leases.append(runs.get_request(tx, request.id).lease_expires)
+                if moment == 20:
+                    runs.cancel_request(tx, request.id)
+
+    monkeypatch.setattr("tutelage.worker.improve", improve)
+    told: list[str | None] = []
+    work(place, once=True, tell=lambda _, error: told.append(error))
+    assert leases[20] > leases[0]
+    assert "cancelled" in (told[0] or "")
+    place.store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,8 +14,9 @@ from tutelage.errors import Conflict, Sentence, TutelageError, Unavailable
 from tutelage.store import Store, runs
 from tutelage.training.metrics import Progress
 
+log = logging.getLogger(__name__)
+
 NOTED_EVERY = 1.0
-WAIT_SECONDS = 60.0
 RETRY_SECONDS = 0.5
 
 
@@ -64,19 +66,23 @@ def noting(store: Store, run_id: str, progress: Progress) -> Progress:
 
 
 @contextmanager
-def alone(folder: Path, *, wait: float = WAIT_SECONDS) -> Iterator[None]:
+def alone(folder: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold a run's folder against other processes of this machine; a dead one lets go by itself.
 
-    Raises Conflict when another process still works there after `wait` seconds.
+    While another works there, `waiting` is called twice a second, and may raise. Without it, Conflict is raised.
     """
     with (folder / ".lock").open("a") as stream:
-        deadline = time.monotonic() + wait
+        told = False
         while not _locked(lambda: fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)):
-            if time.monotonic() >= deadline:
+            if waiting is None:
                 raise Conflict(
                     Sentence("another process is working on {folder}", folder=folder.name),
                     hint="wait for its end, or stop it",
                 )
+            if not told:
+                log.warning("another process is working on %s: waiting for its end", folder.name)
+                told = True
+            waiting()
             time.sleep(RETRY_SECONDS)
         yield
 

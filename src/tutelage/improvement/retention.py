@@ -60,7 +60,7 @@ def _found(home: Path, days: float) -> Iterator[Leftover]:
 def _checkpoints(runs: Path, before: float) -> Iterator[Path]:
     for run in sorted(path for path in runs.glob("*") if any(path.glob(CHECKPOINTS))):
         try:
-            with alone(run, wait=0.0):
+            with alone(run):
                 checkpoints = sorted(run.glob(CHECKPOINTS))
                 if max(map(_touched, checkpoints), default=before) < before:
                     yield from checkpoints

@@ -119,17 +119,19 @@ def improve(
     trainer: Trainer = train,
     progress: Progress = no_progress,
     begun: Callable[[str], None] = lambda run_id: None,
+    waiting: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Run a round, or go on with the unfinished one of the same recipe; returns its report.
 
     The candidate is published and gets the alias `candidate`. `trainer` says where the stages are trained;
-    `begun` is called with the id of the round's row.
+    `begun` is called with the id of the round's row, `waiting` again and again while another process works on the
+    round: it is taken up, or read, when that has ended.
     Raises what its stages raise; whatever happens, the round can be taken up again.
     """
     folder = _open_round(config, place)
     settings = config.model_dump()
     with (
-        alone(folder),
+        alone(folder, waiting=waiting),
         recorded(place.store, folder.name, "improve", settings) as run_id,
         journal(folder, progress) as progress,
     ):

@@ -114,7 +114,7 @@ def train_stage(
         gold=Path(plan["gold"]) if plan["gold"] else None,
         lineage={"snapshot": plan["snapshot"], "parents": plan["parents"], "run": run.folder.name},
     )
-    with alone(run.folder, wait=0.0), recorded(place.store, run.folder.name, request.stage, settings):
+    with alone(run.folder), recorded(place.store, run.folder.name, request.stage, settings):
         manifest = run.manifest() if run.finished else trainer(job, progress)
     return {"run": run.folder.name, "folder": str(run.folder), **manifest}
 

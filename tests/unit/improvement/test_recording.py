@@ -84,20 +84,30 @@ def test_a_store_that_is_busy_does_not_stop_the_training() -> None:
     assert told == [("sft", 1, 1, {})]
 
 
-def test_who_comes_while_another_ends_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_comes_while_another_works_waits_for_as_long_as_it_wants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(recording, "RETRY_SECONDS", 0.01)
     entered = threading.Event()
+    waited: list[None] = []
 
     def second() -> None:
-        with alone(tmp_path, wait=10):
+        with alone(tmp_path, waiting=lambda: waited.append(None)):
             entered.set()
+
+    def enough() -> None:
+        raise RunStopped("cancelled")
 
     thread = threading.Thread(target=second)
     with alone(tmp_path):
         thread.start()
         assert not entered.wait(0.1)
+        with pytest.raises(RunStopped), alone(tmp_path, waiting=enough):
+            pass
     assert entered.wait(10)
     thread.join()
+    assert len(waited) > 1
+    assert caplog.messages == [f"another process is working on {tmp_path.name}: waiting for its end"] * 2
 
 
 HOLD = (
@@ -114,10 +124,10 @@ def test_a_folder_belongs_to_one_process_until_that_ends(tmp_path: Path) -> None
     holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(Conflict, match="another process"), alone(tmp_path, wait=0.0):
+    with pytest.raises(Conflict, match="another process"), alone(tmp_path):
         pass
     holder.kill()
     holder.wait()
     started = time.monotonic()
-    with alone(tmp_path):
+    with alone(tmp_path, waiting=lambda: None):
         assert time.monotonic() - started < 5

@@ -67,10 +67,10 @@ def test_a_run_that_is_taken_up_in_the_meantime_waits_until_its_checkpoints_are_
     make(tmp_path, "runs/sft-0001/checkpoint-000004", days=40)
 
     def rmtree(path: Path, ignore_errors: bool) -> None:
-        with pytest.raises(Conflict), alone(tmp_path / "runs" / "sft-0001", wait=0.0):
+        with pytest.raises(Conflict), alone(tmp_path / "runs" / "sft-0001"):
             pass
 
     monkeypatch.setattr(retention.shutil, "rmtree", rmtree)
     assert len(tidy(tmp_path, days=30)) == 1
-    with alone(tmp_path / "runs" / "sft-0001", wait=0.0):
+    with alone(tmp_path / "runs" / "sft-0001"):
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tutelage.config import check
 from tutelage.dialogue import Comparison, Dialogue, Message
 from tutelage.errors import Conflict, DataError
 from tutelage.evaluation.answers import Judges
-from tutelage.improvement import ImproveConfig, improve, rounds
+from tutelage.improvement import ImproveConfig, improve, recording, rounds
 from tutelage.improvement.recording import alone
 from tutelage.improvement.stages import Installation, SnapshotData, StageRequest, train_stage
 from tutelage.registry import Registry
@@ -48,7 +49,7 @@ class Hands:
             raise KeyboardInterrupt
         with (
             pytest.raises(Conflict),
-            alone(job.run.parent if job.run.parent.name != "runs" else job.run, wait=0),
+            alone(job.run.parent if job.run.parent.name != "runs" else job.run),
         ):
             pass
         (job.run / "adapter").mkdir(parents=True)
@@ -210,6 +211,22 @@ def test_a_round_that_another_process_has_ended_is_only_read(
     hands.jobs.clear()
     assert improve(CONFIG, place, trainer=hands) == report
     assert (hands.jobs, len(judged)) == ([], 1)
+
+
+def test_a_round_that_another_process_works_on_is_waited_for(
+    place: Installation, hands: Hands, judged: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "RETRY_SECONDS", 0.01)
+    hands.falls = ("ppo",)
+    with pytest.raises(KeyboardInterrupt):
+        improve(CONFIG, place, trainer=hands)
+    hands.falls = ()
+    with ExitStack() as other:
+        other.enter_context(alone(place.home / "runs" / "round-0001"))
+        waited = iter((None, None, other.close))  # the third time, it has ended
+        report = improve(CONFIG, place, trainer=hands, waiting=lambda: (next(waited) or (lambda: None))())
+    assert report["round"] == "round-0001"
+    assert next(waited, "all") == "all"
 
 
 def test_a_round_takes_the_sources_that_it_names_and_begins_with_none_of_nothing(
