@@ -25,6 +25,7 @@ from tutelage.improvement import ImproveConfig, Installation, improve
 from tutelage.improvement.recording import RunStopped
 from tutelage.store import Store, runs, workers
 from tutelage.store.tables import RunRequest
+from tutelage.training.job import Trainer, train
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,15 @@ Tell = Callable[[str, str | None], None]
 """Called with a request's id when it has ended, and with what went wrong."""
 
 
-def work(place: Installation, *, tell: Tell, once: bool = False, poll_seconds: float = POLL_SECONDS) -> None:
-    """Carry out requests until interrupted; with `once`, one request or none."""
+def work(
+    place: Installation,
+    *,
+    tell: Tell,
+    trainer: Trainer = train,
+    once: bool = False,
+    poll_seconds: float = POLL_SECONDS,
+) -> None:
+    """Carry out requests until interrupted; with `once`, one request or none. `trainer` says where they are trained."""
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     with _shown(place.store, name) as show:
         while True:
@@ -51,7 +59,7 @@ def work(place: Installation, *, tell: Tell, once: bool = False, poll_seconds: f
                 log.warning("requests cannot be taken now: %s", problem)
                 request = None
             if request is not None:
-                tell(request.id, _carry_out(request, place, name))
+                tell(request.id, _carry_out(request, place, name, trainer))
             if once:
                 return
             if request is None:
@@ -76,7 +84,7 @@ def _shown(store: Store, name: str) -> Iterator[Callable[[Session], None]]:
             workers.leave(tx, name)
 
 
-def _carry_out(request: RunRequest, place: Installation, name: str) -> str | None:
+def _carry_out(request: RunRequest, place: Installation, name: str, trainer: Trainer) -> str | None:
     """One request, to its end; what went wrong is written to its row for people to read, and returned."""
     error: str | None = None
     with _held(place.store, request.id, name) as check_held:
@@ -90,7 +98,14 @@ def _carry_out(request: RunRequest, place: Installation, name: str) -> str | Non
 
         try:
             config = check(request.config, ImproveConfig, where="the request")
-            improve(config, place, progress=lambda *_: check_held(), begun=begun, waiting=check_held)
+            improve(
+                config,
+                place,
+                trainer=trainer,
+                progress=lambda *_: check_held(),
+                begun=begun,
+                waiting=check_held,
+            )
         except TutelageError as problem:
             error = problem.sentence
         except Exception as problem:  # a worker outlives what it works on

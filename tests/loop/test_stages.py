@@ -27,6 +27,9 @@ from tutelage.improvement.stages import find_adapter, find_start
 from tutelage.models.loading import load_model, load_version
 from tutelage.registry import Registry
 from tutelage.store import Store, runs, workers
+from tutelage.training.cluster import train_on_ray
+from tutelage.training.job import train
+from tutelage.training.processes import train_in_processes
 from tutelage.worker import work
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny"
@@ -253,6 +256,35 @@ def test_two_workers_share_requests_and_take_over_from_one_that_died(
         each.join(30)
     assert sorted(told) == sorted(wanted)
     assert len(set(carried_out)) == 2
+    place.store.close()
+
+
+def test_a_worker_trains_in_as_many_processes_as_it_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = place_of(tmp_path)
+    trainers: list[Any] = []
+    monkeypatch.setattr(signal, "signal", lambda *given: None)
+    monkeypatch.setattr("tutelage.worker.improve", lambda *given, trainer, **rest: trainers.append(trainer))
+    monkeypatch.setenv("TUTELAGE_HOME", str(tmp_path))
+    for options, expected in (
+        ([], (train, {})),
+        (["--processes", "2"], (train_in_processes, {"processes": 2})),
+        (["--processes", "2", "--ray", "local"], (train_on_ray, {"address": "local", "processes": 2})),
+    ):
+        with place.store.write() as tx:
+            runs.request_run(tx, kind="improve", config={"model": "tiny"})
+        monkeypatch.setattr(sys, "argv", ["tutelage", "worker", "--once", *options])
+        with pytest.raises(SystemExit, match="0"):
+            main()
+        found = trainers.pop()
+        assert (getattr(found, "func", found), getattr(found, "keywords", {})) == expected
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(sys, "argv", ["tutelage", "worker", "--processes", "2"])
+    with pytest.raises(SystemExit, match="2"):
+        main()  # before it takes a request
+    assert "this machine has 1 GPUs" in capsys.readouterr().err
     place.store.close()
 
 

@@ -120,6 +120,8 @@ def improve(
 
 
 def worker(
+    processes: ProcessesOption = 1,
+    ray: RayOption = "",
     once: Annotated[bool, typer.Option("--once", help="Take one request, then stop.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -136,7 +138,7 @@ def worker(
         emit({"request": request, "error": error}, escape(text), as_json=as_json)
 
     with installation() as place:
-        work(place, once=once, tell=tell)
+        work(place, trainer=_trainer(processes, ray), once=once, tell=tell)
 
 
 def tidy(
@@ -204,9 +206,9 @@ def _trainer(processes: int, ray: str) -> Trainer:
 
         return partial(train_on_ray, address=ray, processes=processes)
     if processes > 1:
-        from tutelage.training.processes import train_in_processes
+        from tutelage.training.processes import in_processes
 
-        return partial(train_in_processes, processes=processes)
+        return in_processes(processes)
     from tutelage.training.job import train
 
     return train

@@ -12,12 +12,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 
 from tutelage.errors import ConfigError
-from tutelage.training.job import Job
+from tutelage.training.job import Job, Trainer
 from tutelage.training.metrics import Progress, Run
 from tutelage.training.rank import Listener
 
@@ -25,16 +26,21 @@ LOG = "processes.log"
 _LAST_WORDS = 20  # seconds until processes that were told to end are killed
 
 
-def train_in_processes(job: Job, progress: Progress, *, processes: int) -> dict[str, Any]:
-    """Carry out a job in `processes` processes, each on a GPU of its own where there are any.
-
-    Raises ConfigError when there are fewer GPUs than processes, TrainingError when a process fails.
-    """
+def in_processes(processes: int) -> Trainer:
+    """A trainer of so many processes. Raises ConfigError when this machine has GPUs, and fewer of them."""
     if torch.cuda.is_available() and torch.cuda.device_count() < processes:
         raise ConfigError(
             f"{processes} processes were asked for, and this machine has {torch.cuda.device_count()} GPUs",
             hint="each process needs a GPU of its own: lower --processes",
         )
+    return partial(train_in_processes, processes=processes)
+
+
+def train_in_processes(job: Job, progress: Progress, *, processes: int) -> dict[str, Any]:
+    """Carry out a job in `processes` processes, each on a GPU of its own where there are any.
+
+    Raises TrainingError when a process fails.
+    """
     listener = Listener(progress)
     with _torchrun(job, processes) as torchrun:
         assert torchrun.stdout is not None
