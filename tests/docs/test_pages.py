@@ -30,10 +30,11 @@ def links(page: Path) -> Iterator[str]:
 
 
 def commands(page: Path) -> Iterator[str]:
-    """Every command line of ours on a page: in blocks, and in code inside a sentence."""
+    """Every command line of ours on a page: in blocks, fenced or indented, and in code inside a sentence."""
     text = page.read_text(encoding="utf-8")
     spans = [" ".join(span.split()) for span in re.findall(r"`(tutelage [^`]+)`", FENCE.sub("", text))]
     lines = [line for block in FENCE.findall(text) for line in block.splitlines()]
+    lines += re.findall(r"^ {4}(tutelage .+)$", text, re.MULTILINE)
     for line in [*spans, *lines]:
         match = re.search(r"(?:^|[$|(] *|`)(tutelage [^#|)]+)", line)
         if match:
@@ -48,7 +49,12 @@ def problem(line: str) -> str | None:
         if words[0] not in found.commands:
             return f"no command {words[0]!r} in {line!r}"
         found = found.commands[words.pop(0)]
-    known = {option for parameter in found.params for option in parameter.opts} | {"--help"}
+    known = {
+        option for parameter in found.params for option in (*parameter.opts, *parameter.secondary_opts)
+    } | {"--help"}
+    missing = [word for word in words if word.startswith("recipes/") and not (ROOT / word).exists()]
+    if missing:
+        return f"no recipe {', '.join(missing)}"
     unknown = [word for word in words if word.startswith("--") and word.partition("=")[0] not in known]
     return f"no option {', '.join(unknown)} in {line!r}" if unknown else None
 

@@ -103,13 +103,17 @@ def _lines(values: dict[str, Any], depth: int) -> list[str]:
     lines: list[str] = []
     for key, value in values.items():
         name = "  " * depth + key.replace("_", " ")
-        if isinstance(value, dict) and {"value", "low", "high"} <= value.keys():
+        if value in ("", None, [], {}):
+            lines.append(f"{name}: none")
+        elif isinstance(value, dict) and {"value", "low", "high"} <= value.keys():
             lines.append(f"{name}: {_interval(value)}")
         elif isinstance(value, dict):
             lines += [f"{name}:", *_lines(value, depth + 1)]
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             rows = ("  ".join(f"{key} {_number(cell)}" for key, cell in row.items()) for row in value)
             lines += [f"{name}:", *(f"{'  ' * (depth + 1)}{row}" for row in rows)]
+        elif isinstance(value, list):
+            lines.append(escape(f"{name}: {', '.join(map(str, value))}"))
         else:
             lines.append(escape(f"{name}: {_number(value) if isinstance(value, float) else value}"))
     return lines

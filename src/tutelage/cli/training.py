@@ -240,5 +240,5 @@ def _train(
             result = train_stage(request, place, trainer=trainer, progress=progress)
     summary = {"run": result["run"], "folder": result["folder"], **result["evaluation"]}
     told = reward_report(summary) if stage == "reward" else plain_report(summary)
-    text = told + f"\npublish it with: tutelage versions publish {result['folder']}"
+    text = told + f"\npublish it with: tutelage versions publish {result['run']}"
     emit({**summary, "kind": result["kind"]}, text, as_json=as_json)

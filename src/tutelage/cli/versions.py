@@ -59,7 +59,7 @@ def list_versions(as_json: JsonOption = False) -> None:
     aliases = registry.aliases()
     found = registry.list()
     rows = [_line(version, aliases) for version in found]
-    text = "\n".join(rows) or "No version yet. Publish one: tutelage versions publish RUN_DIR"
+    text = "\n".join(rows) or "No version yet. Publish one: tutelage versions publish RUN"
     emit({"versions": [version.as_dict() for version in found], "aliases": aliases}, text, as_json=as_json)
 
 
@@ -115,16 +115,24 @@ def export(
 
 
 def publish(
-    run_dir: Annotated[Path, typer.Argument(help="The folder of a finished training run.")],
+    run: Annotated[Path, typer.Argument(help="A finished run: its name (sft-0001), or its folder.")],
     notes: Annotated[str, typer.Option(help="What people should know about this version.")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Make a version of what a training run produced. It serves once it is promoted."""
     from tutelage.registry import publish_run
 
-    version = publish_run(_registry(), run_dir, notes=notes)
+    version = publish_run(_registry(), _run_folder(run), notes=notes)
     text = f"Published [bold]{version.name}[/bold]. Let it serve: tutelage versions promote {version.name}"
     emit(version.as_dict(), text, as_json=as_json)
+
+
+def _run_folder(run: Path) -> Path:
+    """The run of that name here (`sft-0001`, `runs/sft-0001`), or the folder that is named."""
+    from tutelage.config import home
+
+    known = home() / "runs" / run.name
+    return known if str(run.parent) in (".", "runs") and known.is_dir() else run
 
 
 def promote(

@@ -208,7 +208,7 @@ def find_adapter(place: Installation, name: str, stage: Stage, model: str) -> Pa
         hint = f"name it as the model: --set model={found.parent.name}"
     else:
         hint = (
-            f"publish it (`tutelage versions publish {found.parent}`), then name the version as the model: "
+            f"publish it (`tutelage versions publish {found.parent.name}`), then name the version as the model: "
             "--set model=v2"
         )
     raise NotFound(f"{found.parent.name} trained all weights: it has no adapter to start from", hint=hint)

@@ -288,7 +288,7 @@ class Registry:
         hint = (
             Sentence("There are {versions}.", versions=", ".join(known))
             if known
-            else "Publish one: `tutelage versions publish RUN_DIR`."
+            else "Publish one: `tutelage versions publish RUN`."
         )
         return NotFound(Sentence("There is no version “{name}”.", name=name), hint=hint)
 

@@ -40,6 +40,6 @@ def publish_run(registry: Registry, folder: Path, *, notes: str = "") -> ModelVe
 
 def _manifest(file: Path) -> dict[str, Any]:
     if not file.exists():
-        hint = "Name the folder of a finished run, such as runs/sft-0001."
+        hint = "Name a finished run, such as sft-0001, or its folder."
         raise ModelError("This run has no manifest.", where=str(file), hint=hint)
     return read_json(file)

@@ -76,6 +76,15 @@ def test_versions_from_run_to_roll_back(home: Path, run: Run, finished_run: Path
     assert Registry(home).resolve("stable").name == "v1"
 
 
+@pytest.mark.parametrize("name", ["sft-0001", "runs/sft-0001"])
+def test_a_run_is_published_by_its_name(home: Path, run: Run, finished_run: Path, name: str) -> None:
+    (home / "runs").mkdir()
+    finished_run.rename(home / "runs" / "sft-0001")
+    assert run("versions", "publish", name)["run"] == "sft-0001"
+    elsewhere = finished_run.parent / "elsewhere" / "sft-0001"
+    assert run("versions", "publish", str(elsewhere))["error"]["where"] == str(elsewhere / "manifest.json")
+
+
 def test_a_version_goes_out_with_its_card(home: Path, run: Run, tmp_path: Path) -> None:
     model = load_model("tiny", home).model
     model.add_adapter("sft", AdapterShape(2, 4), seed=0)
