@@ -65,7 +65,7 @@ def load(path: Path, schema: type[SettingsT], overrides: Iterable[str] = ()) -> 
     except FileNotFoundError:
         raise ConfigError("there is no such recipe", where=str(path), hint=_known_recipes(path)) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"the recipe cannot be read: {error}", where=str(path)) from error
+        raise ConfigError(f"the file cannot be read: {error}", where=str(path)) from error
     for override in overrides:
         _override(raw, override)
     return check(raw, schema, where=str(path))

@@ -224,6 +224,8 @@ def test_what_is_wrong_has_openais_code(ask: Any, error_of: Any) -> None:
         ({"n": "2"}, "n", "invalid_type"),
         ({"n": 129}, "n", "invalid_value"),
         ({"stop": 7}, "stop", "invalid_type"),
+        ({"stop": ["a"] * 5}, "stop", "invalid_value"),
+        ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),
         ({"stop": ["a", 7]}, "stop[1]", "invalid_type"),
         ({"stream_options": {"odd": True}}, "stream_options.odd", "unknown_parameter"),
         ({"logit_bias": {"1": None}}, "logit_bias.1", "invalid_type"),
@@ -237,11 +239,11 @@ def message(**fields: Any) -> dict[str, Any]:
     return {"role": "user", "content": "x", **fields}
 
 
-UNREADABLE: list[tuple[Any, str, str | None]] = [
-    (message(role="tool"), "messages[0].role", None),
-    ({"role": "user"}, "messages[0].content", None),
+UNREADABLE: list[tuple[Any, str, str]] = [
+    (message(role="tool"), "messages[0].role", "invalid_value"),
+    ({"role": "user"}, "messages[0].content", "missing_required_parameter"),
     ({"content": "x"}, "messages[0].role", "missing_required_parameter"),
-    (message(content=None), "messages[0].content", None),
+    (message(content=None), "messages[0].content", "missing_required_parameter"),
     (message(content=7), "messages[0].content", "invalid_type"),
     (message(content=[7]), "messages[0].content[0]", "invalid_type"),
     (message(content=[{"type": "text", "text": 7}]), "messages[0].content[0].text", "invalid_type"),

@@ -67,7 +67,8 @@ def test_what_is_no_reward_model_is_not_found(judged: Any, client: TestClient, m
 def test_without_any_reward_version_it_is_said(site: Any, client: TestClient) -> None:
     refused = client.post(PATH, json={"input": [dialogue("x")]}, headers=site.bearer("rewards"))
     assert refused.status_code == 404
-    assert "latest" in refused.json()["error"]["message"]
+    message = refused.json()["error"]["message"]
+    assert message == "There is no reward model yet. A round makes one: `tutelage improve RECIPE`."
 
 
 @pytest.mark.parametrize(

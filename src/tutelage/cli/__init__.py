@@ -24,7 +24,7 @@ OUTSIDE = {
     errno.EDQUOT: "make room there and do it again",
 }
 """What a file system may refuse whatever the program does, with the way out."""
-AREAS = ("serve", "training", "compare", "pipelines", "data", "versions", "moderation")
+AREAS = ("serve", "training", "compare", "pipelines", "data", "versions", "people", "moderation")
 
 
 def build() -> typer.Typer:

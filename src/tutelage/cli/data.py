@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from tutelage.cli.opening import opened_store
 from tutelage.cli.output import JsonOption, emit
 
 if TYPE_CHECKING:
     from tutelage.datasets.importing import Report
     from tutelage.datasets.sources import Parser
-    from tutelage.store import Store
 
 COUNTS = {
     "demonstrations": "demonstrations",
@@ -133,7 +132,7 @@ def export_demonstrations(
     from tutelage.datasets import formats
     from tutelage.store import export
 
-    with _store() as store, store.read() as tx:
+    with opened_store() as store, store.read() as tx:
         found = export.demonstrations(tx, sources=source or None)
         rows = formats.write((row for item in found for row in formats.messages(item)), path)
     _say_written(rows, "demonstrations", "messages", path, as_json=as_json)
@@ -152,7 +151,7 @@ def export_comparisons(
     from tutelage.store import export
 
     rows_of = formats.COMPARISONS[format.value]
-    with _store() as store, store.read() as tx:
+    with opened_store() as store, store.read() as tx:
         found = export.comparisons(tx, sources=source or None)
         rows = formats.write((row for item in found for row in rows_of(item)), path)
     _say_written(rows, "comparisons", format.value, path, as_json=as_json)
@@ -165,7 +164,7 @@ def export_prompts(
     from tutelage.datasets import formats
     from tutelage.store import export
 
-    with _store() as store, store.read() as tx:
+    with opened_store() as store, store.read() as tx:
         found = export.prompts(tx, sources=source or None)
         rows = formats.write((row for item in found for row in formats.prompt(item)), path)
     _say_written(rows, "prompts", "prompts", path, as_json=as_json)
@@ -178,7 +177,7 @@ def export_trees(path: TargetArgument, source: SourcesOption = NO_NAMES, as_json
     from tutelage.store import export
 
     chosen = source or None
-    with _store() as store, store.read() as tx:
+    with opened_store() as store, store.read() as tx:
         forest = trees(
             export.demonstrations(tx, sources=chosen),
             export.comparisons(tx, sources=chosen),
@@ -207,24 +206,12 @@ def _say_written(
     emit(result, "\n".join(lines), as_json=as_json)
 
 
-@contextmanager
-def _store() -> Iterator[Store]:
-    from tutelage import config
-    from tutelage.store import Store
-
-    store = Store.open(config.database())
-    try:
-        yield store
-    finally:
-        store.close()
-
-
 def _import(path: Path, parse: Parser, format: str, *, source: str, strict: bool, as_json: bool) -> None:
     from tutelage.datasets.importing import load
     from tutelage.datasets.sources import read
 
     found = read(path, parse, source=source, default_source=format)
-    with _store() as store:
+    with opened_store() as store:
         report = load(store, found, strict=strict)
     result = {"format": format, "path": str(path), **_numbers(report)}
     emit(result, escape(_text(report)), as_json=as_json)

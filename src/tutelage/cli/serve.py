@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import fields
@@ -31,6 +32,9 @@ OTHER_BASE = "A round on it makes a version of it: tutelage improve RECIPE --set
 DRAIN_SECONDS = 30
 LONGEST_HEADERS = 32 * 1024
 MOST_CONNECTIONS = 1000
+HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:]+\]")
+NEAR = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Where this machine itself finds a server that listens on all its addresses."""
 
 HostOption = Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 is this machine alone.")]
 PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
@@ -86,7 +90,7 @@ def serve(
     """Serve the chat page, the trainers' pages and the API."""
     access, limits = _access(host, allow_guests, public_name), _limits(limit)
     with _listen(host, port) as listener:
-        _run(listener, access, limits, model, engine=engine, as_json=as_json)
+        _run(listener, access, limits, model, public_names=public_name, engine=engine, as_json=as_json)
 
 
 def _access(host: str, allow_guests: bool | None, public_names: list[str]) -> Access:
@@ -103,8 +107,22 @@ def _access(host: str, allow_guests: bool | None, public_names: list[str]) -> Ac
             "other machines can reach this server, and nobody has said whether strangers may chat",
             hint="add --no-allow-guests (people sign in first) or --allow-guests (anybody may chat)",
         )
-    hosts = LOOPBACK | {name.lower() for name in public_names} if public_names else frozenset[str]()
+    hosts = LOOPBACK | {_host_name(name) for name in public_names} if public_names else frozenset[str]()
     return Access(guests=allow_guests, hosts=hosts)
+
+
+def _host_name(name: str) -> str:
+    """A public name in small letters, as it stands in the header Host without its port.
+
+    Raises ConfigError for an address or anything else that no browser would send there.
+    """
+    host = name.lower()
+    if not HOST_NAME.fullmatch(host):
+        meant = re.sub(r"^[a-z]+://|[:/].*$", "", host)
+        example = meant if HOST_NAME.fullmatch(meant) else "chat.example.org"
+        hint = f"write the name alone: --public-name {example}"
+        raise ConfigError(f"{name!r} is not the name of a host", hint=hint)
+    return host
 
 
 def _limits(options: list[str]) -> Limits:
@@ -145,7 +163,14 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _run(
-    listener: socket.socket, access: Access, limits: Limits, model: str | None, *, engine: str, as_json: bool
+    listener: socket.socket,
+    access: Access,
+    limits: Limits,
+    model: str | None,
+    *,
+    public_names: Sequence[str],
+    engine: str,
+    as_json: bool,
 ) -> None:
     import uvicorn
 
@@ -183,7 +208,7 @@ def _run(
             providers=providers,
         )
         issuers = [provider.settings.issuer for provider in providers.values()]
-        _greet(store, listener, issuers, as_json=as_json)
+        _greet(store, listener, issuers, public_names, as_json=as_json)
         settings = uvicorn.Config(
             app,
             http=PatientProtocol,
@@ -228,16 +253,32 @@ def _load_scorer(version: ModelVersion, home: Path) -> Scorer:
     return load(version, home)
 
 
-def _greet(store: Store, listener: socket.socket, issuers: Sequence[str], *, as_json: bool) -> None:
-    """Print where the server is, and, as long as no operator can sign in, a link that makes one."""
+def _greet(
+    store: Store,
+    listener: socket.socket,
+    issuers: Sequence[str] = (),
+    public_names: Sequence[str] = (),
+    *,
+    as_json: bool,
+) -> None:
+    """Print where the server is, and, as long as no operator can sign in, a link that makes one.
+
+    The link is one that a browser elsewhere can open, where the server knows its public name.
+    """
     from tutelage.store import accounts, identities
 
     host, port = listener.getsockname()[:2]
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    near = NEAR.get(host, host)
+    address = f"http://{f'[{near}]' if ':' in near else near}:{port}"
+    public = f"https://{public_names[0].lower()}" if public_names else address
     lines = [f"tutelage is at {address}  (Ctrl+C ends it)"]
+    if public_names:
+        lines.append(f"Behind its proxy it is at {public}")
+    elif near != host:
+        lines.append("Other machines reach it by the name or the address of this one.")
     link = None
     with store.write() as tx:
         if not identities.operator_can_sign_in(tx, issuers):
-            link = f"{address}/operator-link/{accounts.make_operator_link(tx)}"
+            link = f"{public}/operator-link/{accounts.make_operator_link(tx)}"
             lines.append(f"Become its operator, once, within an hour: {link}")
     print(json.dumps({"url": address, "operator_link": link}) if as_json else "\n".join(lines), flush=True)

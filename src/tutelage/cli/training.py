@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from tutelage.cli.opening import opened_store
 from tutelage.cli.output import JsonOption, emit
 
 if TYPE_CHECKING:
@@ -159,17 +160,13 @@ def tidy(
 @contextmanager
 def installation() -> Iterator[Installation]:
     """The data folder with its store open."""
-    from tutelage.config import database, home
+    from tutelage.config import home
     from tutelage.improvement import Installation
     from tutelage.registry import Registry
-    from tutelage.store import Store
 
     folder = home()
-    store = Store.open(database())
-    try:
+    with opened_store() as store:
         yield Installation(folder, store, Registry(folder))
-    finally:
-        store.close()
 
 
 @contextmanager

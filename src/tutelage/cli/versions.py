@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from tutelage.cli.opening import opened_store
 from tutelage.cli.output import JsonOption, emit
 
 if TYPE_CHECKING:
     from tutelage.registry import ModelVersion, Registry
-    from tutelage.store import Store
     from tutelage.store.tables import ApiKey
 
 
@@ -177,7 +176,7 @@ def create_key(
     """Make a key. It is shown once."""
     from tutelage.store import accounts
 
-    with _store() as store, store.write() as tx:
+    with opened_store() as store, store.write() as tx:
         key, secret = accounts.create_key(tx, name=name, scopes=scope or accounts.SCOPES)
     emit({"key": secret, **_key(key)}, f"{secret}\nKeep it: it is not shown again.", as_json=as_json)
 
@@ -186,7 +185,7 @@ def list_keys(as_json: JsonOption = False) -> None:
     """All keys, the revoked ones too."""
     from tutelage.store import accounts
 
-    with _store() as store, store.read() as tx:
+    with opened_store() as store, store.read() as tx:
         found = accounts.list_keys(tx)
     text = (
         "\n".join(_key_line(key) for key in found) or "No key yet. Make one: tutelage keys create --name NAME"
@@ -201,7 +200,7 @@ def revoke_key(
     """End a key for good."""
     from tutelage.store import accounts
 
-    with _store() as store, store.write() as tx:
+    with opened_store() as store, store.write() as tx:
         revoked = accounts.revoke_key(tx, _key_id(accounts.list_keys(tx), key))
     emit(_key(revoked), f"Revoked {escape(revoked.name)} ({revoked.prefix}…).", as_json=as_json)
 
@@ -210,7 +209,7 @@ def backup(
     path: Annotated[Path, typer.Argument(help="A file that does not exist yet.")], as_json: JsonOption = False
 ) -> None:
     """Copy the database while people go on using it."""
-    with _store() as store:
+    with opened_store() as store:
         store.backup(path)
     result = {"path": str(path), "bytes": path.stat().st_size}
     emit(result, f"Wrote {escape(str(path))} ({result['bytes']} bytes).", as_json=as_json)
@@ -228,7 +227,7 @@ def restore(
     if isinstance(place, Path):
         kept = restoring.restore(path, place)
     else:
-        with _store() as store:
+        with opened_store() as store:
             kept = restoring.restore_on_server(path, store, home())
     text = f"Restored {path}." + (f" What was there before is in {kept}." if kept else "")
     emit({"path": str(path), "kept": None if kept is None else str(kept)}, escape(text), as_json=as_json)
@@ -239,18 +238,6 @@ def _registry() -> Registry:
     from tutelage.registry import Registry
 
     return Registry(home())
-
-
-@contextmanager
-def _store() -> Iterator[Store]:
-    from tutelage.config import database
-    from tutelage.store import Store
-
-    store = Store.open(database())
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 def _line(version: ModelVersion, aliases: dict[str, str]) -> str:

@@ -148,7 +148,8 @@ class Registry:
         if name == LATEST:
             names = self._names(kind)
             if not names:
-                raise self._unknown(name)
+                message = Sentence("There is no {kind} model yet.", kind=KIND_NAMES[kind])
+                raise NotFound(message, hint="A round makes one: `tutelage improve RECIPE`.")
             return self.get(names[-1])
         return self.get(self._aliases.current().get(name, name))
 

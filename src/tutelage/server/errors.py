@@ -88,7 +88,7 @@ ErrorPage = Callable[[Request, Failure], Response]
 # The first row whose class fits: subclasses stand before their bases.
 TABLE: tuple[tuple[type[errors.TutelageError], int, str, str | None], ...] = (
     (errors.ContextTooLong, 400, "invalid_request_error", "context_length_exceeded"),
-    (errors.InvalidRequest, 400, "invalid_request_error", None),
+    (errors.InvalidRequest, 400, "invalid_request_error", "invalid_value"),
     (InvalidKey, 401, "invalid_request_error", "invalid_api_key"),
     (errors.Unauthenticated, 401, "invalid_request_error", "unauthenticated"),
     (errors.Denied, 403, "invalid_request_error", "permission_denied"),

@@ -126,7 +126,9 @@ class HostCheck:
         if scope["type"] == "http" and self.hosts:
             host = _host_name(Headers(scope=scope).get("host", ""))
             if host not in self.hosts:
-                failure = Failure(421, "this server does not answer to that host name", code="wrong_host")
+                hint = "whoever runs it adds it with `tutelage serve --public-name NAME`"
+                said = "this server does not answer to that host name"
+                failure = Failure(421, said, code="wrong_host", hint=hint)
                 await _refuse(failure, scope, receive, send)
                 return
         await self.app(scope, receive, send)

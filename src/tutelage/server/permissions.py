@@ -105,7 +105,7 @@ def api_key(scope: Scope) -> Callable[[Request], Awaitable[ApiKey]]:
         secret = _bearer(request)
         key = await read(parts.store, lambda tx: accounts.key_by_secret(tx, secret))
         if key is None:
-            raise InvalidKey("this API key is not valid", hint="make one: tutelage keys create")
+            raise InvalidKey("this API key is not valid", hint="make one: tutelage keys create --name NAME")
         if scope not in key.scopes:
             raise Denied(
                 Sentence("this API key lacks the scope {scope}", scope=scope), hint="make a key that has it"

@@ -18,7 +18,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from tutelage.errors import Conflict, Denied, InvalidRequest, NotFound, Sentence
-from tutelage.store import privacy
+from tutelage.store import audit, privacy
 from tutelage.store.columns import clean
 from tutelage.store.ids import new_id, now
 from tutelage.store.tables import (
@@ -109,10 +109,9 @@ def get_user(tx: Session, user_id: str) -> User:
     return user
 
 
-def list_users(tx: Session, *, limit: int = 100, before: str | None = None) -> Sequence[User]:
-    """Newest first; `before` is the id of the last user already seen."""
-    query = select(User).order_by(User.id.desc()).limit(limit)
-    return tx.scalars(query if before is None else query.where(User.id < before)).all()
+def list_members(tx: Session) -> Sequence[User]:
+    """Everybody but guests, newest first."""
+    return tx.scalars(select(User).where(User.role != "guest").order_by(User.id.desc())).all()
 
 
 def count_users(tx: Session, *, roles: Sequence[UserRole] = get_args(UserRole)) -> int:
@@ -160,6 +159,19 @@ def set_password(tx: Session, user_id: str, password_hash: str) -> User:
     user.password_hash = password_hash
     close_sessions(tx, user_id)
     return user
+
+
+def replace_password(tx: Session, name: str, password_hash: str) -> User:
+    """Give somebody who has forgotten it a new password, in the name of whoever runs the machine; the log says so.
+
+    Also ends all sessions of the user. Raises NotFound.
+    """
+    user = find_by_name(tx, name)
+    if user is None:
+        hint = "`tutelage people list` shows who there is."
+        raise NotFound(Sentence("There is nobody with the name “{name}”.", name=name), hint=hint)
+    audit.record(tx, None, "reset_password", user.id, detail={"by": "command line"})
+    return set_password(tx, user.id, password_hash)
 
 
 def set_consent(tx: Session, user_id: str, consent: bool) -> User:

@@ -13,13 +13,16 @@ from tutelage.store.tables import AuditAction, AuditEntry, User
 
 def record(
     tx: Session,
-    actor_id: str,
+    actor_id: str | None,
     action: AuditAction,
     subject: str = "",
     *,
     detail: dict[str, Any] | None = None,
 ) -> AuditEntry:
-    """Note that somebody did something to a row; `detail` never holds what people wrote."""
+    """Note that somebody did something to a row; `detail` never holds what people wrote.
+
+    On the command line nobody is signed in: the actor is None.
+    """
     entry = AuditEntry(actor_id=actor_id, action=action, subject=subject, detail=detail)
     tx.add(entry)
     tx.flush()

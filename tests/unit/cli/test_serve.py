@@ -57,6 +57,22 @@ def test_host_names_are_checked_where_they_are_known() -> None:
     assert {"chat.example", "127.0.0.1"} <= behind_a_proxy.hosts
 
 
+@pytest.mark.parametrize(
+    "name", ["https://Chat.Example", "chat.example:8443", "chat.example/", "http://chat.example:80/x"]
+)
+def test_a_public_name_that_is_an_address_is_refused_with_the_name_in_it(name: str) -> None:
+    with pytest.raises(ConfigError, match="not the name of a host") as refused:
+        serve._access("127.0.0.1", False, [name])
+    assert refused.value.hint.endswith("--public-name chat.example")
+
+
+@pytest.mark.parametrize("name", ["", "*", "bücher.example", "a b", ".example", "https://"])
+def test_a_public_name_that_is_nothing_is_refused_with_an_example(name: str) -> None:
+    with pytest.raises(ConfigError, match="not the name of a host") as refused:
+        serve._access("127.0.0.1", False, [name])
+    assert refused.value.hint.endswith("--public-name chat.example.org")
+
+
 def test_a_port_in_use_is_said_with_a_way_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -113,6 +129,26 @@ def test_an_operator_who_signs_in_elsewhere_needs_no_link(
         for issuers in ([], ["https://other.example.org"]):  # her provider is not set up any more
             serve._greet(store, listener, issuers, as_json=False)
             assert "/operator-link/" in capsys.readouterr().out
+    store.close()
+
+
+def test_what_is_printed_can_be_opened_in_a_browser(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store.open(tmp_path / "tutelage.db")
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        port = listener.getsockname()[1]
+        serve._greet(store, listener, [], as_json=False)
+        address, others, link = capsys.readouterr().out.splitlines()
+        assert f"http://127.0.0.1:{port} " in address
+        assert "Other machines" in others
+        assert f"http://127.0.0.1:{port}/operator-link/" in link
+        names = ["chat.example", "www.chat.example"]
+        serve._greet(store, listener, public_names=names, as_json=False)
+        address, public, link = capsys.readouterr().out.splitlines()
+        assert f"http://127.0.0.1:{port} " in address
+        assert public.endswith(" https://chat.example")
+        assert " https://chat.example/operator-link/" in link
     store.close()
 
 

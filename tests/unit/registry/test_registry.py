@@ -363,10 +363,16 @@ def test_names_are_checked_before_they_meet_the_file_system(registry: Registry, 
 
 
 def test_an_empty_registry_says_how_to_begin(registry: Registry) -> None:
-    for name in ("latest", "stable"):
-        with pytest.raises(NotFound) as caught:
-            registry.resolve(name)
-        assert "publish" in caught.value.hint
+    with pytest.raises(NotFound) as caught:
+        registry.resolve("stable")
+    assert "publish" in caught.value.hint
+
+
+def test_the_latest_of_a_kind_that_is_not_there_yet_is_told_as_that(registry: Registry) -> None:
+    publish(registry)
+    with pytest.raises(NotFound, match="There is no reward model yet") as caught:
+        registry.resolve("latest", kind="reward")
+    assert "improve" in caught.value.hint
 
 
 def test_lineage_is_each_ancestor_once(registry: Registry) -> None:

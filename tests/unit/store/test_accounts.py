@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select
 
 from tutelage.errors import Conflict, Denied, InvalidRequest, NotFound
-from tutelage.store import Store, accounts, dialogues, feedback, labelling
+from tutelage.store import Store, accounts, audit, dialogues, feedback, labelling
 from tutelage.store.ids import now
 from tutelage.store.tables import ApiKey, Demonstration, Dialogue, Message, OperatorLink, UserSession
 
@@ -54,6 +54,19 @@ def test_an_operator_without_a_name_stays_operator(store: Store) -> None:
     with store.write() as tx:
         user = accounts.use_operator_link(tx, accounts.make_operator_link(tx), None)
         assert accounts.promote_guest(tx, user.id, name="chief", password_hash="-").role == "operator"
+
+
+def test_a_password_that_was_forgotten_is_replaced(store: Store, cast: SimpleNamespace) -> None:
+    with store.write() as tx:
+        token = accounts.open_session(tx, cast.reader, days=1)
+        assert accounts.replace_password(tx, " READER ", "new").id == cast.reader
+        assert accounts.session_user(tx, token) is None
+        assert accounts.get_user(tx, cast.reader).password_hash == "new"
+        ((entry, actor),) = audit.list_entries(tx)
+        assert (entry.actor_id, actor, entry.subject) == (None, None, cast.reader)
+        with pytest.raises(NotFound, match="nobody with the name “stranger”") as caught:
+            accounts.replace_password(tx, "stranger", "new")
+        assert "people list" in caught.value.hint
 
 
 def test_sessions_open_close_and_expire(store: Store, cast: SimpleNamespace) -> None:
@@ -222,8 +235,9 @@ def test_users_are_counted_and_listed_newest_first(store: Store, cast: SimpleNam
     with store.read() as tx:
         assert accounts.count_users(tx) == 5
         assert accounts.count_users(tx, roles=("trainer", "operator")) == 3
-        assert [user.id for user in accounts.list_users(tx, limit=2)] == [cast.operator, cast.second]
-        assert [user.id for user in accounts.list_users(tx, before=cast.private)] == [cast.reader]
+        accounts.create_guest(tx)
+        assert [user.id for user in accounts.list_members(tx)][:2] == [cast.operator, cast.second]
+        assert [user.id for user in accounts.list_members(tx)][-1] == cast.reader
 
 
 def test_a_language_is_kept(store: Store, cast: SimpleNamespace) -> None:

@@ -157,7 +157,8 @@ def _role(message: ChatMessage, place: str) -> Role:
 def _text(message: ChatMessage, place: str) -> str:
     content = message.refusal if message.content is None else message.content
     if content is None:
-        raise InvalidRequest("a message needs its content", param=f"{place}.content")
+        code = "missing_required_parameter"
+        raise InvalidRequest("a message needs its content", param=f"{place}.content", code=code)
     if isinstance(content, list):
         content = "".join(_part(part, f"{place}.content[{index}]") for index, part in enumerate(content))
     text: str = clean(content)

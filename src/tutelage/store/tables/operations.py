@@ -35,6 +35,7 @@ AuditAction = Literal[
     "invite",
     "revoke_invite",
     "make_account",
+    "reset_password",
     "change_role",
     "make_key",
     "revoke_key",

@@ -12,18 +12,16 @@ POST /operate/keys/{id}/revoke
 
 from __future__ import annotations
 
-import secrets
 from typing import Literal
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
-from sqlalchemy.orm import Session
 
-from tutelage.server.passwords import hash_password
+from tutelage.server.passwords import hash_password, make_password
 from tutelage.store import accounts, audit, reports
-from tutelage.store.tables import ReportStatus, User, UserRole
+from tutelage.store.tables import ReportStatus, UserRole
 from tutelage.web.pages.parts import Operator, Parts, Templates
 
 router = APIRouter(prefix="/operate", include_in_schema=False)
@@ -87,7 +85,7 @@ def decide(report_id: str, body: Decision, user: Operator, parts: Parts) -> None
 def people(request: Request, user: Operator, parts: Parts, pages: Templates) -> Response:
     """Everybody with a name."""
     with parts.store.read() as tx:
-        rows = _members(tx)
+        rows = accounts.list_members(tx)
         guests = accounts.count_users(tx, roles=("guest",))
     return pages.page(
         request,
@@ -104,7 +102,7 @@ def people(request: Request, user: Operator, parts: Parts, pages: Templates) -> 
 @router.post("/people", status_code=201)
 async def add_person(body: NewPerson, user: Operator, parts: Parts) -> dict[str, str]:
     """Create an account. Its password is in the answer, and nowhere else."""
-    password = secrets.token_urlsafe(12)
+    password = make_password()
     password_hash = await hash_password(password)
 
     def create() -> None:
@@ -155,13 +153,3 @@ def revoke(key_id: str, user: Operator, parts: Parts) -> None:
     with parts.store.write() as tx:
         accounts.revoke_key(tx, key_id)
         audit.record(tx, user.id, "revoke_key", key_id)
-
-
-def _members(tx: Session) -> list[User]:
-    """Everybody but guests, newest first."""
-    count, found, before = accounts.count_users(tx, roles=MEMBERS), list[User](), None
-    while len(found) < count:
-        batch = accounts.list_users(tx, limit=1000, before=before)
-        found += [row for row in batch if row.role in MEMBERS]
-        before = batch[-1].id
-    return found
