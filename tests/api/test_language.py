@@ -122,7 +122,7 @@ def test_an_answer_that_breaks_off_says_why_in_its_readers_language(site: Any) -
 def test_why_a_round_failed_and_a_version_was_refused_is_told_to_operators_in_their_language(
     site: Any, pages: TestClient
 ) -> None:
-    refused = Evidence(prompts=9, wins={}, flagged=(0, 0), lengths=(1.0, 1.0), kl=0.0)
+    refused = Evidence(prompts=9, wins={}, flagged=(0, 0), flagged_twice=0, lengths=(1.0, 1.0), kl=0.0)
     evaluation = {"gate": judge(refused, GateConfig()).as_dict()}
     site.registry.publish(kind="chat", model="tiny", evaluation=evaluation)
     with site.store.write() as tx:

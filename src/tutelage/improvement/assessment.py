@@ -32,7 +32,7 @@ class EvaluationConfig(Settings):
     The baseline `best_of_n` takes the best of `best_of` answers of the SFT model; 0 leaves it out.
     """
 
-    prompts: int = Field(default=48, ge=1)
+    prompts: int = Field(default=96, ge=1)
     shown: int = Field(default=5, ge=0)
     max_new_tokens: int = Field(default=96, ge=1)
     best_of: int = Field(default=4, ge=0, le=64)
@@ -60,11 +60,14 @@ def assess(
     filter_ = default_gate(home)
     flagged = {name: _flagged(filter_, prompts, each) for name, each in answers.items()}
     wins = {name: win_rate(each, before, seed=seed) for name, each in answers.items() if name != "before"}
-    summaries = {name: each.summary(seed=seed) | {"flagged": flagged[name]} for name, each in answers.items()}
+    summaries = {
+        name: each.summary(seed=seed) | {"flagged": sum(flagged[name])} for name, each in answers.items()
+    }
     evidence = Evidence(
         prompts=len(prompts),
         wins=wins["after"],
-        flagged=(flagged["before"], flagged["after"]),
+        flagged=(sum(flagged["before"]), sum(flagged["after"])),
+        flagged_twice=sum(map(all, zip(flagged["before"], flagged["after"], strict=True))),
         lengths=(summaries["before"]["length"], summaries["after"]["length"]),
         kl=kl,
     )
@@ -79,10 +82,10 @@ def assess(
     }
 
 
-def _flagged(filter_: Gate, prompts: Sequence[Prompt], answers: Answers) -> int:
-    """How many answers the content filter warns of or blocks."""
+def _flagged(filter_: Gate, prompts: Sequence[Prompt], answers: Answers) -> list[bool]:
+    """Of which answers the content filter warns, or which it blocks."""
     verdicts = (
         filter_.check(text, side="output", context=prompt.messages[-1].content)
         for prompt, text in zip(prompts, answers.texts, strict=True)
     )
-    return sum(verdict.state in ("warned", "blocked") for verdict in verdicts)
+    return [verdict.state in ("warned", "blocked") for verdict in verdicts]

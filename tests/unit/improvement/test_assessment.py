@@ -12,6 +12,7 @@ from tutelage.datasets.prompts import Prompt
 from tutelage.dialogue import Message
 from tutelage.evaluation.answers import Answers, Judges
 from tutelage.evaluation.gate import GateConfig
+from tutelage.evaluation.paired import rise
 from tutelage.improvement import assessment
 from tutelage.improvement.assessment import EvaluationConfig, assess
 
@@ -22,7 +23,7 @@ def answers(words: list[str], judged: list[float], *, length: int) -> Answers:
 
 def test_before_and_after_are_not_mistaken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     said = {
-        "before": answers(["well", "warned", "well", "well"], [0.0, 0.0, 0.0, 0.0], length=10),
+        "before": answers(["well", "well", "warned", "well"], [0.0, 0.0, 0.0, 0.0], length=10),
         "sft": answers(["well"] * 4, [0.0, 0.0, 2.0, 2.0], length=10),
         "after": answers(["warned", "blocked", "well", "well"], [1.0, 1.0, 1.0, -1.0], length=20),
         "dpo": answers(["well"] * 4, [-1.0] * 4, length=10),
@@ -37,7 +38,7 @@ def test_before_and_after_are_not_mistaken(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(assessment, "answer_all", lambda *given, **named: said)
     monkeypatch.setattr(assessment, "default_gate", lambda home: SimpleNamespace(check=check))
     prompts = [Prompt([number], (Message("user", f"question {number}"),)) for number in range(4)]
-    config = EvaluationConfig(shown=1, gate=GateConfig(prompts=4, flagged=0.0))
+    config = EvaluationConfig(shown=1, gate=GateConfig(prompts=4))
     speakers: dict[str, Any] = dict.fromkeys(said)
     judges = Judges(tmp_path, tmp_path)
     found = assess(config, prompts, speakers, model="tiny", home=tmp_path, judges=judges, kl=7.0, seed=0)
@@ -53,7 +54,9 @@ def test_before_and_after_are_not_mistaken(monkeypatch: pytest.MonkeyPatch, tmp_
     checks = {
         check["name"]: (check["outcome"], check["shown"]["values"]) for check in found["gate"]["checks"]
     }
-    assert checks["safety"] == ("failed", {"after": 2, "before": 1})
+    safety = checks["safety"][1]
+    assert (safety["after"], safety["before"]) == (2, 1)
+    assert (safety["low"], safety["high"]) == tuple(100 * end for end in rise(1, 2, 4)), "none twice"
     assert checks["length"][1] == {"ratio": 2.0}
     assert checks["kl"][1] == {"nats": 7.0}
     assert set(contexts) == {f"question {number}" for number in range(4)}
