@@ -22,9 +22,9 @@ from sqlalchemy.orm import Session
 from tutelage.config import check
 from tutelage.errors import Conflict, Sentence, TrainingError, TutelageError, Unavailable
 from tutelage.improvement import ImproveConfig, Installation, improve
-from tutelage.improvement.recording import RunStopped
+from tutelage.improvement.recording import RunStopped, persistently
 from tutelage.store import Store, runs, workers
-from tutelage.store.tables import RunRequest
+from tutelage.store.tables import Run, RunRequest
 from tutelage.training.job import Trainer, train
 
 log = logging.getLogger(__name__)
@@ -105,6 +105,7 @@ def _carry_out(request: RunRequest, place: Installation, name: str, trainer: Tra
                 progress=lambda *_: check_held(),
                 begun=begun,
                 waiting=check_held,
+                name=_round_of(place.store, request),
             )
         except TutelageError as problem:
             error = problem.sentence
@@ -119,13 +120,22 @@ def _carry_out(request: RunRequest, place: Installation, name: str, trainer: Tra
             with suppress(Conflict, Unavailable), place.store.write() as tx:
                 runs.return_request(tx, request.id, worker=name)
             raise
+    status: Literal["done", "failed"] = "failed" if error else "done"
     try:
-        with place.store.write() as tx:
-            status: Literal["done", "failed"] = "failed" if error else "done"
-            runs.finish_request(tx, request.id, worker=name, status=status, error=error)
+        persistently(
+            place.store,
+            lambda tx: runs.finish_request(tx, request.id, worker=name, status=status, error=error),
+        )
     except Conflict as problem:
         error = error or problem.message
     return error
+
+
+def _round_of(store: Store, request: RunRequest) -> str:
+    """The round that this request became under a worker that has died, or had ended just before it could say so."""
+    with store.read() as tx:
+        run = None if request.run_id is None else tx.get(Run, request.run_id)
+        return "" if run is None else run.name
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import torch
 from tutelage.cli import main
 from tutelage.config import load
 from tutelage.errors import InvalidRequest, NotFound, Unavailable
-from tutelage.improvement import ImproveConfig, Installation
+from tutelage.improvement import ImproveConfig, Installation, recording
 from tutelage.improvement.recording import recorded
 from tutelage.improvement.stages import find_adapter, find_start
 from tutelage.models.loading import load_model, load_version
@@ -29,6 +29,7 @@ from tutelage.registry import Registry
 from tutelage.store import Store, runs, workers
 from tutelage.training.cluster import train_on_ray
 from tutelage.training.job import train
+from tutelage.training.metrics import Run
 from tutelage.training.processes import train_in_processes
 from tutelage.worker import work
 
@@ -299,6 +300,37 @@ def test_a_worker_waits_for_a_database_that_is_away(tmp_path: Path, monkeypatch:
     with pytest.raises(KeyboardInterrupt):
         work(place, poll_seconds=0, tell=lambda *news: None)
     assert raised == []
+    place.store.close()
+
+
+def test_a_round_that_ends_while_the_database_is_away_is_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor when its worker dies between the round's end and the request's."""
+    monkeypatch.setattr(recording, "RETRY_SECONDS", 0)
+    place = place_of(tmp_path)
+    config = load(TINY / "improve.toml", ImproveConfig)
+    done = tmp_path / "runs" / "round-0001"
+    Run(done, "round").keep(
+        "round.json", {"config": config.model_dump(mode="json"), "report": {"version": "v7"}}
+    )
+    with place.store.write() as tx:
+        request = runs.request_run(tx, kind="improve", config=config.model_dump(mode="json"))
+        request.run_id = runs.create_run(tx, kind="improve", config={}, name=done.name).id
+    raised = [Unavailable("The database cannot be reached.")] * 2
+    finish = runs.finish_request
+
+    def finish_request(*given: Any, **rest: Any) -> Any:
+        if raised:
+            raise raised.pop()
+        return finish(*given, **rest)
+
+    monkeypatch.setattr(runs, "finish_request", finish_request)
+    work(place, once=True, tell=lambda *news: None)
+    with place.store.read() as tx:
+        assert runs.get_request(tx, request.id).status == "done"
+        assert runs.get_run(tx, done.name).status == "done"
+    assert [each.name for each in done.parent.iterdir()] == [done.name]
     place.store.close()
 
 

@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy.orm import Session
 
 from tutelage.errors import Conflict, Sentence, TutelageError, Unavailable
 from tutelage.store import Store, runs
 from tutelage.training.metrics import Progress
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 NOTED_EVERY = 1.0
@@ -22,6 +25,17 @@ RETRY_SECONDS = 0.5
 
 class RunStopped(Conflict):
     """Somebody stopped the run; it can be resumed."""
+
+
+def persistently(store: Store, work: Callable[[Session], T]) -> T:
+    """Run `work` in one transaction, however long the database is away: what took hours is not lost over its end."""
+    while True:
+        try:
+            with store.write() as tx:
+                return work(tx)
+        except Unavailable as problem:
+            log.warning("the end of a run waits to be written down: %s", problem)
+            time.sleep(RETRY_SECONDS)
 
 
 @contextmanager
@@ -34,14 +48,14 @@ def recorded(store: Store, name: str, kind: str, settings: dict[str, Any]) -> It
             run_id = runs.get_run(tx, name).id
         runs.update_run(tx, run_id, status="running", error="")
 
-    def note(status: Literal["done", "failed", "stopped"], error: str = "") -> None:
-        with store.write() as tx:
-            runs.update_run(tx, run_id, status=status, error=error)
+    def note(status: Literal["done", "failed"], error: str = "") -> None:
+        persistently(store, lambda tx: runs.update_run(tx, run_id, status=status, error=error))
 
     try:
         yield run_id
     except (KeyboardInterrupt, RunStopped):
-        note("stopped")
+        with suppress(Unavailable), store.write() as tx:
+            runs.update_run(tx, run_id, status="stopped", error="")
         raise
     except BaseException as error:
         note("failed", error.sentence if isinstance(error, TutelageError) else repr(error))

@@ -120,15 +120,17 @@ def improve(
     progress: Progress = no_progress,
     begun: Callable[[str], None] = lambda run_id: None,
     waiting: Callable[[], None] = lambda: None,
+    name: str = "",
 ) -> dict[str, Any]:
     """Run a round, or go on with the unfinished one of the same recipe; returns its report.
 
     The candidate is published and gets the alias `candidate`. `trainer` says where the stages are trained;
     `begun` is called with the id of the round's row, `waiting` again and again while another process works on the
-    round: it is taken up, or read, when that has ended.
+    round: it is taken up, or read, when that has ended. The round called `name` is the one to go on with, where it is
+    of this recipe, even if it has come to its end.
     Raises what its stages raise; whatever happens, the round can be taken up again.
     """
-    folder = _open_round(config, place)
+    folder = _open_round(config, place, name)
     settings = config.model_dump()
     with (
         alone(folder, waiting=waiting),
@@ -188,9 +190,12 @@ def improve(
     return report
 
 
-def _open_round(config: ImproveConfig, place: Installation) -> Path:
-    """The unfinished round of this recipe, or a new one with a snapshot of what has been collected."""
+def _open_round(config: ImproveConfig, place: Installation, name: str) -> Path:
+    """The round of this name or the unfinished one, if it is of this recipe; or a new one with a snapshot of what has
+    been collected."""
     settings = json.loads(json.dumps(config.model_dump()))
+    if name and _state(place.home / "runs" / name).get("config") == settings:
+        return place.home / "runs" / name
     for folder in reversed(numbered(place.home / "runs", "round")):
         state = _state(folder)
         if "report" not in state and state.get("config") == settings:

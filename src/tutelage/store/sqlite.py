@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from sqlalchemy.exc import DBAPIError
 
 from tutelage.errors import Conflict, DataError, Sentence, TutelageError, Unavailable
 from tutelage.store import migrations, waiting
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,12 @@ def _migrate(path: Path) -> None:
     if revision == migrations.HEAD:
         return
     if revision is not None:
-        backup(path, path.with_name(f"{path.name}.{revision}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.bak"))
+        kept = path.with_name(f"{path.name}.{revision}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.bak")
+        log.warning(
+            "the database is brought from step %s to %s, a large one in minutes", revision, migrations.HEAD
+        )
+        backup(path, kept)
+        log.warning("as it was, it is kept as %s", kept)
     engine = connect(path, migrating=True)
     try:
         with engine.execution_options(begin="BEGIN IMMEDIATE").begin() as connection:

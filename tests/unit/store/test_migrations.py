@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -48,7 +53,7 @@ def test_many_may_open_a_new_database_at_once(tmp_path: Path) -> None:
 
 
 def test_an_older_database_is_copied_then_migrated_and_keeps_its_rows(
-    store: Store, request: pytest.FixtureRequest
+    store: Store, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
 ) -> None:
     with store.write() as tx:
         imports.import_dialogue(tx, Dialogue((Message("user", "a"), Message("assistant", "b")), source="s"))
@@ -59,9 +64,61 @@ def test_an_older_database_is_copied_then_migrated_and_keeps_its_rows(
         assert connection.execute("SELECT mood FROM dialogues").fetchall() == [("calm",)]
         assert connection.execute("SELECT count(*) FROM messages").fetchone() == (2,)
     [copy] = store.place.parent.glob("*.bak")
+    assert str(copy) in caplog.text
     with closing(sqlite3.connect(copy)) as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (HEAD,)
         assert connection.execute("SELECT count(*) FROM messages").fetchone() == (2,)
+
+
+def test_rows_of_every_step_come_along(tmp_path: Path) -> None:
+    """Each step finds two rows in every table that stands by then, and none is gone at the end."""
+    path = tmp_path / "tutelage.db"
+    wanted: Counter[str] = Counter()
+    for step in sorted(migrations.FOLDER.glob("versions/0*.py")):
+        engine = connect(path, migrating=True)
+        with engine.execution_options(begin="BEGIN IMMEDIATE").begin() as connection:
+            command.upgrade(migrations._config(connection), step.name[:4])
+            wanted += _fill(connection, but=set(wanted))
+        engine.dispose()
+    Store.open(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        found = {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in wanted}
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        hits = connection.execute("SELECT count(*) FROM search_texts WHERE search_texts MATCH 'content'")
+        assert hits.fetchone()[0] == wanted["messages"]
+    assert found == wanted
+    assert found.keys() >= {"users", "messages", "rankings", "audit_log", "campaigns", "workers"}
+
+
+def _fill(connection: sa.Connection, *, but: set[str]) -> Counter[str]:
+    """Put two rows that belong together into each table of people's; returns how many there are by table."""
+    tables = sa.MetaData()
+    tables.reflect(connection, only=lambda name, _: not name.startswith(("search_", "alembic_")))
+    made = Counter[str]()
+    for table in tables.sorted_tables:
+        if table.name in but:
+            continue
+        for index in range(2):
+            connection.execute(table.insert(), {each.name: _value(each, index) for each in table.columns})
+            made[table.name] += 1
+    return made
+
+
+def _value(column: sa.Column[Any], index: int) -> Any:
+    for key in column.foreign_keys:
+        return None if key.column.table is column.table else f"{key.column.table.name} {index}"
+    match column.type:
+        case sa.DateTime():
+            return datetime(2026, 1, 1 + index)
+        case sa.JSON():
+            return {}
+        case sa.Boolean():
+            return False
+        case sa.Integer() | sa.Float():
+            return index
+    told = {"role": "user", "status": "complete", "content": f"the content of {index}"}
+    return told.get(column.name, f"{column.table.name} {index}")
 
 
 def test_a_step_that_fails_changes_nothing(store: Store, future: Path) -> None:
