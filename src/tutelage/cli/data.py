@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,11 @@ from rich.markup import escape
 
 from tutelage.cli.opening import opened_store
 from tutelage.cli.output import JsonOption, emit
+from tutelage.errors import NotFound
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from tutelage.datasets.importing import Report
     from tutelage.datasets.sources import Parser
 
@@ -133,7 +136,7 @@ def export_demonstrations(
     from tutelage.store import export
 
     with opened_store() as store, store.read() as tx:
-        found = export.demonstrations(tx, sources=source or None)
+        found = export.demonstrations(tx, sources=_known(tx, source, export.demonstrations))
         rows = formats.write((row for item in found for row in formats.messages(item)), path)
     _say_written(rows, "demonstrations", "messages", path, as_json=as_json)
 
@@ -152,7 +155,7 @@ def export_comparisons(
 
     rows_of = formats.COMPARISONS[format.value]
     with opened_store() as store, store.read() as tx:
-        found = export.comparisons(tx, sources=source or None)
+        found = export.comparisons(tx, sources=_known(tx, source, export.comparisons))
         rows = formats.write((row for item in found for row in rows_of(item)), path)
     _say_written(rows, "comparisons", format.value, path, as_json=as_json)
 
@@ -165,7 +168,7 @@ def export_prompts(
     from tutelage.store import export
 
     with opened_store() as store, store.read() as tx:
-        found = export.prompts(tx, sources=source or None)
+        found = export.prompts(tx, sources=_known(tx, source, export.prompts))
         rows = formats.write((row for item in found for row in formats.prompt(item)), path)
     _say_written(rows, "prompts", "prompts", path, as_json=as_json)
 
@@ -176,8 +179,8 @@ def export_trees(path: TargetArgument, source: SourcesOption = NO_NAMES, as_json
     from tutelage.datasets.trees import trees
     from tutelage.store import export
 
-    chosen = source or None
     with opened_store() as store, store.read() as tx:
+        chosen = _known(tx, source, export.demonstrations, export.comparisons, export.prompts)
         forest = trees(
             export.demonstrations(tx, sources=chosen),
             export.comparisons(tx, sources=chosen),
@@ -185,6 +188,17 @@ def export_trees(path: TargetArgument, source: SourcesOption = NO_NAMES, as_json
         )
     rows = formats.write(forest.rows(), path)
     _say_written(rows, "trees", "oasst", path, left_out=forest.left_out, as_json=as_json)
+
+
+def _known(tx: Session, names: list[str], *streams: Callable[[Session], Iterator[Any]]) -> list[str] | None:
+    """The sources that were asked for, None for all. Raises NotFound where nothing came from one of them."""
+    if not names:
+        return None
+    known = sorted({item.source for stream in streams for item in stream(tx)})
+    for name in names:
+        if name not in known:
+            raise NotFound(f"nothing came from {name!r}", hint=f"sources: {', '.join(known) or 'none yet'}")
+    return names
 
 
 def _say_written(

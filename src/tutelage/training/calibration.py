@@ -9,23 +9,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_LIMIT = 1e3  # of a temperature and of its inverse: perfectly separated pairs would drive one without end
+_LIMIT = 1e3  # of a temperature and of its inverse: where order is mostly wrong, one would grow without end
 _BINS = 10
 
 
 def fit_temperature(margins: Tensor) -> float:
     """The T at which sigmoid(margin / T) has the least log loss. margins: (pairs,) better minus worse.
 
-    The loss is convex in 1 / T, so the zero of its slope is found by bisection, on a logarithmic scale; within
-    0.001 and 1000. Source: Guo et al. 2017 (1706.04599), section 4.2.
+    Pairs count as right with (pairs + 1) / (pairs + 2) and not with 1, so that a few of them, all in order, do not
+    make every later difference certain. The loss is convex in 1 / T, so the zero of its slope is found by bisection,
+    on a logarithmic scale; within 0.001 and 1000. Sources: Guo et al. 2017 (1706.04599), section 4.2; Platt 1999,
+    section 2.2.
     """
     if margins.numel() == 0:
         return 1.0
     margins = margins.double()
+    right = (len(margins) + 1) / (len(margins) + 2)
     low, high = -torch.tensor(_LIMIT).log().item(), torch.tensor(_LIMIT).log().item()
     for _ in range(60):
         middle = (low + high) / 2  # of log(1 / T)
-        slope = (margins * (torch.sigmoid(margins * torch.tensor(middle).exp()) - 1)).sum()
+        slope = (margins * (torch.sigmoid(margins * torch.tensor(middle).exp()) - right)).sum()
         low, high = (low, middle) if slope > 0 else (middle, high)
     return torch.tensor(-(low + high) / 2).exp().item()
 

@@ -181,6 +181,14 @@ def test_an_export_can_be_limited_to_sources(tmp_path: Path) -> None:
     assert [json.loads(line)["source"] for line in lines] == ["one", "three"]
 
 
+@pytest.mark.parametrize("what", ["demonstrations", "prompts", "trees"])
+def test_a_source_that_nothing_came_from_is_an_error_that_names_the_others(tmp_path: Path, what: str) -> None:
+    run("import", "messages", write(tmp_path / "in.jsonl", ROWS["messages"]), "--source", "kitchen")
+    with pytest.raises(NotFound, match="nothing came from 'kitchn'\nhint: sources: kitchen"):
+        run("export", what, tmp_path / "out.jsonl", "--source", "kitchen", "--source", "kitchn")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 def test_trees_go_out_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     system = {"role": "system", "content": "Rhyme."}
     run(

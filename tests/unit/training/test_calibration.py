@@ -12,10 +12,22 @@ from hypothesis import strategies as st
 from tutelage.training.calibration import fit_temperature, reliability
 
 
-def test_three_of_four_right_at_one_margin_is_a_probability_of_three_quarters() -> None:
-    """The best constant probability is 3/4, whose log odds are ln 3: T = 2 / ln 3."""
-    temperature = fit_temperature(torch.tensor([2.0, 2.0, 2.0, -2.0]))
-    assert temperature == pytest.approx(2 / math.log(3), rel=1e-6)
+@pytest.mark.parametrize(("right", "wrong"), [(3, 1), (4, 0), (300, 100)])
+def test_at_one_margin_the_probability_is_the_share_of_pairs_that_are_right(right: int, wrong: int) -> None:
+    """The best constant probability is (right + 1) / (all + 2), Laplace's rule; its log odds are margin / T."""
+    temperature = fit_temperature(torch.tensor([2.0] * right + [-2.0] * wrong))
+    assert temperature == pytest.approx(2 / math.log((right + 1) / (wrong + 1)), rel=1e-6)
+
+
+def smoothed_loss(margins: torch.Tensor, temperature: float) -> float:
+    """Mean log loss where every pair is right with (pairs + 1) / (pairs + 2)."""
+    right = (len(margins) + 1) / (len(margins) + 2)
+    losses = []
+    for sign, share in ((1, right), (-1, 1 - right)):
+        found = reliability(sign * margins, temperature).log_loss
+        assert found is not None
+        losses.append(share * found)
+    return sum(losses)
 
 
 @settings(deadline=None)
@@ -27,18 +39,20 @@ def test_no_other_temperature_has_a_smaller_loss_and_the_unit_does_not_matter(
 ) -> None:
     margins = torch.tensor([*values, 1.0, -1.5], dtype=torch.float64)
     best = fit_temperature(margins)
-    loss = reliability(margins, best).log_loss
-    assert loss is not None
+    loss = smoothed_loss(margins, best)
     for factor in (0.8, 1.25):
-        other = reliability(margins, max(0.001, min(1000, best * factor))).log_loss
-        assert other is not None
-        assert loss <= other + 1e-9
+        assert loss <= smoothed_loss(margins, max(0.001, min(1000, best * factor))) + 1e-9
     if 0.01 < best < 10:
         assert fit_temperature(margins * unit) == pytest.approx(best * unit, rel=1e-4)
 
 
-def test_perfect_order_and_no_pairs_give_a_finite_temperature() -> None:
-    assert 0 < fit_temperature(torch.tensor([1.0, 2.0])) < 0.1
+def test_a_few_pairs_all_in_order_do_not_make_the_next_certain() -> None:
+    """Half a unit apart, and ten pairs of one unit were right: likely, but no 100 %."""
+    odds = 0.5 / fit_temperature(torch.full((10,), 1.0))
+    assert 0.7 < 1 / (1 + math.exp(-odds)) < 0.9
+
+
+def test_mere_disorder_and_no_pairs_give_a_finite_temperature() -> None:
     assert fit_temperature(torch.tensor([])) == 1.0
     assert fit_temperature(torch.tensor([-1.0, -2.0])) == pytest.approx(1000, rel=1e-3)
 
