@@ -26,7 +26,6 @@ class ExportFormat(StrEnum):
     gguf = "gguf"
 
 
-NameArgument = Annotated[str, typer.Argument(help="A version, such as v3.")]
 NO_SCOPES: list[str] = []
 NameOrAliasArgument = Annotated[str, typer.Argument(help="A version or an alias, such as v3 or stable.")]
 AliasOption = Annotated[str, typer.Option("--alias", help="The alias to move.")]
@@ -135,7 +134,7 @@ def _run_folder(run: Path) -> Path:
 
 
 def promote(
-    name: NameArgument,
+    name: NameOrAliasArgument,
     alias: AliasOption = "stable",
     anyway: Annotated[bool, typer.Option("--anyway", help="Even if the gate did not let it pass.")] = False,
     as_json: JsonOption = False,
@@ -147,11 +146,11 @@ def promote(
     from tutelage.cli.trial import ask, check_gate
 
     registry = _registry()
+    version = registry.resolve(name)
     if alias == "stable":
-        version = registry.get(name)
         check_gate(version, anyway=anyway)
         ask(registry, version)
-    version = registry.promote(name, alias)
+    version = registry.promote(version.name, alias)
     _say_moved(version, alias, as_json=as_json)
 
 

@@ -67,6 +67,8 @@ def test_versions_from_run_to_roll_back(home: Path, run: Run, finished_run: Path
     assert run("versions", "promote", "v2") == {"alias": "stable", "version": "v2"}
     assert run("versions", "promote", "v2", "--alias", "candidate")["alias"] == "candidate"
     assert run("versions", "rollback") == {"alias": "stable", "version": "v1"}
+    assert run("versions", "promote", "candidate") == {"alias": "stable", "version": "v2"}
+    assert run("versions", "rollback") == {"alias": "stable", "version": "v1"}
     listed = run("versions", "list")
     assert [version["name"] for version in listed["versions"]] == ["v1", "v2"]
     assert listed["aliases"] == {"stable": "v1", "candidate": "v2"}
