@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -247,6 +248,43 @@ def test_answers_whose_writer_has_died_are_reaped_while_the_server_runs(
         with site.store.write() as tx:
             left = unfinished_answer(tx, accounts.create_guest(tx).id)
         wait_for_status(site, left.id, "interrupted")
+
+
+def test_a_database_that_was_away_makes_no_answer_of_another_server_dead(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None could show that it lived. When the database is back, they have a while to do it."""
+    monkeypatch.setattr("tutelage.server.app.DEAD_AFTER", timedelta(seconds=0.01))
+    monkeypatch.setattr("tutelage.server.app.BACK_SECONDS", 0.5)
+    looks: list[float] = []
+
+    async def reap(*_: Any, **rest: Any) -> None:
+        if not rest:  # none at the start
+            looks.append(time.monotonic())
+            if len(looks) == 2:
+                raise Unavailable("The database cannot be reached.")
+
+    monkeypatch.setattr("tutelage.server.turn.Turns.reap", reap)
+    with site.client():
+        while len(looks) < 4:
+            time.sleep(0.01)
+    waited = [after - before for before, after in pairwise(looks)]
+    assert waited[1] >= 0.5 > max(waited[0], waited[2])
+
+
+def test_an_answer_that_nobody_is_to_have_ends_without_a_complaint(
+    site: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tutelage.server.writing.FLUSH_SECONDS", 0.02)
+    site.answers, site.delay = [STORY], 0.005
+    with site.client() as client:
+        turn = client.post("/api/dialogues", json={"text": "Tell"}).json()
+        assert client.request("DELETE", "/api/account", json={}).status_code == 204
+        deadline = time.monotonic() + 10
+        while site.engines["v1"].running:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert turn["answer_id"] not in caplog.text
 
 
 def test_the_text_index_is_tidied_while_the_server_runs(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,6 +137,31 @@ def test_guesses_sent_all_at_once_are_limited_too(monkeypatch: pytest.MonkeyPatc
     assert looked < SignInLimits.PER_ACCOUNT + passwords.AT_ONCE
 
 
+def test_one_address_does_not_fill_the_line_before_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right passwords and new ones take as long as wrong ones, and nobody counts them."""
+    limits, going_on = SignInLimits(), asyncio.Event()
+
+    async def slow(*_: object) -> bool:
+        await going_on.wait()
+        return True
+
+    async def crowd() -> list[object]:
+        asked = [limits.matches("ann", "10.0.0.1", "right", "hash") for _ in range(SignInLimits.WAITING)]
+        first = [asyncio.create_task(each) for each in asked]
+        await asyncio.sleep(0)
+        for more in (limits.matches("bob", "10.0.0.1", "right", "hash"), limits.hash("10.0.0.1", "new")):
+            with pytest.raises(RateLimited, match="at once"):
+                await more
+        other = asyncio.create_task(limits.matches("bob", "10.0.0.2", "right", "hash"))
+        await asyncio.sleep(0)
+        going_on.set()
+        return await asyncio.gather(*first, other, limits.matches("ann", "10.0.0.3", "right", "hash"))
+
+    monkeypatch.setattr(passwords, "matches", slow)
+    assert all(asyncio.run(crowd()))
+    assert not limits._waiting
+
+
 def test_passwords_that_wait_keep_nobody_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     told = threading.Event()
 

@@ -91,7 +91,7 @@ async def name_account(request: Request, body: Account, user: User = Depends(cur
     passwords.check_new(body.password)
     if user.name is not None:
         raise Conflict("This account has a name already.", hint="change the password instead")
-    password_hash = await passwords.hash_password(body.password)
+    password_hash = await services(request).sign_in_limits.hash(address_of(request), body.password)
     named = await begin_session(
         request,
         lambda tx: accounts.promote_guest(tx, user.id, name=body.name, password_hash=password_hash),
@@ -108,7 +108,7 @@ async def change_password(
     limits = services(request).sign_in_limits
     if not await limits.matches(user.id, address_of(request), body.old, user.password_hash):
         raise InvalidRequest("the old password is wrong", param="old")
-    password_hash = await passwords.hash_password(body.new)
+    password_hash = await limits.hash(address_of(request), body.new)
     changed = await begin_session(request, lambda tx: accounts.set_password(tx, user.id, password_hash))
     return {"user": user_view(changed)}
 

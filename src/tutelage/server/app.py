@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOLLOW_SECONDS = 2.0
+BACK_SECONDS = 5.0
+"""When the database has been away: how long other servers have to show that their answers live."""
 TIDY_SECONDS, TIDY_PAUSE = 60.0, 1.0
 """How often the text index is looked at, and how long the server rests while there is something to merge."""
 
@@ -131,11 +133,17 @@ async def _arrive(turns: Turns, store: Store) -> Presence | None:
 
 async def _reap(turns: Turns, store: Store) -> None:
     """Look for answers whose writer has died, and for dialogues to be purged, as long as the server lives."""
+    away = False
     while True:
         await asyncio.sleep(DEAD_AFTER.total_seconds())
         with _going_on():
+            if away:
+                await write(store, bin.purge)
+                await asyncio.sleep(BACK_SECONDS)
+            away = True
             await turns.reap()
             await write(store, bin.purge)
+            away = False
 
 
 async def _tidy(store: Store) -> None:

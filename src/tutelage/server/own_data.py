@@ -141,7 +141,7 @@ async def accept_invite(request: Request, body: Invited) -> dict[str, Any]:
     parts, present = services(request), await optional_user(request)
     guest_id = present.id if present is not None and present.name is None else None
     await read(parts.store, lambda tx: invites.open_invite(tx, body.token))
-    password_hash = await passwords.hash_password(body.password)
+    password_hash = await parts.sign_in_limits.hash(address_of(request), body.password)
     user = await begin_session(
         request,
         lambda tx: invites.accept_invite(

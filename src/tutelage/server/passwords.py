@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from time import monotonic
 from typing import TypeVar
 
@@ -71,24 +72,33 @@ class SignInLimits:
     WINDOW_SECONDS = 900.0
     PER_ACCOUNT = 10
     PER_ADDRESS = 50
+    WAITING = 30
+    """So many passwords of one address at most wait to be looked at: others wait behind them."""
 
     def __init__(self) -> None:
+        self._waiting = Counter[str]()
         self._failures: dict[tuple[str, str], deque[float]] = {}
         self._turn = asyncio.Semaphore(AT_ONCE)
 
     async def matches(self, name: str, address: str, password: str, password_hash: str | None) -> bool:
-        """Whether this is the account's password, and counts it when it is not. Raises RateLimited as `check`.
+        """Whether this is the account's password, and counts it when it is not. Raises RateLimited as `check`, `hash`.
 
         Guesses that are sent all at once wait for their turn, and it is then that the limits are looked at.
         """
-        async with self._turn:
-            self.check(name, address)
-            right = await matches(password, password_hash)
-            if right:
-                self.succeeded(name)
-            else:
-                self.failed(name, address)
-            return right
+        with self._in_line(address):
+            async with self._turn:
+                self.check(name, address)
+                right = await matches(password, password_hash)
+                if right:
+                    self.succeeded(name)
+                else:
+                    self.failed(name, address)
+                return right
+
+    async def hash(self, address: str, password: str) -> str:
+        """What is kept of a new password. Raises RateLimited when too many from this address are looked at already."""
+        with self._in_line(address):
+            return await hash_password(password)
 
     def check(self, name: str, address: str) -> None:
         """Raise RateLimited after too many failures for this account or from this address."""
@@ -109,6 +119,17 @@ class SignInLimits:
     def succeeded(self, name: str) -> None:
         """Forget an account's failures."""
         self._failures.pop(("account", name), None)
+
+    @contextmanager
+    def _in_line(self, address: str) -> Iterator[None]:
+        place = network(address)
+        if self._waiting[place] >= self.WAITING:
+            raise RateLimited("too many passwords at once", retry_after=5, hint="try again in a moment")
+        self._waiting[place] += 1
+        try:
+            yield
+        finally:
+            self._waiting -= Counter([place])  # and nothing is kept of who does not wait
 
     def _limits(self, name: str, address: str) -> tuple[tuple[tuple[str, str], int], ...]:
         return (

@@ -129,6 +129,9 @@ class Writing:
             )
         except Conflict:  # stopped through another server, or taken for dead: it stays as it ended there
             row = await read(self._store, lambda tx: tx.get_one(Message, live.message_id))
+        except NotFound as error:  # deleted, and perhaps its person too
+            live.end("error", _told(error))
+            return
         else:
             live.judge(verdict.as_dict())
         live.end("done", done_data(row, dropped=prompt.dropped))
@@ -152,7 +155,6 @@ class Writing:
 
     async def _break_off(self, live: LiveAnswer, completion: Completion, error: Exception) -> None:
         """The model, the disk or the program has failed: keep what was shown, and tell the readers."""
-        failure = failure_of(error)
         log_failure(error, request_id=live.message_id)
         try:
             await write(
@@ -168,7 +170,13 @@ class Writing:
             )
         except Exception as second:
             log_failure(second, request_id=live.message_id)  # without beats the row will be reaped
-        live.end("error", {"message": failure.said, "hint": failure.hint, "code": failure.code})
+        live.end("error", _told(error))
+
+
+def _told(error: Exception) -> dict[str, str | None]:
+    """What readers learn of an error."""
+    failure = failure_of(error)
+    return {"message": failure.said, "hint": failure.hint, "code": failure.code}
 
 
 def _innermost(error: Exception) -> Exception:
