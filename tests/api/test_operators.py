@@ -11,10 +11,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from tutelage.config import check
+from tutelage.dialogue import Comparison, Message
 from tutelage.errors import Unavailable
+from tutelage.evaluation.doubts import COMPARISONS
 from tutelage.improvement import ImproveConfig
 from tutelage.registry import ModelVersion, Registry
-from tutelage.store import Store, accounts, audit, dialogues, feedback, labelling, runs, workers
+from tutelage.store import Store, accounts, audit, dialogues, feedback, imports, labelling, runs, workers
 from tutelage.web.app import create_app
 
 TURNS = [
@@ -247,3 +249,17 @@ def test_a_candidate_stands_before_its_reward_model_and_tells_what_it_won(
 
 def test_who_starts_a_round_is_shown_the_way_to_its_data(operator: TestClient) -> None:
     assert 'href="/operate/data">What the next snapshot would hold' in operator.get("/operate/training").text
+
+
+def test_who_starts_a_round_of_few_comparisons_is_told_and_may(site: Any, operator: TestClient) -> None:
+    few = "comparisons are few: of 50 a reward model has learnt little or nothing"
+    page = operator.get("/operate/training").text
+    assert f"It is early for a round: 0 {few}" in page
+    assert "disabled" not in page.partition("data-confirm-ok")[2].partition("</form>")[0]
+    with site.store.write() as tx:
+        for number in range(COMPARISONS):
+            asked = (Message("user", f"say {number}"),)
+            imports.import_comparison(
+                tx, Comparison.from_ranking(asked, ["a", "b"], [[0], [1]], source="made")
+            )
+    assert few not in operator.get("/operate/training").text

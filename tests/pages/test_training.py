@@ -26,6 +26,12 @@ EVALUATION = {
         name: {"reward": {"value": 1.0}, "judge": {"value": 0.5}, "length": 20.0, "flagged": 0}
         for name in ("before", "best_of_n", "after")
     },
+    "reward": {
+        "comparisons": 15,
+        "held_out_comparisons": 3,
+        "held_out_accuracy": {"value": 0.6, "low": 0.3, "high": 0.9, "pairs": 3},
+        "member_accuracy": [{}],
+    },
     "ppo": {
         "over_optimisation": {
             "best_step": 4,
@@ -112,6 +118,7 @@ def test_the_diary_of_a_round(visit: Visit, site: Any, under_way: tuple[str, str
         expect(page.get_by_text(text, exact=False).first).to_be_visible()
     expect(page.get_by_text("Water that falls from clouds.")).to_be_visible()
     expect(page.get_by_text("70 % (60–80)")).to_be_visible()
+    expect(page.get_by_text("18 comparisons are few")).to_be_visible()
     expect(page.get_by_text("By the fitted curve, gold is highest at 1.6 nats.")).to_be_visible()
     expect(page.get_by_role("img", name="by distance; published is step 4")).to_be_visible()
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.markup import escape
 
+from tutelage.cli.reward_reports import doubt_lines
+from tutelage.evaluation.doubts import of_round
 from tutelage.evaluation.gate import checks_of
 
 
@@ -66,6 +68,7 @@ def round_figures(evaluation: dict[str, Any]) -> str:
         f"  less the penalty      {ppo['score']['before']:.3f} → {ppo['score']['after']:.3f},"
         f" gain {_interval(ppo['score_gain'])} (what PPO maximises)",
         *_watched(ppo),
+        *doubt_lines(of_round(evaluation)),
         "",
         *gate_lines(evaluation),
     ]

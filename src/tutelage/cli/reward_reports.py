@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.markup import escape
+
+from tutelage.evaluation.doubts import of_reward
 
 
 def reward_report(values: dict[str, Any]) -> str:
@@ -71,7 +74,12 @@ def _tail(values: dict[str, Any]) -> list[str]:
             f"  members deviate by {apart['deviation']:.3f} from their mean (the reward's unit is 1)"
             f" and are divided over {apart['split_pairs']:.0%} of the pairs"
         )
-    return lines
+    return [*lines, *doubt_lines(of_reward(values))]
+
+
+def doubt_lines(doubts: Sequence[str]) -> list[str]:
+    """What to keep in mind when reading the figures."""
+    return [f"  [yellow]mind:[/yellow] {escape(each)}" for each in doubts]
 
 
 def _interval(value: dict[str, Any]) -> str:

@@ -222,8 +222,9 @@ def _train(
     as_json: bool,
 ) -> None:
     from tutelage.cli.reports import plain_report
-    from tutelage.cli.reward_reports import reward_report
+    from tutelage.cli.reward_reports import doubt_lines, reward_report
     from tutelage.config import load
+    from tutelage.evaluation.doubts import of_ppo
     from tutelage.improvement import StageRequest, describe_stage, train_stage
     from tutelage.training.job import SCHEMAS
 
@@ -236,6 +237,10 @@ def _train(
         with progress_bars() as progress:
             result = train_stage(request, place, trainer=trainer, progress=progress)
     summary = {"run": result["run"], "folder": result["folder"], **result["evaluation"]}
-    told = reward_report(summary) if stage == "reward" else plain_report(summary)
+    told = (
+        reward_report(summary)
+        if stage == "reward"
+        else "\n".join([plain_report(summary), *doubt_lines(of_ppo(summary))])
+    )
     text = told + f"\npublish it with: tutelage versions publish {result['run']}"
     emit({**summary, "kind": result["kind"]}, text, as_json=as_json)

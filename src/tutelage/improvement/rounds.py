@@ -25,6 +25,7 @@ from tutelage.config import Settings
 from tutelage.dialogue import Dialogue
 from tutelage.errors import ModelError, NotFound
 from tutelage.evaluation.answers import Judges, Speaker
+from tutelage.evaluation.doubts import few_comparisons
 from tutelage.improvement.assessment import EvaluationConfig, assess
 from tutelage.improvement.journal import journal
 from tutelage.improvement.naming import new_run, numbered
@@ -143,6 +144,9 @@ def improve(
         if "report" in state:
             return dict(state["report"])
         snapshot = place.home / "snapshots" / state["snapshot"]
+        few = few_comparisons(sum(export.read_counts(snapshot)["comparisons"].values()))
+        if few:
+            log.warning("%s", few)
         parent = place.registry.get(state["parent"]) if state["parent"] else None
         lineage = {
             "snapshot": state["snapshot"],

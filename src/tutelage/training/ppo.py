@@ -241,7 +241,6 @@ def take_step(
     final = rollout.scores - config.unended_penalty * ~rollout.ended
     metrics |= {
         "reward": float(rollout.scores.mean()),
-        "reward_spread": float(rollout.spread.mean()),
         "score": float(final.mean()),
         "kl": float(rollout.kl.sum(dim=1).mean()),
         "kl_coefficient": beta,
@@ -250,6 +249,8 @@ def take_step(
         "ended": float(rollout.ended.float().mean()),
         "sampler_gap": float((rollout.logprobs - rollout.sampler_logprobs)[rollout.mask].abs().mean()),
     }
+    if len(models.reward.members) > 1:
+        metrics["reward_spread"] = float(rollout.spread.mean())
     check_rollout(rollout, place, kl_limit=config.kl.limit)
     check_sampler(rollout, place)
     if policy_step <= 0:

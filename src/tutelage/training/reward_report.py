@@ -84,9 +84,12 @@ def calibration(held_out: Judged) -> dict[str, Any]:
 
 
 def disagreement(held_out: Judged) -> dict[str, float | None]:
-    """Members' deviation from each other, as a mean over candidates, and the share of pairs they do not agree on."""
+    """Members' deviation from each other, as a mean over candidates, and the share of pairs they do not agree on.
+
+    None without any pair, or with one member, who never disagrees.
+    """
     apart = margins(held_out.examples, held_out.scores)
-    if not apart.numel():
+    if not apart.numel() or apart.shape[1] < 2:
         return {"deviation": None, "split_pairs": None}
     deviation = torch.cat([each.std(dim=1, correction=0) for each in held_out.scores]).mean()
     better = (apart > 0).float().mean(dim=1)

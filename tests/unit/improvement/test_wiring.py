@@ -146,6 +146,16 @@ def test_every_stage_is_given_what_those_before_it_made(
     assert kept["config"] == WATCHED.model_dump()
 
 
+def test_a_round_of_few_comparisons_says_so_and_goes_on(
+    place: Installation, hands: Hands, judged: list[Any]
+) -> None:
+    improve(CONFIG, place, trainer=hands)
+    collect(place.store, "more", range(80))
+    improve(CONFIG, place, trainer=hands)
+    logs = [(place.home / "runs" / name / "log.txt").read_text() for name in ("round-0001", "round-0002")]
+    assert ["20 comparisons are few" in log for log in logs] == [True, False]
+
+
 def test_the_next_round_stands_beside_the_stable_version_and_names_it(
     place: Installation, hands: Hands, judged: list[Any]
 ) -> None:

@@ -64,6 +64,8 @@ def test_the_majority_rule_is_learnt_from_training_pairs_source_by_source() -> N
 def test_members_that_agree_do_not_deviate() -> None:
     judged = Judged([example("a", [1, 1, 1], *RANKED)], [torch.tensor([[2.0, 2.0], [1.0, 1.0], [0.0, 0.0]])])
     assert disagreement(judged) == {"deviation": 0.0, "split_pairs": 0.0}
+    alone = Judged(judged.examples, [judged.scores[0][:, :1]])
+    assert disagreement(alone) == {"deviation": None, "split_pairs": None}, "who is alone never disagrees"
 
 
 def test_the_calibrated_error_is_not_that_of_the_pairs_the_temperature_was_fitted_on() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from sqlalchemy import ScalarSelect, Select, func, select
@@ -51,6 +51,11 @@ def outlook(tx: Session) -> Outlook:
         {reason: left_out[reason] for reason in REASONS},
         _masked(tx),
     )
+
+
+def comparisons_up_to(tx: Session, most: int) -> int:
+    """How many comparisons a snapshot taken now would hold; no more than `most` are counted."""
+    return sum(1 for _ in islice(streams.comparisons(tx), most))
 
 
 def _queries() -> dict[str, Select[Any]]:

@@ -22,10 +22,12 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from tutelage.errors import Conflict, NotFound, Sentence
+from tutelage.evaluation import doubts
 from tutelage.evaluation.gate import checks_of
 from tutelage.registry import Registry
 from tutelage.server.services import Services
 from tutelage.store import audit, runs, workers
+from tutelage.store.export.outlook import comparisons_up_to
 from tutelage.store.tables import Run
 from tutelage.web import curves
 from tutelage.web.pages.parts import Operator, Parts, Templates
@@ -61,6 +63,7 @@ def training(request: Request, user: Operator, parts: Parts, pages: Templates) -
         requests = runs.list_requests(tx, limit=SHOWN)
         rows = runs.list_runs(tx, limit=SHOWN)
         waiting = runs.open_requests(tx)
+        few = doubts.few_comparisons(comparisons_up_to(tx, doubts.COMPARISONS))
     return pages.page(
         request,
         "operate_training.html",
@@ -71,6 +74,7 @@ def training(request: Request, user: Operator, parts: Parts, pages: Templates) -
         runs=rows,
         round=ROUND,
         waiting=waiting,
+        few=few,
         live=live_runs(parts),
         **_workers(parts),
         base=base_model(parts.registry),
@@ -138,6 +142,7 @@ def diary(request: Request, name: str, user: Operator, parts: Parts, pages: Temp
         report=report,
         evaluation=report.get("evaluation") or {},
         checks=checks_of(report.get("evaluation") or {}),
+        doubts=doubts.of_round(report.get("evaluation") or {}),
         stages=curves.stages(folder),
         turn=curves.turn(((report.get("evaluation") or {}).get("ppo") or {}).get("over_optimisation") or {}),
         log=_end_of(folder / "log.txt"),
