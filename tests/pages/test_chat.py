@@ -158,11 +158,22 @@ def test_enter_that_confirms_an_input_method_does_not_send(visit: Visit) -> None
 
 def test_shift_and_enter_break_the_line(visit: Visit) -> None:
     page = visit()
-    composer(page).fill("one")
+    page.get_by_role("link", name="New chat").first.focus()
+    page.keyboard.type("one")
     page.keyboard.press("Shift+Enter")
     page.keyboard.type("two")
     expect(composer(page)).to_have_value("one\ntwo")
     expect(page.locator(".message")).to_have_count(0)
+
+
+def test_on_a_phone_enter_breaks_the_line(visit: Visit) -> None:
+    page = visit(width=360, has_touch=True, is_mobile=True)
+    composer(page).fill("one")
+    page.keyboard.press("Enter")
+    page.keyboard.type("two")
+    expect(composer(page)).to_have_value("one\ntwo")
+    page.get_by_role("button", name="Send").tap()
+    expect(answers(page)).to_have_count(1)
 
 
 def test_another_answer_is_a_branch_and_the_first_one_stays(visit: Visit, site: Any) -> None:
@@ -238,6 +249,11 @@ def test_the_scroller_follows_only_while_the_reader_is_at_the_end(visit: Visit, 
     expect(page.get_by_role("button", name="Go to the end")).to_be_visible()
     expect(answers(page)).to_have_count(2)
     assert not page.evaluate(at_end)
+    for key in ["PageDown"] * 9:
+        composer(page).press(key)
+    page.wait_for_function(at_end)
+    composer(page).press("PageUp")
+    expect(page.get_by_role("button", name="Go to the end")).to_be_visible()
 
 
 def test_who_asks_before_the_model_is_loaded_is_told_and_answered(

@@ -8,6 +8,7 @@ import { copy, dressCode } from "./copy.js";
 import { announce, attempt, byId, onActions } from "./dialogs.js";
 import { rate, report } from "./feedback.js";
 import { Problem, call } from "./http.js";
+import { listen } from "./keys.js";
 import { refreshDialogues, showTitle } from "./library.js";
 import { choose, offerPick, pick, showPair } from "./pick.js";
 import { showProblem } from "./problem.js";
@@ -105,6 +106,7 @@ function offerBoth(answer) {
 async function ask(content, parent, answers = 1, key = crypto.randomUUID()) {
   unsent = "";
   byId("welcome")?.remove();
+  byId("temporary")?.remove();
   byId("title").hidden = false;
   const question = make("pending-question");
   question.querySelector(".body").textContent = content;
@@ -140,7 +142,6 @@ function enter(id) {
   history.replaceState(null, "", `/c/${id}`);
   if (main.dataset.dialogue === id) return;
   main.dataset.dialogue = id;
-  byId("temporary")?.remove();
   byId("share-this")?.removeAttribute("hidden");
   refreshTitle();
 }
@@ -258,20 +259,6 @@ text.addEventListener("input", () => {
   grow(text);
   update();
 });
-text.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-  if (event.key === "ArrowUp" && !text.value && !event.isComposing && editLast()) event.preventDefault();
-  if (!sends(event)) return;
-  event.preventDefault();
-  submit();
-});
-document.addEventListener("keydown", (event) => {
-  if (event.key === "/" && (event.ctrlKey || event.metaKey)) {
-    event.preventDefault();
-    text.focus();
-  }
-  const elsewhere = event.defaultPrevented || event.isComposing || document.querySelector("dialog[open], :popover-open, body.drawer");
-  if (event.key === "Escape" && running && !elsewhere) stop();
-});
 byId("composer").addEventListener("submit", (/** @type {Event} */ event) => {
   event.preventDefault();
   submit();
@@ -307,6 +294,7 @@ onActions({
 });
 
 dressCode(thread);
+listen(text, scroller, { send: submit, stop, editLast });
 draft(text, () => main.dataset.dialogue ?? "", () => unsent);
 const wanted = location.hash && byId(location.hash.slice(1));
 if (wanted) {

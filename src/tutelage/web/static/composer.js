@@ -1,13 +1,18 @@
 // @ts-check
 /** Text areas in which Enter sends. */
 
+/** The keyboard on a screen has no Shift+Enter. */
+const touched = matchMedia("(any-hover: none)");
+
 /**
- * Enter sends, Shift+Enter breaks the line, and an Enter that confirms an input method does neither:
- * `isComposing` says so, except in Safari, where the confirming key comes after the composition as 229.
+ * Enter sends, Shift+Enter (and where nothing but fingers is known, Enter) breaks the line, and an Enter that confirms
+ * an input method does neither: `isComposing` says so, except in Safari, where the confirming key comes after the
+ * composition as 229.
  * @param {KeyboardEvent} event
  */
 export function sends(event) {
-  return event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229;
+  const meant = event.ctrlKey || event.metaKey || !(event.shiftKey || touched.matches);
+  return event.key === "Enter" && meant && !event.isComposing && event.keyCode !== 229;
 }
 
 /** Let a text area grow with its text where the style sheet's field-sizing is not known. @param {HTMLTextAreaElement} area */

@@ -36,7 +36,7 @@ export function announce(text) {
   byId("announcer").textContent = text;
 }
 
-/** Show a short line for a few seconds; longer when something can be done about it. @param {string} text @param {{label: string, act: () => void} | null} [action] */
+/** Show a short line for a few seconds; longer when something can be done about it, and while somebody is at it. @param {string} text @param {{label: string, act: () => void} | null} [action] */
 export function toast(text, action = null) {
   document.querySelector(".toast")?.remove();
   const element = document.createElement("div");
@@ -55,7 +55,9 @@ export function toast(text, action = null) {
     element.append(button);
   }
   (document.querySelector("dialog[open]") ?? document.body).append(element);
-  setTimeout(() => element.remove(), action ? 12000 : 4000);
+  if (document.activeElement === document.body && matchMedia("(hover: hover)").matches) element.querySelector("button")?.focus();
+  const leave = () => (element.matches(":hover, :has(:focus-visible)") ? setTimeout(leave, 1000) : element.remove());
+  setTimeout(leave, action ? 12000 : 4000);
 }
 
 /** Run an action; a problem becomes a toast. @template T @param {() => Promise<T>} action @returns {Promise<T | undefined>} */

@@ -53,10 +53,23 @@ search.addEventListener("input", () => {
     if (search.value.trim()) announce(list.querySelector("h2")?.textContent ?? "");
   }, 150);
 });
-search.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-  if (event.key !== "ArrowDown") return;
+
+async function openFirst() {
+  await attempt(refreshDialogues);
+  const first = /** @type {HTMLElement | null} */ (list.querySelector(".found a"));
+  first?.click();
+}
+
+/** From the words to what is found and back by arrows; Enter opens the first. */
+byId("sidebar").addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+  const links = [search, ...list.querySelectorAll(".item > a")];
+  const place = links.indexOf(document.activeElement);
+  if (event.isComposing || place < 0) return;
+  if (event.key === "Enter" && !place) openFirst();
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (!step) return;
   event.preventDefault();
-  list.querySelector("a")?.focus();
+  links[place + step]?.focus();
 });
 
 /** @param {HTMLElement} button */
