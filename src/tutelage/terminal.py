@@ -15,17 +15,16 @@ from tutelage.engine.interface import Sampling
 from tutelage.errors import ContextTooLong
 from tutelage.models.generation import Batch, Request
 from tutelage.models.loading import load_version
-from tutelage.registry import Registry
+from tutelage.registry import ModelVersion
 from tutelage.rendering import Renderer
 
 KEPT_BYTES = 1 << 28  # of the dialogue so far, so that the next turn reads only what is new
 _random = SystemRandom()
 
 
-def chat(registry: Registry, home: Path, name: str, sampling: Sampling, *, as_json: bool = False) -> None:
+def chat(version: ModelVersion, home: Path, sampling: Sampling, *, as_json: bool = False) -> None:
     """Talk to a version until the input ends; with `as_json`, each answer is one line of JSON on stdout."""
     console = Console(highlight=False, stderr=as_json)
-    version = registry.resolve(name)
     with console.status(f"loading {version.name}"):
         loaded = load_version(version, home, for_chat=True)
     console.print(

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from tutelage.cli.output import JsonOption, emit
-from tutelage.errors import InvalidRequest
+from tutelage.errors import ConfigError, InvalidRequest
 
 if TYPE_CHECKING:
     from tutelage.moderation.gate import Gate, Verdict
@@ -91,6 +91,10 @@ def train_filter(
 
     home = config.home()
     target = out or own_weights(home)
+    if report is not None and not report.absolute().parent.is_dir():
+        raise ConfigError(
+            "there is no folder for the report", where=str(report), hint="make the folder first"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     policy = Policy.load(own_policy(home))
     model, figures = train(data, policy, labels=labels, say=lambda line: print(line, file=sys.stderr))

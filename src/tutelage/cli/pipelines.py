@@ -12,7 +12,7 @@ from tutelage.cli.output import JsonOption
 from tutelage.errors import DataError, InvalidRequest
 
 if TYPE_CHECKING:
-    from tutelage.registry import Registry
+    from tutelage.registry import ModelVersion
     from tutelage.training.reward_model import Judge
 
 VersionOption = Annotated[
@@ -57,7 +57,7 @@ def generate(
 
     folder = home()
     sampling = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
-    _leave(generate_lines(sys.stdin.buffer, sys.stdout, _registry(folder).resolve(version), folder, sampling))
+    _leave(generate_lines(sys.stdin.buffer, sys.stdout, _speaker(folder, version), folder, sampling))
 
 
 def score(
@@ -134,17 +134,26 @@ def chat(
 
     folder = home()
     sampling = Sampling(temperature=temperature, top_p=top_p)
-    run_chat(_registry(folder), folder, version, sampling, as_json=as_json)
+    run_chat(_speaker(folder, version), folder, sampling, as_json=as_json)
 
 
-def _registry(home: Path) -> Registry:
-    """The versions; on a fresh installation, the built-in model is the first."""
+def _speaker(home: Path, name: str) -> ModelVersion:
+    """The chat version of a name; on a fresh installation, the built-in model is the first.
+
+    Raises InvalidRequest for a reward version.
+    """
     from tutelage.registry import Registry
 
     registry = Registry(home)
     if not registry.list("chat"):
         registry.begin()
-    return registry
+    version = registry.resolve(name)
+    if version.kind != "chat":
+        raise InvalidRequest(
+            f"{version.name} is a reward model and cannot chat",
+            hint="name a chat version; `tutelage score` asks reward models",
+        )
+    return version
 
 
 def _leave(failed: int) -> None:

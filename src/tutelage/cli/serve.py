@@ -89,6 +89,8 @@ def serve(
 ) -> None:
     """Serve the chat page, the trainers' pages and the API."""
     access, limits = _access(host, allow_guests, public_name), _limits(limit)
+    if engine and not re.match(r"https?://[^/]", engine):
+        raise ConfigError(f"--engine {engine} is no address", hint="write it whole: http://10.0.0.2:8100")
     with _listen(host, port) as listener:
         _run(listener, access, limits, model, public_names=public_name, engine=engine, as_json=as_json)
 

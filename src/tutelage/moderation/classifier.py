@@ -98,9 +98,9 @@ class LinearClassifier:
             raise ModelError("there is no such file of filter weights", where=str(path)) from None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ModelError(
-                f"these are not weights of the content filter: {error}",
+                "these are not weights of the content filter",
                 where=str(path),
-                hint="Make them with `tutelage train-filter`.",
+                hint="Make them anew with `tutelage train-filter`, or remove the file: the shipped ones serve then.",
             ) from error
 
     @classmethod

@@ -145,13 +145,17 @@ def expanded(pattern: str, slots: Mapping[str, list[str]]) -> list[str]:
 
 
 def json_lines(path: Path) -> Iterator[Any]:
-    """Each line parsed. Raises DataError with the line that is not JSON."""
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"this is not JSON: {error}", path=path, line=number) from error
+    """Each line parsed. Raises DataError with the line that is not JSON, and for a file that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    row = json.loads(line)
+                except ValueError as error:  # neither JSON nor, where it is text at all, UTF-8
+                    raise DataError(f"this is not JSON: {error}", path=path, line=number) from error
+                yield row
+    except OSError as error:
+        raise DataError(f"the file cannot be read: {error.strerror}", path=path) from error
 
 
 def labelled_here(path: Path, *, weight: float = 5.0) -> Iterator[Example]:
@@ -161,11 +165,11 @@ def labelled_here(path: Path, *, weight: float = 5.0) -> Iterator[Example]:
     """
     for number, row in enumerate(json_lines(path), 1):
         try:
-            text, present = clean(row["text"]), list(row["categories"])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                'a row needs a "text" and a list of "categories"', path=path, line=number
-            ) from error
+            text, present = clean(row["text"]), row["categories"]
+        except (KeyError, TypeError, AttributeError):
+            text, present = "", None
+        if not isinstance(present, list):
+            raise DataError('a row needs a "text" and a list of "categories"', path=path, line=number)
         if unknown := [name for name in present if name not in TRAINED]:
             raise DataError(
                 f"{unknown[0]!r} is not a category that can be taught",

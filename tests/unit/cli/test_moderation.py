@@ -149,6 +149,11 @@ def test_without_text_in_a_terminal_there_is_a_hint(monkeypatch: pytest.MonkeyPa
         moderation.moderate()
 
 
+def test_training_asks_for_the_reports_folder_before_it_begins(tmp_path: Path) -> None:
+    result = run("train-filter", "--data", str(tmp_path), "--report", str(tmp_path / "none" / "report.json"))
+    assert isinstance(result.exception, ConfigError)
+
+
 def test_training_without_data_is_an_error_that_names_the_set(tmp_path: Path, home: Path) -> None:
     result = run("train-filter", "--data", str(tmp_path))
     assert isinstance(result.exception, DataError)

@@ -73,6 +73,12 @@ def test_a_public_name_that_is_nothing_is_refused_with_an_example(name: str) -> 
     assert refused.value.hint.endswith("--public-name chat.example.org")
 
 
+@pytest.mark.parametrize("engine", ["10.0.0.2:8100", "nonsense", "http://"])
+def test_a_model_server_that_is_no_address_is_refused_before_anything_begins(engine: str) -> None:
+    with pytest.raises(ConfigError, match="no address"):
+        serve.serve(port=0, engine=engine)
+
+
 def test_a_port_in_use_is_said_with_a_way_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

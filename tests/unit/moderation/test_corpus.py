@@ -148,6 +148,7 @@ def test_own_labels_are_read_and_checked(tmp_path: Path) -> None:
         '{"text": "x", "categories": ["rudeness"]}',
         '{"text": "x", "categories": ["sexual/minors"]}',
         '{"text": "x", "categories": 3}',
+        '{"text": "x", "categories": "hate"}',
         '{"text": "x", "categories": [[]]}',
     ],
 )
@@ -157,6 +158,17 @@ def test_a_wrong_own_label_is_an_error_with_its_line(tmp_path: Path, line: str) 
     with pytest.raises(DataError) as caught:
         list(labelled_here(path))
     assert caught.value.line == 2
+
+
+def test_labels_that_are_no_text_or_no_file_are_an_error_with_their_place(tmp_path: Path) -> None:
+    (tmp_path / "labels.jsonl").write_bytes(b'{"text": "caf\xe9", "categories": []}\n')
+    with pytest.raises(DataError, match="not JSON") as caught:
+        list(labelled_here(tmp_path / "labels.jsonl"))
+    assert caught.value.line == 1
+    for path in (tmp_path / "none.jsonl", tmp_path):
+        with pytest.raises(DataError, match="cannot be read") as caught:
+            list(labelled_here(path))
+        assert caught.value.path == path
 
 
 def test_no_label_of_any_set_speaks_of_what_is_never_taught() -> None:
