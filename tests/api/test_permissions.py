@@ -46,6 +46,7 @@ MATRIX: dict[str, Door] = {
     "DELETE /api/dialogues/{dialogue_id}": "owner",
     "POST /api/dialogues/{dialogue_id}/messages": "owner",
     "POST /api/messages/{message_id}/regenerate": "owner",
+    "POST /api/messages/{message_id}/continue": "owner",
     "GET /api/answers/{answer_id}/events": "owner",
     "POST /api/answers/{answer_id}/stop": "owner",
     "PUT /api/messages/{message_id}/rating": "owner",
@@ -205,6 +206,7 @@ def ids(strict_site: Any, cast: dict[str, dict[str, str]]) -> dict[str, str]:
             for text in ("Hello", "Hi there")
         )
         pairs.put_side_by_side(answer, other)
+        answer.finish_reason, answer.model_version = "length", "v1"
         feedback.rate(tx, message_id=answer.id, rater_id=owner.id, verdict="up")
         call = Call(title="Contest", rules="Be kind.", opens=now(), closes=now() + timedelta(days=1))
         campaign = campaigns.plan_campaign(tx, call, by=owner.id)

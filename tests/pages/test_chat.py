@@ -140,6 +140,33 @@ def test_stop_keeps_what_was_written(visit: Visit, site: Any) -> None:
     expect(composer(page)).to_be_focused()
 
 
+def test_an_answer_that_was_cut_off_goes_on_in_its_place(visit: Visit, site: Any) -> None:
+    long = "".join(f"This is **point {n}** of many.\n\n" for n in range(40))
+    site.say(long, "- the end,\n- which was left.")
+    page = visit()
+    ask(page, "Tell me everything.")
+    answer = page.locator(".message.assistant").last
+    expect(answer).to_contain_text("reached the longest length allowed")
+    points = answer.locator("strong").count()
+    page.reload()
+    site.say("- the end,\n- which was left.", delay=0.1)
+    answer.get_by_role("button", name="Continue").click()
+    expect(answer.locator(".blocks strong").nth(points - 2)).to_be_visible()
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    expect(page.locator("#text")).to_be_focused()
+    expect(answer.get_by_role("button", name="Copy")).to_be_visible()
+    expect(answer).to_contain_text("which was left.")
+    expect(answers(page)).to_have_count(1)
+    expect(answer.locator("strong")).to_have_count(points)
+    expect(page.get_by_role("button", name="Continue")).to_have_count(0)
+    site.say(long, "More.")
+    ask(page, "And more?")
+    expect(page.get_by_role("button", name="Continue")).to_be_visible()
+    ask(page, "Thank you.")
+    expect(answers(page)).to_have_count(3)
+    expect(page.get_by_role("button", name="Continue")).to_be_hidden()
+
+
 def test_enter_that_confirms_an_input_method_does_not_send(visit: Visit) -> None:
     page = visit()
     composer(page).focus()

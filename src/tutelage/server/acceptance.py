@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from tutelage import dialogue
 from tutelage.engine.interface import Sampling
 from tutelage.errors import Conflict, InvalidRequest
 from tutelage.moderation.gate import Verdict
 from tutelage.server.prompting import Prompt
 from tutelage.server.titles import title_of
-from tutelage.store import dialogues, pairs, tables, usage
+from tutelage.store import continuing, dialogues, pairs, tables, usage
+from tutelage.store.columns import clean
 from tutelage.store.tables import User
 
 
@@ -54,6 +56,11 @@ class Question:
     instructions: str = ""
     temporary: bool = False
     answers: int | None = 1
+
+    @property
+    def system(self) -> list[dialogue.Message]:
+        """The instructions with which a new dialogue begins."""
+        return [dialogue.Message("system", self.instructions)] if self.instructions else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +123,34 @@ def accept(tx: Session, user: User, plan: Plan) -> tuple[StartedTurn, bool]:
     if len(answers) == 2:
         pairs.put_side_by_side(*answers)
     return _started(message, answers, plan.verdict, left), True
+
+
+def checked_text(text: str) -> str:
+    """The text as it can be stored. Raises InvalidRequest when nothing is left of it."""
+    text = clean(text)
+    if not text.strip():
+        raise InvalidRequest("the message is empty", param="text", hint="write something")
+    return text
+
+
+def continuation_of(
+    tx: Session, user_id: str, message_id: str
+) -> tuple[tables.Message, tables.Message, list[tables.Message]]:
+    """An answer that may go on, its question, and the path before that."""
+    answer = continuing.check_cut_off(tx, message_id, owner_id=user_id)
+    question, before = question_of(tx, user_id, message_id)
+    return answer, question, before
+
+
+def take_up(
+    tx: Session, user: User, question: tables.Message, cut: tables.Message, dropped: int
+) -> StartedTurn:
+    """Open the row of an answer that goes on, as long as it is as it was. It counts like another answer."""
+    answer = continuing.reopen_answer(tx, cut.id, owner_id=user.id, dropped=dropped)
+    if answer.content != continuing.whole_text(cut):
+        raise Conflict("This answer has gone on meanwhile.", hint="Load this page again.")
+    left = usage.count_answers(tx, user)
+    return _started(question, [answer], _stored_verdict(question), left)
 
 
 def _add_question(tx: Session, user: User, plan: Plan) -> tables.Message:

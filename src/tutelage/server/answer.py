@@ -24,12 +24,12 @@ class TurnEvent:
 
 
 class LiveAnswer:
-    """The text so far, and how it ended. `scope` cancels the writing of it."""
+    """The text so far, and how it ended; one that goes on begins with a text. `scope` cancels the writing of it."""
 
-    def __init__(self, message_id: str, owner_id: str) -> None:
+    def __init__(self, message_id: str, owner_id: str, text: str = "") -> None:
         self.message_id = message_id
         self.owner_id = owner_id
-        self.text = ""
+        self.text = text
         self.scope = anyio.CancelScope()
         self._place = 0
         self._verdict: dict[str, Any] | None = None

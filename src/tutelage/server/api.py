@@ -7,6 +7,7 @@
     DELETE /api/dialogues/{id}               can be taken back for an hour                 204
     POST   /api/dialogues/{id}/messages      {text, answers?, parent_id?, idempotency_key?} 201 started turn
     POST   /api/messages/{id}/regenerate                                                   201 started turn
+    POST   /api/messages/{id}/continue       a cut-off answer goes on                      201 started turn
     GET    /api/answers/{id}/events          ?after=N or Last-Event-ID                     text/event-stream
     POST   /api/answers/{id}/stop                                                          204
     PUT    /api/messages/{id}/rating         {verdict, reasons?, note?, ideal?}            {rating}
@@ -180,6 +181,12 @@ async def send_message(request: Request, me: Me, dialogue_id: str, body: NextMes
 async def regenerate(request: Request, me: Me, message_id: str) -> dict[str, Any]:
     """Another answer to the same question."""
     return _started(await services(request).turns.regenerate(me, message_id=message_id))
+
+
+@router.post("/messages/{message_id}/continue", status_code=201)
+async def go_on(request: Request, me: Me, message_id: str) -> dict[str, Any]:
+    """Go on with an answer that was cut off, in the same message."""
+    return _started(await services(request).turns.go_on(me, message_id=message_id))
 
 
 @router.get("/answers/{answer_id}/events")

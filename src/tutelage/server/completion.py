@@ -64,16 +64,26 @@ class Completion:
 
     `text` is everything the model said up to a stop string, `tokens` all that were drawn for it. `finish_reason`
     and `verdict` are known after `finish`; a completion that was left early has no finish reason unless the filter
-    cut it.
+    cut it. `begun` is what was said before, and shown: the filter reads it first, `text` begins with it.
     """
 
-    def __init__(self, engine: Engine, gate: Gate, *, context: str = "", stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        gate: Gate,
+        *,
+        context: str = "",
+        stop: Sequence[str] = (),
+        begun: str = "",
+    ) -> None:
         self._engine = engine
         self._filter = StreamGate(gate, context=context)
         self._stop = StopStrings(stop)
         self._waiting = ""
         self._decoded = 0
-        self.text = ""
+        self._begun = begun
+        self._seen = 0  # characters that the filter still holds back, though they were shown before
+        self.text = begun
         self.tokens: list[SpokenToken] = []
         self.finish_reason: FinishReason | None = None
         self.verdict: Verdict | None = None
@@ -89,6 +99,8 @@ class Completion:
 
     async def pieces(self, prompt_ids: Sequence[int], sampling: Sampling) -> AsyncGenerator[str, None]:
         """Text as the filter lets it go. Raises what `Engine.generate` raises."""
+        if self._begun and not await run_sync(self._take_up):
+            return
         chunks = cast(AsyncGenerator[TokenChunk, None], self._engine.generate(prompt_ids, sampling))
         decoder = self._engine.renderer.decoder()
         async with aclosing(chunks):
@@ -106,11 +118,13 @@ class Completion:
 
     async def finish(self) -> str:
         """The rest that may be shown, once the filter has seen the whole."""
+        if self._begun:
+            await run_sync(self._take_up)
         rest, verdict = await run_sync(self._filter.finish)
         self.verdict = verdict
         if verdict.state == "blocked":
             self.finish_reason = "content_filter"
-        return rest
+        return self._unseen(rest)
 
     @property
     def stopped(self) -> bool:
@@ -145,7 +159,21 @@ class Completion:
         self.text += text
         self._waiting += text
         if piece_end(self._waiting) is None:
-            return self._filter.push(text)
+            return self._unseen(self._filter.push(text))
         released = await run_sync(self._filter.push, text)
         self._waiting = self._waiting[len(released) :]
-        return released
+        return self._unseen(released)
+
+    def _take_up(self) -> bool:
+        """Have the filter read what was said before; says whether it lets that go on. In a thread: it takes time."""
+        begun, self._begun = self._begun, ""
+        released = self._filter.push(begun)
+        self._waiting = begun[len(released) :]
+        self._seen = len(self._waiting)
+        return not self._filter.cut
+
+    def _unseen(self, released: str) -> str:
+        """What of it was not shown before."""
+        seen = min(self._seen, len(released))
+        self._seen -= seen
+        return released[seen:]

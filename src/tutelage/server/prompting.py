@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tutelage.dialogue import Message
 from tutelage.engine.interface import Engine
-from tutelage.errors import ContextTooLong, Sentence
+from tutelage.errors import Conflict, ContextTooLong, Sentence
 from tutelage.store import tables
 
 LONGEST_TOKEN = 128
@@ -16,10 +16,14 @@ LONGEST_TOKEN = 128
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Token ids that end where the assistant starts to speak, and how many old messages had no room."""
+    """Token ids that end where the assistant starts to speak, or goes on, and how many old messages had no room.
+
+    The last `said` of them are what the assistant has said already.
+    """
 
     token_ids: list[int]
     dropped: int = 0
+    said: int = 0
 
 
 def readable(path: Sequence[tables.Message]) -> list[Message]:
@@ -36,24 +40,38 @@ def readable(path: Sequence[tables.Message]) -> list[Message]:
     return kept
 
 
-def fit(engine: Engine, messages: Sequence[Message], *, answer_tokens: int | None) -> Prompt:
+def fit(engine: Engine, messages: Sequence[Message], *, answer_tokens: int | None, begun: str = "") -> Prompt:
     """Render a dialogue that ends in a user message; the oldest turns that have no room are left out.
 
-    The system message and the last message always stay. Room for the answer is kept, up to a quarter of the context.
+    `begun` is what the assistant has said to it already. The system message and the last message always stay. Room for
+    the answer is kept, up to a quarter of the context.
     Raises ContextTooLong when even those leave no room.
     """
     refuse_endless(engine, messages[-1].content)
     head = list(messages[:1]) if messages[0].role == "system" else []
     turns = list(messages[len(head) :])
+    said = engine.renderer.completion(begun)
     room = engine.context_length - min(answer_tokens or engine.context_length, engine.context_length // 4)
+    room -= len(said)
     kept = _newest(engine, turns, room)
     while True:
         token_ids = engine.renderer.prompt([*head, *kept])
         if len(token_ids) <= room or len(kept) == 1:
             break
         kept = kept[2:]
+    token_ids += said
     check_room(engine, token_ids)
-    return Prompt(token_ids, len(turns) - len(kept))
+    return Prompt(token_ids, len(turns) - len(kept), len(said))
+
+
+def fit_begun(engine: Engine, messages: Sequence[Message], answer_tokens: int | None, begun: str) -> Prompt:
+    """Like `fit`, for an answer that goes on. Raises Conflict when it is as long as the model can read."""
+    try:
+        return fit(engine, messages, answer_tokens=answer_tokens, begun=begun)
+    except ContextTooLong as error:
+        raise Conflict(
+            "The answer is as long as the model can read.", hint="Ask for more in a new message."
+        ) from error
 
 
 def refuse_endless(engine: Engine, text: str) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from tutelage.dialogue import Message
 from tutelage.engine.interface import Sampling
 from tutelage.engine.pool import Engines, Lease
-from tutelage.errors import ModelError, NotFound, Sentence
+from tutelage.errors import Conflict, ModelError, NotFound, Sentence
 from tutelage.server.prompting import fit
 from tutelage.server.transactions import read
 from tutelage.store import Store, dialogues, experiments, pairs, tables
@@ -67,6 +67,16 @@ async def lease_of(engines: Engines, version: str | None) -> Lease:
     except (NotFound, ModelError):
         log.warning("version %s cannot answer: the stable one does", version)
         return await engines.lease()
+
+
+async def own_lease(engines: Engines, version: str | None) -> Lease:
+    """The engine of the version that began an answer. Raises Conflict when that version cannot answer any more."""
+    try:
+        return await engines.lease(version or "")
+    except (NotFound, ModelError) as error:
+        raise Conflict(
+            "The version that began this answer cannot go on with it.", hint="Ask for more in a new message."
+        ) from error
 
 
 async def try_version(engines: Engines, name: str) -> None:

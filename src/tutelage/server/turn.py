@@ -42,21 +42,24 @@ from tutelage.server.acceptance import (
     Question,
     StartedTurn,
     accept,
+    checked_text,
+    continuation_of,
     history,
     question_of,
     started_before,
+    take_up,
 )
 from tutelage.server.answer import LiveAnswer, TurnEvent, replay
 from tutelage.server.completion import Completion
 from tutelage.server.drafting import Candidate, Drafts, Suggestion
 from tutelage.server.line import Line
 from tutelage.server.permissions import demand
-from tutelage.server.prompting import fit, readable
-from tutelage.server.serving import lease_of, offers_two, versions_for
+from tutelage.server.prompting import fit, fit_begun, readable
+from tutelage.server.serving import lease_of, offers_two, own_lease, versions_for
 from tutelage.server.transactions import read, write
 from tutelage.server.writing import Writing
 from tutelage.store import Store, dialogues, tables
-from tutelage.store.columns import clean
+from tutelage.store.continuing import whole_text
 from tutelage.store.tables import User
 
 __all__ = ["Candidate", "StartedTurn", "TurnEvent", "Turns"]
@@ -104,7 +107,7 @@ class Turns:
         Conflict while the parent is still being written, ContextTooLong when the message alone is too long,
         RateLimited when too many of the user's answers are under way or none is left for today, AtCapacity.
         """
-        text = _checked_text(text)
+        text = checked_text(text)
         if idempotency_key is not None:
             known = await read(self._store, lambda tx: started_before(tx, user.id, idempotency_key))
             if known is not None:
@@ -132,6 +135,26 @@ class Turns:
             )
         question = Question(message.content, message.dialogue_id, message.parent_id, message=message)
         return await self._begin(user, question, before, Sampling())
+
+    async def go_on(self, user: User, *, message_id: str) -> StartedTurn:
+        """Write on an answer of the user's that was cut off: the same message, by the version that began it.
+
+        Raises NotFound, RateLimited and AtCapacity as `send`, Conflict for an answer that cannot go on.
+        """
+        answer, question, before = await read(
+            self._store, lambda tx: continuation_of(tx, user.id, message_id)
+        )
+        text, sampling = whole_text(answer), Sampling()
+        with ExitStack() as held:
+            [place] = [held.enter_context(place) for place in self._take_places(user, 1)]
+            lease = place.enter_context(await own_lease(self._engines, answer.model_version))
+            messages = [*readable(before), dialogue.Message("user", question.content)]
+            prompt = await run_sync(lambda: fit_begun(lease.engine, messages, sampling.max_tokens, text))
+            started = await write(self._store, lambda tx: take_up(tx, user, question, answer, prompt.dropped))
+            completion = Completion(lease.engine, self._gate, context=question.content, begun=text)
+            live = LiveAnswer(message_id, user.id, text)
+            self._writing.begin(live, completion, prompt, sampling, place.pop_all())
+            return started
 
     async def events(self, user: User, answer_id: str, *, after: int = 0) -> AsyncIterator[TurnEvent]:
         """Follow an answer of the user's from position `after` to its end. Raises NotFound."""
@@ -215,7 +238,7 @@ class Turns:
             ]
             if question.answers is None and len({lease.engine.version for lease in leases}) < count:
                 del places[1:], leases[1:]  # one of the two cannot be loaded
-            messages = [*_system(question), *readable(before), dialogue.Message("user", question.text)]
+            messages = [*question.system, *readable(before), dialogue.Message("user", question.text)]
             tokens = sampling.max_tokens
             drafts = [await run_sync(partial(_draft, lease.engine, messages, tokens)) for lease in leases]
             context = before[-1].content if before else ""
@@ -270,18 +293,5 @@ class Turns:
             row = await self.answer(user, row.id)
 
 
-def _checked_text(text: str) -> str:
-    """The text as it can be stored. Raises InvalidRequest when nothing is left of it."""
-    text = clean(text)
-    if not text.strip():
-        raise InvalidRequest("the message is empty", param="text", hint="write something")
-    return text
-
-
 def _draft(engine: Engine, messages: Sequence[dialogue.Message], answer_tokens: int | None) -> Draft:
     return Draft(engine.version, fit(engine, messages, answer_tokens=answer_tokens))
-
-
-def _system(question: Question) -> list[dialogue.Message]:
-    """The instructions with which a new dialogue begins."""
-    return [dialogue.Message("system", question.instructions)] if question.instructions else []

@@ -76,7 +76,7 @@ class Writing:
                     beside.cancel_scope.cancel()
             await self._finish(live, completion, prompt)
         except Exception as error:
-            await self._break_off(live, completion, _innermost(error))
+            await self._break_off(live, completion, prompt, _innermost(error))
         finally:
             del self._live[live.message_id]
 
@@ -122,8 +122,8 @@ class Writing:
                     content=completion.text if blocked else live.text,
                     status=status,
                     finish_reason=completion.finish_reason,
-                    prompt_tokens=len(prompt.token_ids),
-                    completion_tokens=len(completion.tokens),
+                    prompt_tokens=len(prompt.token_ids) - prompt.said,
+                    completion_tokens=prompt.said + len(completion.tokens),
                     filter_verdict=verdict.as_dict(),
                 ),
             )
@@ -153,7 +153,9 @@ class Writing:
                 told = True
                 await anyio.sleep(FLUSH_SECONDS)
 
-    async def _break_off(self, live: LiveAnswer, completion: Completion, error: Exception) -> None:
+    async def _break_off(
+        self, live: LiveAnswer, completion: Completion, prompt: Prompt, error: Exception
+    ) -> None:
         """The model, the disk or the program has failed: keep what was shown, and tell the readers."""
         log_failure(error, request_id=live.message_id)
         try:
@@ -165,7 +167,7 @@ class Writing:
                     content=live.text,
                     status="interrupted",
                     finish_reason=None,
-                    completion_tokens=len(completion.tokens),
+                    completion_tokens=prompt.said + len(completion.tokens),
                 ),
             )
         except Exception as second:

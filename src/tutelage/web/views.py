@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from tutelage.store import pairs
+from tutelage.store.continuing import cut_off
 from tutelage.store.tables import Message, Pick, Rating
 from tutelage.web import markdown
 
@@ -19,7 +20,8 @@ class MessageView:
 
     `branches` are the ids of its siblings and itself, oldest first; `dropped` is how many old messages
     the model could not read any more when it answered. `pick` is what the reader thinks of it beside the branch before,
-    or of the two answers of which `beside` names the other; `pair` holds both when they are to be shown together.
+    or of the two answers of which `beside` names the other; `pair` holds both when they are to be shown together. One
+    that was `cut_off` may go on.
     """
 
     id: str
@@ -36,6 +38,7 @@ class MessageView:
     rating: dict[str, Any] | None
     pick: str | None
     beside: str | None
+    cut_off: bool
     pair: tuple[MessageView, MessageView] | None = None
 
     @property
@@ -116,6 +119,7 @@ def message_view(
         rating=rating,
         pick=None if pick is None else pick.verdict,
         beside=pairs.beside(message),
+        cut_off=cut_off(message),
     )
 
 

@@ -34,10 +34,10 @@ def engine(tmp_path: Path) -> ScriptedEngine:
 
 
 def complete(
-    engine: ScriptedEngine, *, stop: Sequence[str] = (), max_tokens: int | None = None
+    engine: ScriptedEngine, *, stop: Sequence[str] = (), max_tokens: int | None = None, begun: str = ""
 ) -> tuple[str, Completion]:
     async def run() -> tuple[str, Completion]:
-        completion = Completion(engine, Gate(Policy.load(), Word()), stop=stop)
+        completion = Completion(engine, Gate(Policy.load(), Word()), stop=stop, begun=begun)
         pieces = [piece async for piece in completion.pieces([1], Sampling(max_tokens=max_tokens))]
         return "".join(pieces) + await completion.finish(), completion
 
@@ -107,3 +107,40 @@ def test_a_blocked_completion_keeps_its_text_for_the_record_alone(engine: Script
     assert "And so on" not in completion.text
     assert completion.finish_reason == "content_filter"
     assert engine.running == 0
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        "Well,",
+        "A whole sentence that the filter lets go. ",
+        "A whole sentence that the filter lets go. And half of one",
+        "x" * 450,
+    ],
+)
+def test_what_goes_on_gives_the_new_words_alone(engine: ScriptedEngine, begun: str) -> None:
+    shown, completion = complete(engine, begun=begun)
+    assert shown == "Héllo ☕ there. How can I help?"
+    assert completion.text == begun + shown
+
+
+def test_what_goes_on_is_judged_as_a_whole(engine: ScriptedEngine) -> None:
+    engine.script(["der is what it is about. And so on, for a while, and longer."])
+    shown, completion = complete(engine, begun="This is fine, and everybody may read it. The mur")
+    assert shown == ""
+    assert completion.verdict is not None
+    assert (completion.verdict.state, completion.finish_reason) == ("blocked", "content_filter")
+    engine.script(["Never said."])
+    shown, completion = complete(engine, begun="A murder, which an older policy let pass. And so")
+    assert (shown, completion.tokens, completion.finish_reason) == ("", [], "content_filter")
+
+
+def test_what_goes_on_and_is_stopped_at_once_is_judged_by_what_it_had_said(engine: ScriptedEngine) -> None:
+    async def run() -> Completion:
+        completion = Completion(engine, Gate(Policy.load(), Word()), begun="A murder. And so")
+        assert await completion.finish() == ""
+        return completion
+
+    verdict = asyncio.run(run()).verdict
+    assert verdict is not None
+    assert verdict.state == "blocked"

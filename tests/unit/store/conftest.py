@@ -33,6 +33,7 @@ NEXT_STEP = """
 # What differs most between databases; the rest is asked of PostgreSQL by `make test-postgres`.
 ON_POSTGRES_TOO = {
     "test_campaigns",
+    "test_continuing",
     "test_database",
     "test_dialogues",
     "test_draws",

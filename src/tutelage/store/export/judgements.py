@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby, product
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
 from tutelage.dialogue import Comparison, Dialogue, Message, Preference, check_turns
 from tutelage.store import tables
+from tutelage.store.continuing import text_at
 from tutelage.store.dialogues import path
 from tutelage.store.privacy import ALLOWED
 from tutelage.store.trees import trainable, turns
@@ -25,9 +27,9 @@ def corrections(tx: Session, source: str) -> Iterator[Dialogue]:
 
 def corrected(tx: Session, source: str) -> Iterator[Comparison]:
     """The ideal answer, better than the one that was given."""
-    for rating, prompt, answer in _rated(tx):
-        if rating.ideal.strip() and answer.status == "complete":
-            texts = (rating.ideal, answer.content)
+    for rating, prompt, _ in _rated(tx):
+        if rating.ideal.strip() and _judged(rating)["status"] == "complete":
+            texts = (rating.ideal, _judged(rating)["content"])
             yield Comparison(prompt, texts, (Preference(0, 1),), rating.id, source, rating.rater_id)
 
 
@@ -36,7 +38,7 @@ def thumbs(tx: Session, source: str) -> Iterator[Comparison]:
 
     Two thumbs up say nothing about which is better, so they make no pair.
     """
-    whole = [row for row in _rated(tx) if row[2].status == "complete"]
+    whole = [row for row in _rated(tx) if _judged(row[0])["status"] == "complete"]
     whole.sort(key=lambda row: (row[2].parent_id or "", row[0].rater_id, row[0].id))
     for _, group in groupby(whole, key=lambda row: (row[2].parent_id, row[0].rater_id)):
         rows = list(group)
@@ -44,7 +46,7 @@ def thumbs(tx: Session, source: str) -> Iterator[Comparison]:
         down = [index for index in range(len(rows)) if index not in up]
         pairs = tuple(Preference(better, worse) for better, worse in product(up, down))
         rating, prompt, _ = rows[0]
-        texts = tuple(answer.content for _, _, answer in rows)
+        texts = tuple(_judged(rating)["content"] for rating, _, _ in rows)
         yield Comparison(prompt, texts, pairs, rating.id, source, rating.rater_id)
 
 
@@ -56,12 +58,11 @@ def picks(tx: Session, source: str) -> Iterator[Comparison]:
     query = query.join(tables.Dialogue, tables.Dialogue.id == first.dialogue_id)
     for row, one, other in tx.execute(query.where(ALLOWED, pick.consent).order_by(pick.id)):
         before = path(tx, one.id)[:-1]
-        whole = one.status == other.status == "complete" and one.content.strip() and other.content.strip()
-        if whole and trainable(before):
+        texts = tuple(text_at(answer, row.updated) or "" for answer in (one, other))
+        if all(text.strip() for text in texts) and trainable(before):
             better = int(row.verdict == "second")
             tie = row.verdict in ("tie", "both_bad")
             pair = Preference(better, 1 - better, tie=tie, gap=0 if tie else 1)
-            texts = (one.content, other.content)
             yield Comparison(turns(before), texts, (pair,), row.id, source, row.rater_id)
 
 
@@ -74,6 +75,11 @@ def _rated(tx: Session) -> Iterator[tuple[tables.Rating, tuple[Message, ...], ta
         prompt = _prompt(row[0])
         if prompt is not None:
             yield row[0], prompt, row[1]
+
+
+def _judged(rating: tables.Rating) -> dict[str, Any]:
+    """The answer as it stood when it was rated; it may have gone on since."""
+    return rating.path[-1]
 
 
 def _prompt(rating: tables.Rating) -> tuple[Message, ...] | None:

@@ -12,10 +12,10 @@ const PAUSES = [1, 2, 4, 8, 15, 30];
  * Stream an answer's text into its element.
  * @param {HTMLElement} element a running message
  * @param {string} id
+ * @param {StreamedText} [text] where it has begun
  * @returns {Promise<void>} when the answer has ended, however it ended; rejects with a Problem when it failed
  */
-export function follow(element, id) {
-  const text = new StreamedText(element);
+export function follow(element, id, text = new StreamedText(element)) {
   return new Promise((resolve, reject) => {
     let seen = "0";
     let refused = 0;
@@ -60,7 +60,7 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 const MARKED = /(?<!`)`([^`\n]+)`(?!`)|\*\*(?=\S)([^*`\n]+)\*\*(?!\*)/;
 
 /** Text as it comes: plain while its block is open, rendered by the server once the block is closed. */
-class StreamedText {
+export class StreamedText {
   /** @param {HTMLElement} element a running message */
   constructor(element) {
     this.waiting = /** @type {HTMLElement} */ (element.querySelector(".waiting"));
@@ -68,6 +68,7 @@ class StreamedText {
     this.streaming = /** @type {HTMLElement} */ (element.querySelector(".streaming"));
     this.raw = "";
     this.coming = "";
+    this.skip = 0;
     this.frame = 0;
     this.open = document.createTextNode("");
     this.streaming.append(this.open);
@@ -81,8 +82,29 @@ class StreamedText {
     /** @type {HTMLElement} */ (this.waiting.querySelector("[data-waiting]")).textContent = words;
   }
 
+  /** Begin with what an answer that goes on has said already; it comes again, and is passed over. @param {string} text */
+  async goOn(text) {
+    const length = closedLength(text);
+    if (length) {
+      const html = await fragment("/fragments/markdown", { text: text.slice(0, length) });
+      dressCode(html);
+      this.blocks.append(html);
+    }
+    this.skip = text.length;
+    this.raw = text.slice(length);
+    this.open.data = this.raw;
+    this.streaming.hidden = false;
+    this.streaming.after(this.waiting);
+    this.waiting.hidden = this.raw !== "";
+    this.dress();
+  }
+
   /** @param {string} text */
   push(text) {
+    const known = Math.min(this.skip, text.length);
+    this.skip -= known;
+    text = text.slice(known);
+    if (!text) return;
     this.waiting.hidden = true;
     this.streaming.hidden = false;
     this.coming += text;

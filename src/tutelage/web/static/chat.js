@@ -1,7 +1,7 @@
 // @ts-check
 /** The chat page: asking, streaming, stopping, answering again, editing. */
 
-import { follow } from "./answer.js";
+import { StreamedText, follow } from "./answer.js";
 import { t } from "./catalogue.js";
 import { draft, grow, sends } from "./composer.js";
 import { copy, dressCode } from "./copy.js";
@@ -50,13 +50,13 @@ async function guarded(work, retry) {
   }
 }
 
-/** Follow an answer to its end, then show it as the server renders it. @param {HTMLElement} element @param {string} id */
-async function finish(element, id) {
+/** Follow an answer to its end, then show it as the server renders it. @param {HTMLElement} element @param {string} id @param {StreamedText} [text] */
+async function finish(element, id, text) {
   running = [id];
   element.dataset.message = id;
   update();
   try {
-    await follow(element, id);
+    await follow(element, id, text);
   } finally {
     const answer = await settle(element, id);
     announce(answer.querySelector(".body, .verdict")?.textContent ?? "");
@@ -174,6 +174,26 @@ async function regenerate(message) {
   }, () => location.reload());
 }
 
+/** Go on with an answer that was cut off, in its place. @param {HTMLElement} message */
+async function goOn(message) {
+  if (running) return;
+  const id = message.dataset.message ?? "";
+  const source = /** @type {HTMLTemplateElement} */ (message.querySelector("template.source"));
+  const begun = (source.content.textContent ?? "").replace(/\ufffd+$/, "");
+  running = [];
+  update();
+  toText();
+  await guarded(async () => {
+    const answer = make("pending-answer");
+    const text = new StreamedText(answer);
+    await text.goOn(begun);
+    const started = await call("POST", `/api/messages/${id}/continue`);
+    count(started.remaining);
+    message.replaceWith(answer);
+    await finish(answer, id, text);
+  }, () => location.reload());
+}
+
 /** @param {HTMLElement} message */
 function edit(message) {
   const form = make("edit-form");
@@ -280,6 +300,7 @@ onActions({
   copy: (button) => copy(messageOf(button).querySelector("template.source").content.textContent, button),
   "copy-code": (button) => copy(button.closest(".code").querySelector("code").textContent, button),
   regenerate: (button) => regenerate(messageOf(button)),
+  continue: (button) => goOn(messageOf(button)),
   edit: (button) => edit(messageOf(button)),
   branch: (link, event) => {
     event.preventDefault();
