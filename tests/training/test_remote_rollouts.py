@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from tutelage.config import check
 from tutelage.errors import ConfigError, TrainingError
-from tutelage.models.adapters import AdapterShape, load_adapter
+from tutelage.models.adapters import AdapterShape, load_adapter, save_adapter
 from tutelage.models.generation import Completion, Request, complete
 from tutelage.models.heads import ScalarHead
 from tutelage.models.loading import LoadedModel, load_model
@@ -154,6 +154,19 @@ def test_a_server_draws_what_this_process_draws(server: Server, models: Models, 
     assert server.seen == ["load", "complete", "complete", "complete", "unload"] * 2
     assert list((tmp_path / "rollouts").iterdir()) == []
     assert server.loaded.model.switch.shapes == {}
+
+
+def test_what_a_killed_process_left_is_taken_off_by_the_next(
+    home: Path, server: Server, models: Models, tmp_path: Path
+) -> None:
+    save_adapter(models.model, POLICY, tmp_path / "policy-dead", base="tiny")
+    load_adapter(server.loaded.model, "policy-dead", tmp_path / "policy-dead")
+    with serving(home) as other:  # which does not know it any more
+        made = sample(with_servers(models, tmp_path, server.url, other.url), models.policy, REQUESTS)
+        assert same(made, sample(models, models.policy, REQUESTS))
+        assert server.seen[:2] == other.seen[:2] == ["unload", "load"]
+    assert server.loaded.model.switch.shapes == {}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_several_servers_share_the_work(home: Path, server: Server, models: Models, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ DRAFTS = (
     "snapshots/.replaced-*",
     "runs/**/.weights.*",
     "runs/**/.checkpoint-*.partial",
+    "runs/**/rollouts/*",
 )
 
 

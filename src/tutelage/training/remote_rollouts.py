@@ -1,8 +1,9 @@
 """Rollouts drawn by servers of their own: vLLM, which serves the base and takes the policy's adapter as it is now.
 
 For each call, the adapter is written in PEFT's format to a folder that this process and the servers see, loaded
-under a new name, and unloaded in the end. Tokens go in and tokens come out, never text; every completion has its own
-seed. The servers' log-probabilities are kept as a measure only: the trainer computes its own.
+under a new name, and unloaded in the end; what a process that was killed has left there, the next one takes off
+first. Tokens go in and tokens come out, never text; every completion has its own seed. The servers' log-probabilities
+are kept as a measure only: the trainer computes its own.
 
 A server is started with, for example:
 VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve BASE --enable-lora --max-lora-rank 64
@@ -47,19 +48,23 @@ class RolloutServers:
         Raises TrainingError when a server refuses, or fails again and again.
         """
         assert policy.adapter is not None
+        left = [folder.name for folder in self.folder.glob("*")]
         name = f"{policy.adapter}-{secrets.token_hex(4)}"
         save_adapter(policy.model, policy.adapter, self.folder / name, base=loaded.name)
         try:
-            return asyncio.run(self._complete(name, loaded.renderer.stop_ids, requests))
+            return asyncio.run(self._complete(name, left, loaded.renderer.stop_ids, requests))
         finally:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+            for each in (name, *left):
+                shutil.rmtree(self.folder / each, ignore_errors=True)
 
     async def _complete(
-        self, name: str, stop_ids: frozenset[int], requests: Sequence[Request]
+        self, name: str, left: Sequence[str], stop_ids: frozenset[int], requests: Sequence[Request]
     ) -> list[Completion]:
         bodies = [_body(request, name, stop_ids) for request in requests]
         adapter = {"lora_name": name, "lora_path": str((self.folder / name).resolve())}
         async with httpx.AsyncClient(timeout=_PATIENCE, limits=_AT_ONCE) as client:
+            for each in left:
+                await self._take_off(client, each)
             try:
                 await self._tell_all(client, _LOAD, adapter)
                 answers = await asyncio.gather(

@@ -33,6 +33,7 @@ def test_old_checkpoints_and_drafts_go_and_everything_else_stays(tmp_path: Path)
         make(tmp_path, "snapshots/.replaced-abc", days=2),
         make(tmp_path, "runs/sft-0001/.weights.abc", days=2),
         make(tmp_path, "runs/round-0001/sft/.checkpoint-000008.partial", days=2),
+        make(tmp_path, "runs/ppo-0001/rollouts/policy-1234", days=2),
     ]
     kept = [
         make(tmp_path, "runs/round-0002/ppo/checkpoint-000004", days=29),
@@ -45,7 +46,7 @@ def test_old_checkpoints_and_drafts_go_and_everything_else_stays(tmp_path: Path)
         make(tmp_path, "runs/sft-0003/checkpoint-000020", days=1),
     ]
     os.utime(kept[5] / "weights")  # its folder is old, and it is being written to
-    assert [each.size for each in leftovers(tmp_path, days=30)] == [5] * 7
+    assert [each.size for each in leftovers(tmp_path, days=30)] == [5] * 8
     assert all(path.exists() for path in gone)
     assert sorted(each.path for each in tidy(tmp_path, days=30)) == sorted(gone)
     assert not any(path.exists() for path in gone)
