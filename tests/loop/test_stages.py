@@ -22,8 +22,8 @@ from tutelage.cli import main
 from tutelage.config import load
 from tutelage.errors import InvalidRequest, NotFound, Unavailable
 from tutelage.improvement import ImproveConfig, Installation, recording
+from tutelage.improvement.inputs import find_adapter, find_start
 from tutelage.improvement.recording import recorded
-from tutelage.improvement.stages import find_adapter, find_start
 from tutelage.models.loading import load_model, load_version
 from tutelage.registry import Registry
 from tutelage.store import Store, runs, workers

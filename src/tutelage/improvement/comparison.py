@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.evaluation.policies import Exam, compare_policies
-from tutelage.improvement.stages import Installation, find_adapter, find_made, find_start
+from tutelage.improvement.inputs import find_adapter, find_made, find_start
+from tutelage.improvement.stages import Installation
 from tutelage.models.loading import load_model
 from tutelage.registry.version import MANIFEST, read_json
 from tutelage.store import export

@@ -66,10 +66,10 @@ class Run:
                         "go on with --resume, or choose another name than {folder}", folder=folder.name
                     ),
                 )
-            if read_json(config) != json.loads(json.dumps(settings)):
+            if changed := _begun_with(read_json(config), json.loads(json.dumps(settings))):
                 raise Conflict(
-                    "the recipe has changed since this run began",
-                    hint="start a new run, or restore the recipe",
+                    Sentence("this run began with {settings}", settings=", ".join(changed)),
+                    hint="restore the recipe and what --set gave, or start a new run",
                 )
         elif resume and any(folder.glob("[!.]*")):  # an empty one is a run that was killed at once
             raise NotFound(
@@ -179,3 +179,15 @@ def _writing(file: Path) -> Iterator[None]:
             where=str(file),
             hint="make room there, then go on with --resume",
         ) from error
+
+
+def _begun_with(before: dict[str, Any], now: dict[str, Any], section: str = "") -> list[str]:
+    """The settings of before that are others now, as `--set` takes them."""
+    found: list[str] = []
+    for key, value in before.items():
+        other = now.get(key)
+        if isinstance(value, dict) and isinstance(other, dict):
+            found += _begun_with(value, other, f"{section}{key}.")
+        elif value != other:
+            found.append(f"{section}{key}={json.dumps(value)}")
+    return found + [f"no {section}{key}" for key in now if key not in before]

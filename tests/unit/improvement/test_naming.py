@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tutelage.improvement.inputs import find_start
 from tutelage.improvement.naming import new_run, numbered
-from tutelage.improvement.stages import Installation, find_start
+from tutelage.improvement.stages import Installation
 from tutelage.registry import Registry
 from tutelage.store import Store, runs
 

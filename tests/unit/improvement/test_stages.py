@@ -13,15 +13,9 @@ import pytest
 from tutelage.errors import Conflict, InvalidRequest, ModelError, NotFound
 from tutelage.improvement import comparison, rounds, stages
 from tutelage.improvement.comparison import ComparisonRequest, compare_runs
+from tutelage.improvement.inputs import find_adapter, find_made, find_start
 from tutelage.improvement.recording import alone
-from tutelage.improvement.stages import (
-    Installation,
-    StageRequest,
-    find_adapter,
-    find_made,
-    find_start,
-    train_stage,
-)
+from tutelage.improvement.stages import Installation, StageRequest, train_stage
 from tutelage.registry import Registry
 from tutelage.training.ppo_recipe import PPOConfig
 from tutelage.training.sft import SFTConfig
@@ -86,6 +80,27 @@ def test_a_name_leads_to_runs_and_versions_and_nowhere_else(place: Installation)
         find_adapter(place, "../elsewhere", "sft", "tiny")
     with pytest.raises(InvalidRequest, match="no name for a run"):
         train_stage(StageRequest("sft", CONFIG, name="../elsewhere"), place)
+
+
+def test_a_model_of_the_other_kind_is_refused(place: Installation) -> None:
+    made = finished(place, "reward-0001", '{"model": "tiny", "kind": "reward"}') / "adapter"
+    finished(place, "sft-0001", '{"model": "tiny", "kind": "chat"}')
+    (made / "adapter_config.json").write_text("{}")
+    (made / "adapter_model.safetensors").write_bytes(b"weights")
+    place.registry.publish(kind="reward", model="tiny", files=made)
+    for name in ("reward-0001", "r1"):
+        with pytest.raises(InvalidRequest, match=f"{name} is a reward model, and .* a chat model"):
+            find_adapter(place, name, "sft", "tiny")
+    with pytest.raises(InvalidRequest, match=r"sft-0001 is a chat model, and .* a reward model"):
+        find_adapter(place, "sft-0001", "reward", "tiny")
+
+
+def test_a_name_that_is_none_is_answered_with_those_that_are(place: Installation) -> None:
+    finished(place, "sft-0001", '{"model": "tiny"}')
+    with pytest.raises(NotFound, match="neither a finished run nor a version 'proxi'\nhint: runs: sft-0001"):
+        find_adapter(place, "proxi", "reward", "tiny")
+    with pytest.raises(NotFound, match="There is no version “v3”"):
+        find_adapter(place, "v3", "sft", "tiny")
 
 
 def test_a_base_in_a_folder_is_the_same_however_its_path_is_written(place: Installation) -> None:

@@ -20,9 +20,11 @@ def test_a_run_is_not_begun_twice(tmp_path: Path) -> None:
 
 
 def test_a_run_is_not_resumed_with_another_recipe(tmp_path: Path) -> None:
-    Run.open(tmp_path / "r", "sft", {"a": 1}, resume=False)
-    with pytest.raises(Conflict, match="recipe has changed"):
-        Run.open(tmp_path / "r", "sft", {"a": 2}, resume=True)
+    Run.open(tmp_path / "r", "sft", {"a": 1, "b": [2], "kl": {"c": 0.1, "off": False}}, resume=False)
+    with pytest.raises(Conflict, match=r"^this run began with a=1, kl.off=false, no d\n.*--set"):
+        Run.open(
+            tmp_path / "r", "sft", {"a": 2, "b": (2,), "kl": {"c": 0.1, "off": True}, "d": 3}, resume=True
+        )
 
 
 def test_a_folder_of_something_else_is_not_resumed_and_an_empty_one_is_begun(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ PROGRAMS = (
         "store/restoring.py",
         "registry/folders.py",
     ),
-    *("models/exporting.py", "models/gguf_writer.py", "improvement/stages.py"),
+    *("models/exporting.py", "models/gguf_writer.py", "improvement/inputs.py", "improvement/stages.py"),
     *("training/cluster.py", "training/processes.py", "training/sharding.py", "training/distributed.py"),
     *("training/remote_rollouts.py", "store/migrations"),
     *("moderation/classifier.py", "moderation/corpus.py", "moderation/policy.py", "moderation/training.py"),
