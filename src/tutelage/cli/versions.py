@@ -57,7 +57,7 @@ def list_versions(as_json: JsonOption = False) -> None:
     aliases = registry.aliases()
     found = registry.list()
     rows = [_line(version, aliases) for version in found]
-    text = "\n".join(rows) or "No version yet. Publish one: tutelage versions publish RUN"
+    text = "\n".join(rows) or "No version yet. `tutelage serve` makes the base model the first."
     emit({"versions": [version.as_dict() for version in found], "aliases": aliases}, text, as_json=as_json)
 
 

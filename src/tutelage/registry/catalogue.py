@@ -289,7 +289,7 @@ class Registry:
         hint = (
             Sentence("There are {versions}.", versions=", ".join(known))
             if known
-            else "Publish one: `tutelage versions publish RUN`."
+            else "`tutelage serve` makes the base model the first, `tutelage versions publish RUN` a run."
         )
         return NotFound(Sentence("There is no version “{name}”.", name=name), hint=hint)
 

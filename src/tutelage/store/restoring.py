@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from tutelage.errors import DataError
 from tutelage.store import copying, migrations, waiting
 from tutelage.store.database import Store
-from tutelage.store.sqlite import backup, errors_for_people
+from tutelage.store.sqlite import backup, errors_for_people, open_database
 from tutelage.store.tables import CampaignEntry, Demonstration, Dialogue, Pick, Ranking, Rating, Tombstone
 
 _Tombstones = Sequence[tuple[str, datetime]]
@@ -69,9 +69,9 @@ def restore_on_server(source: Path, target: Store, home: Path) -> Path | None:
 
 @contextmanager
 def _staged(source: Path, stage: Path) -> Iterator[Store]:
-    """A copy of a backup, brought up to date."""
+    """A copy of a backup, brought up to date. It needs no copy of its own: the backup is one."""
     backup(source, stage)
-    store = Store.open(stage)
+    store = Store(open_database(stage, keep=False))
     try:
         yield store
     finally:

@@ -38,14 +38,14 @@ class SqliteDatabase:
         backup(self.place, target)
 
 
-def open_database(path: Path) -> SqliteDatabase:
-    """The database in this file, created when it is missing, migrated (after a backup) when it is older.
+def open_database(path: Path, *, keep: bool = True) -> SqliteDatabase:
+    """The database in this file, created when it is missing, migrated when it is older; with `keep`, after a backup.
 
     Raises DataError when the file is not a database, is damaged, or is newer than this program.
     """
     with errors_for_people(path):
         _create_private(path)
-        _migrate(path)
+        _migrate(path, keep=keep)
     engine = connect(path)
     return SqliteDatabase(path, engine, engine.execution_options(begin="BEGIN IMMEDIATE"))
 
@@ -96,11 +96,11 @@ def backup(source: Path, target: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _migrate(path: Path) -> None:
+def _migrate(path: Path, *, keep: bool) -> None:
     revision = migrations.current(path)
     if revision == migrations.HEAD:
         return
-    if revision is not None:
+    if keep and revision is not None:
         kept = path.with_name(f"{path.name}.{revision}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.bak")
         log.warning(
             "the database is brought from step %s to %s, a large one in minutes", revision, migrations.HEAD

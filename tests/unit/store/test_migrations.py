@@ -18,6 +18,7 @@ from alembic.script import ScriptDirectory
 from tutelage.dialogue import Dialogue, Message
 from tutelage.errors import DataError
 from tutelage.store import Store, audit, imports, migrations
+from tutelage.store.restoring import restore
 from tutelage.store.sqlite import connect
 from tutelage.store.tables import Base
 
@@ -68,6 +69,18 @@ def test_an_older_database_is_copied_then_migrated_and_keeps_its_rows(
     with closing(sqlite3.connect(copy)) as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (HEAD,)
         assert connection.execute("SELECT count(*) FROM messages").fetchone() == (2,)
+
+
+def test_a_backup_from_before_comes_back_and_nothing_is_said_to_be_kept_that_is_gone(
+    store: Store, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    store.backup(tmp_path / "copy.db")
+    store.close()
+    request.getfixturevalue("future")
+    assert restore(tmp_path / "copy.db", tmp_path / "tutelage-new.db") is None
+    with closing(sqlite3.connect(tmp_path / "tutelage-new.db")) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (migrations.HEAD,)
+    assert "kept" not in caplog.text
 
 
 def test_rows_of_every_step_come_along(tmp_path: Path) -> None:
