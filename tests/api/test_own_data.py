@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -106,12 +107,29 @@ def test_answers_are_counted_down_and_then_refused(client: TestClient, site: Any
     assert len(client.get("/api/dialogues").json()["dialogues"]) == 2
 
 
-def test_an_operator_can_close_the_door_for_new_guests(client: TestClient, site: Any) -> None:
-    client.post("/api/dialogues")
-    with site.store.write() as tx:
-        change_chat_settings(tx, ChatSettings(guests=False))
-    assert client.get("/api/dialogues").status_code == 200
-    client.cookies.clear()
+@pytest.mark.parametrize("by", ["setting", "start"])
+def test_where_the_door_is_closed_guests_keep_what_they_have_and_say_nothing_more(
+    client: TestClient, site: Any, by: str
+) -> None:
+    turn = client.post("/api/dialogues", json={"text": "Hi"}).json()
+    client.get(f"/api/answers/{turn['answer_id']}/events")
+    if by == "setting":
+        with site.store.write() as tx:
+            change_chat_settings(tx, ChatSettings(guests=False))
+    else:
+        parts = client.app.state.services
+        client.app.state.services = replace(parts, access=replace(parts.access, guests=False))
+    rating = {"verdict": "up"}
+    for method, path, body in (
+        ("POST", "/api/dialogues", {"text": "More"}),
+        ("POST", f"/api/messages/{turn['answer_id']}/regenerate", None),
+        ("PUT", f"/api/messages/{turn['answer_id']}/rating", rating),
+        ("PUT", "/api/account", {"name": "ann", "password": "correct horse battery"}),
+    ):
+        assert client.request(method, path, json=body).status_code == 403
+    assert client.get("/api/account/export").json()["dialogues"][0]["id"] == turn["dialogue_id"]
+    assert client.delete(f"/api/dialogues/{turn['dialogue_id']}").status_code == 204
+    assert client.request("DELETE", "/api/account", json={}).status_code == 204
     assert client.get("/api/dialogues").status_code == 401
 
 

@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection, Request
 
 from tutelage.errors import Denied, Sentence, Unauthenticated
 from tutelage.server.errors import InvalidKey
-from tutelage.server.services import services
+from tutelage.server.services import Services, services
 from tutelage.server.transactions import read, write
 from tutelage.store import accounts
 from tutelage.store.tables import ApiKey, User
@@ -49,12 +49,17 @@ async def current_user(request: Request) -> User:
     """The user of this session; where guests may come in, a new guest with a new session. Whoever only looks is a guest
     of whom nothing is kept: programs that follow links would fill the store.
 
-    Raises Unauthenticated where guests may not come in.
+    Where guests may not come in, those of before may still read, take along and delete what they have. Raises
+    Unauthenticated there for everybody else, Denied when they want more.
     """
     user = await optional_user(request)
-    if user is not None:
-        return user
     parts = services(request)
+    if user is not None:
+        wants_more = request.method not in ("GET", "DELETE")
+        if user.role == "guest" and wants_more and not await _guests_may_come_in(parts):
+            hint = "sign in, or ask an operator for an invitation"
+            raise Denied("guests may not chat here any more", hint=hint)
+        return user
     if not parts.access.guests:
         raise Unauthenticated("nobody is signed in", hint="sign in first")
 
@@ -151,6 +156,10 @@ def address_of(connection: HTTPConnection) -> str:
 def agent_of(connection: HTTPConnection) -> str:
     """What the browser calls itself, for the list of a user's sessions."""
     return connection.headers.get("user-agent", "")
+
+
+async def _guests_may_come_in(parts: Services) -> bool:
+    return parts.access.guests and (await read(parts.store, chat_settings)).guests
 
 
 def _passing_guest(tx: Session) -> User:
