@@ -221,8 +221,12 @@ def test_an_edited_question_is_a_branch(visit: Visit) -> None:
     page = visit()
     ask(page, "First words")
     expect(answers(page)).to_have_count(1)
+    page.set_viewport_size({"width": 1280, "height": 290})
     page.locator(".message.user").hover()
     page.get_by_role("button", name="Edit and ask again").click()
+    page.wait_for_timeout(100)
+    expect(page.locator(".edit textarea")).to_be_in_viewport(ratio=1)
+    page.set_viewport_size({"width": 1280, "height": 800})
     page.locator(".edit textarea").fill("Other words")
     assert below(page.locator(".edit"), answers(page)) >= 16
     page.keyboard.press("Enter")
@@ -281,6 +285,10 @@ def test_the_scroller_follows_only_while_the_reader_is_at_the_end(visit: Visit, 
     page.wait_for_function(at_end)
     composer(page).press("PageUp")
     expect(page.get_by_role("button", name="Go to the end")).to_be_visible()
+    page.get_by_role("button", name="Go to the end").click()
+    composer(page).press("ArrowUp")
+    expect(page.locator(".edit textarea")).to_be_focused()
+    expect(page.locator(".edit textarea")).to_be_in_viewport()
 
 
 def test_who_asks_before_the_model_is_loaded_is_told_and_answered(

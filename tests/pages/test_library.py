@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from tutelage.store import accounts, dialogues
+
 pytestmark = pytest.mark.browser
 Visit = Callable[..., Page]
 
@@ -161,6 +163,26 @@ def test_the_menu_is_moved_through_by_keyboard(visit: Visit) -> None:
     expect(page.get_by_role("button", name="Rename")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.get_by_role("button", name="What to do with")).to_be_focused()
+
+
+def test_the_list_goes_on_where_it_ends_and_stays_where_it_was(visit: Visit, site: Any) -> None:
+    page = visit(role="user")
+    [session] = [each["value"] for each in page.context.cookies() if each["name"] == "tutelage"]
+    with site.store.write() as tx:
+        owner = accounts.session_user(tx, session)
+        assert owner
+        for number in range(130):
+            dialogues.create_dialogue(tx, owner.id, title=f"Chat {number}")
+    page.reload()
+    links = page.locator("#dialogues .item > a")
+    expect(links).to_have_count(100)
+    links.last.scroll_into_view_if_needed()
+    expect(links).to_have_count(130)
+    expect(page.locator("#dialogues h2")).to_have_text(["Today"])
+    links.nth(70).click()
+    expect(page).to_have_title("Chat 59 · tutelage")
+    expect(links.nth(70)).to_be_in_viewport()
+    expect(links.nth(0)).not_to_be_in_viewport()
 
 
 def test_the_keyboard_stays_where_it_is_when_the_list_is_drawn_anew(visit: Visit) -> None:

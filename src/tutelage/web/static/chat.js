@@ -204,6 +204,7 @@ function edit(message) {
   const show = (/** @type {boolean} */ on) => parts.forEach((part) => (/** @type {HTMLElement} */ (part).hidden = !on));
   const opener = document.activeElement;
   show(false);
+  leave();
   message.append(form);
   area.focus();
   const submit = () => {

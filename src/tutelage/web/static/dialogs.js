@@ -23,11 +23,12 @@ export function ask(dialog) {
   });
 }
 
-/** @param {{title: string, text: string, ok: string}} texts @returns {Promise<boolean>} */
-export async function confirmed({ title, text, ok }) {
+/** @param {{title: string, text: string, ok: string, danger?: boolean}} texts `danger` where something is lost for good @returns {Promise<boolean>} */
+export async function confirmed({ title, text, ok, danger = false }) {
   byId("confirm-title").textContent = title;
   byId("confirm-text").textContent = text;
   byId("confirm-ok").textContent = ok;
+  byId("confirm-ok").classList.toggle("danger", danger);
   return (await ask(byId("confirm"))).choice === "ok";
 }
 

@@ -30,7 +30,8 @@ function values(form) {
 /** @param {HTMLFormElement} form */
 async function submit(form) {
   const { method = "POST", path = "", then, confirm } = form.dataset;
-  if (confirm && !(await confirmed({ title: confirm, text: form.dataset.confirmText ?? "", ok: form.dataset.confirmOk ?? t("Yes") }))) return;
+  const danger = form.querySelector("button.danger") !== null;
+  if (confirm && !(await confirmed({ title: confirm, text: form.dataset.confirmText ?? "", ok: form.dataset.confirmOk ?? t("Yes"), danger }))) return;
   const buttons = form.querySelectorAll("button");
   const problem = form.querySelector("[data-error]");
   buttons.forEach((button) => (button.disabled = true));

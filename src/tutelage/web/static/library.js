@@ -20,6 +20,7 @@ export async function refreshDialogues() {
   const held = /** @type {HTMLElement | null} */ (document.activeElement);
   const holds = list.contains(held);
   list.replaceChildren(html);
+  watchEnd();
   if (holds && held) inList(held)?.focus();
   if (opener && !opener.isConnected) opener = inList(opener) ?? opener;
 }
@@ -42,7 +43,25 @@ function inList(old) {
 async function showMore(button) {
   const query = new URLSearchParams({ current: current(), before: button.dataset.before ?? "" });
   const html = await attempt(() => fragment(`/fragments/dialogues?${query}`));
-  if (html) button.replaceWith(html);
+  if (!html || !button.isConnected) return;
+  const heading = html.querySelector("h2");
+  if (heading?.textContent === [...list.querySelectorAll("h2")].at(-1)?.textContent) heading?.remove();
+  button.replaceWith(html);
+  watchEnd();
+}
+
+const end = new IntersectionObserver((entries) => {
+  const reached = entries.find((entry) => entry.isIntersecting);
+  if (!reached) return;
+  end.disconnect();
+  showMore(/** @type {HTMLElement} */ (reached.target));
+}, { root: list, rootMargin: "300px" });
+
+/** Older chats come when somebody scrolls down to them. */
+function watchEnd() {
+  end.disconnect();
+  const button = list.querySelector("[data-action='more-dialogues']");
+  if (button) end.observe(button);
 }
 
 let typing = 0;
@@ -198,6 +217,11 @@ onActions({
   "copy-share": (button) => copy(byId("share-link").value, button),
   unshare,
 });
+
+list.scrollTop = Number(sessionStorage.getItem("list-top") ?? 0);
+list.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
+addEventListener("pagehide", () => sessionStorage.setItem("list-top", String(list.scrollTop)));
+watchEnd();
 
 const away = sessionStorage.getItem("put-away");
 if (away) {

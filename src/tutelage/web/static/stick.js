@@ -18,17 +18,18 @@ export function stick(scroller, content, button) {
     button.hidden = true;
   };
   const leave = () => {
-    if (scroller.scrollHeight > scroller.clientHeight) stuck = false;
+    stuck = false;
   };
-  scroller.addEventListener("wheel", (event) => event.deltaY < 0 && leave(), { passive: true });
-  scroller.addEventListener("touchmove", leave, { passive: true });
+  const scrolled = () => scroller.scrollHeight > scroller.clientHeight && leave();
+  scroller.addEventListener("wheel", (event) => event.deltaY < 0 && scrolled(), { passive: true });
+  scroller.addEventListener("touchmove", scrolled, { passive: true });
   scroller.addEventListener("touchend", () => {
     if (scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 2) stuck = true;
   });
   scroller.addEventListener("scroll", () => {
     const now = { top: scroller.scrollTop, height: scroller.scrollHeight };
     const left = now.height - now.top - scroller.clientHeight;
-    if (now.top < last.top && now.height === last.height) leave();
+    if (now.top < last.top && now.height === last.height) scrolled();
     if (left < 2 || (left < NEAR && now.top > last.top)) stuck = true;
     last = now;
     button.hidden = stuck || left < NEAR;

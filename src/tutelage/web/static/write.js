@@ -171,7 +171,7 @@ function ignore(index) {
 /** @param {number} index */
 async function remove(index) {
   const written = turns.slice(index).some((turn) => turn.content.trim());
-  const texts = { title: t("Remove this turn?"), text: t("The turns after it go with it."), ok: t("Remove") };
+  const texts = { title: t("Remove this turn?"), text: t("The turns after it go with it."), ok: t("Remove"), danger: true };
   if (written && !(await confirmed(texts))) return;
   suggesting?.abort();
   turns.length = index;
@@ -221,7 +221,7 @@ async function submit() {
 }
 
 async function discard() {
-  const texts = { title: t("Discard this dialogue?"), text: t("The draft will be deleted."), ok: t("Discard") };
+  const texts = { title: t("Discard this dialogue?"), text: t("The draft will be deleted."), ok: t("Discard"), danger: true };
   if (!(await confirmed(texts))) return;
   clearTimeout(timer);
   await saving;
