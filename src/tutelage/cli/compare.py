@@ -9,17 +9,22 @@ import typer
 from tutelage.cli.output import JsonOption, emit
 from tutelage.cli.training import (
     NO_OVERRIDES,
-    GoldOption,
     RecipeArgument,
     RewardOption,
     SetOption,
-    SnapshotOption,
-    StartOption,
     installation,
 )
 
 PolicyOption = Annotated[
     list[str], typer.Option("--policy", help="Run or version to compare; can be given several times.")
+]
+StartOption = Annotated[
+    str,
+    typer.Option("--start", help="Run or version of the SFT model; by default what the policies began as."),
+]
+GoldOption = Annotated[str, typer.Option("--gold", help="A reward model of other data, which judges, too.")]
+SnapshotOption = Annotated[
+    str, typer.Option("--snapshot", help="Take prompts from this snapshot instead of a new one.")
 ]
 BestOfOption = Annotated[
     list[int], typer.Option("--best-of", min=1, help="Also the SFT model's best of so many answers.")

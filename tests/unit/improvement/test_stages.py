@@ -177,6 +177,34 @@ def test_a_run_goes_on_with_what_it_began_with(place: Installation) -> None:
     assert second.exists()
 
 
+def test_policies_are_compared_with_what_they_began_as(
+    place: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sft-0001", "sft-0002", "reward-0001", "ppo-0001", "ppo-0002", "dpo-0001"):
+        finished(place, name, '{"model": "tiny"}')
+    begun = {"ppo-0001": "sft-0001", "dpo-0001": "sft-0001", "ppo-0002": ""}
+    for name, start in begun.items():
+        path = str(place.home / "runs" / start / "adapter") if start else ""
+        (place.home / "runs" / name / "plan.json").write_text(json.dumps({"start": path}))
+    monkeypatch.setattr(comparison, "split_prompts", lambda *given, **rest: SimpleNamespace(held_out=[]))
+    monkeypatch.setattr(comparison, "load_model", lambda *given: SimpleNamespace(renderer=None))
+    monkeypatch.setattr(comparison.export, "read_prompts", lambda folder: [])
+    monkeypatch.setattr(comparison, "compare_policies", lambda *given, start, **rest: {"start": start})
+
+    def start_of(*policies: str, **fields: str) -> Path | None:
+        request = ComparisonRequest(PPOConfig(model="tiny"), policies, snapshot="x", **fields)
+        found: Path | None = compare_runs(request, place)["start"]
+        return found
+
+    runs = place.home / "runs"
+    assert start_of("ppo-0001", "dpo-0001") == runs / "sft-0001" / "adapter", "though sft-0002 is newer"
+    assert start_of("ppo-0001", start="sft-0002") == start_of() == runs / "sft-0002" / "adapter"
+    assert start_of("ppo-0002") is None, "it began as the base"
+    with pytest.raises(InvalidRequest, match="ppo-0002 as tiny") as raised:
+        start_of("ppo-0001", "ppo-0002")
+    assert "--start" in raised.value.hint
+
+
 @pytest.mark.parametrize(
     ("evaluation", "expected"),
     [
