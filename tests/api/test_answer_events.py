@@ -194,9 +194,15 @@ def test_a_model_that_fails_interrupts_the_answer_and_says_so(site: Any) -> None
         assert wait_for_status(site, turn["answer_id"], "interrupted").content == ""
 
 
-def test_an_answer_waits_for_a_disk_that_is_full(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_waits_for_a_disk_that_is_full(
+    site: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("tutelage.server.writing.FLUSH_SECONDS", 0.01)
-    finish, tries = dialogues.finish_answer, []
+    finish, tries, beats, site.delay = dialogues.finish_answer, [], [], 0.005
+
+    def no_room(*asked: Any, **text: Any) -> Any:
+        beats.append(text)
+        raise Unavailable("The disk is full.")
 
     def full(*asked: Any, **end: Any) -> Any:
         tries.append(end)
@@ -205,6 +211,7 @@ def test_an_answer_waits_for_a_disk_that_is_full(site: Any, monkeypatch: pytest.
         return finish(*asked, **end)
 
     monkeypatch.setattr(dialogues, "finish_answer", full)
+    monkeypatch.setattr(dialogues, "flush_answer", no_room)
     with site.client() as client:
         turn = client.post("/api/dialogues", json={"text": "Tell"}).json()
         with client.stream("GET", f"/api/answers/{turn['answer_id']}/events") as stream:
@@ -212,6 +219,8 @@ def test_an_answer_waits_for_a_disk_that_is_full(site: Any, monkeypatch: pytest.
     assert (events[-1][1], text_of(events)) == ("done", site.answers[0])
     row = message(site, turn["answer_id"])
     assert (row.status, row.content) == ("complete", site.answers[0])
+    assert len(beats) > 1
+    assert caplog.text.count(row.id) == 2, "once while it comes, once at its end"
 
 
 def test_readers_learn_of_the_end_even_where_it_cannot_be_written_down(

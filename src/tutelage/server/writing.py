@@ -94,14 +94,20 @@ class Writing:
 
     async def _beat(self, live: LiveAnswer) -> None:
         """Keep the row up to date, and show that its writer is alive. A row that has gone ends the writing."""
+        told = False
         while True:
             await anyio.sleep(FLUSH_SECONDS)
             try:
                 await write(
                     self._store, lambda tx: dialogues.flush_answer(tx, live.message_id, content=live.text)
                 )
-            except Unavailable:
-                log.warning("an answer could not be flushed; the next try is in %s s", FLUSH_SECONDS)
+                told = False
+            except Unavailable as error:
+                if not told:
+                    log.warning(
+                        "%s: what has come so far waits to be written: %s", live.message_id, error.message
+                    )
+                told = True
             except (NotFound, Conflict):
                 live.scope.cancel()
                 return
