@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from tutelage.store import accounts, invites
+from tutelage.store import accounts, invites, quota
 from tutelage.store.usage import ChatSettings, change_chat_settings
 
 PASSWORD = "a long enough password"
@@ -105,6 +105,38 @@ def test_answers_are_counted_down_and_then_refused(client: TestClient, site: Any
     assert refused.status_code == 429
     assert int(refused.headers["retry-after"]) > 0
     assert len(client.get("/api/dialogues").json()["dialogues"]) == 2
+
+
+def test_a_guest_who_is_full_adds_nothing_until_they_delete_or_sign_in(
+    client: TestClient, site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota, "MILLION", 10)
+    turn = client.post("/api/dialogues", json={"text": "One"}).json()
+    client.get(f"/api/answers/{turn['answer_id']}/events")
+    with site.store.write() as tx:
+        change_chat_settings(tx, ChatSettings(guest_storage=2))
+    answer, dialogue = f"/api/messages/{turn['answer_id']}", f"/api/dialogues/{turn['dialogue_id']}"
+    wishes: list[tuple[str, str, Any]] = [
+        ("POST", "/api/dialogues", {"text": "Two"}),
+        ("POST", f"{dialogue}/messages", {"text": "Two"}),
+        ("POST", f"{answer}/regenerate", None),
+        ("POST", f"{answer}/continue", None),
+        ("PUT", f"{answer}/rating", {"verdict": "up"}),
+        ("POST", f"{answer}/report", {"kind": "missed"}),
+        ("PUT", f"{dialogue}/share", {}),
+        ("POST", "/api/import", {"conversations": []}),
+    ]
+    for method, path, body in wishes:
+        refused = client.request(method, path, json=body)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "storage_full"), path
+    assert client.get(dialogue).status_code == 200
+    assert client.delete("/api/dialogues").json() == {"deleted": 1}
+    turn = client.post("/api/dialogues", json={"text": "Two"}).json()
+    client.get(f"/api/answers/{turn['answer_id']}/events")
+    assert client.post("/api/dialogues", json={"text": "Three"}).status_code == 409
+    named = client.put("/api/account", json={"name": "Ann", "password": PASSWORD})
+    assert named.json()["user"]["role"] == "user"
+    assert client.post("/api/dialogues", json={"text": "Three"}).status_code == 201
 
 
 @pytest.mark.parametrize("by", ["setting", "start"])

@@ -208,6 +208,7 @@ def test_limits_are_told_on_the_page_of_terms(visit: Visit, site: Any) -> None:
     try:
         page = visit("/terms")
         expect(page.get_by_text("Answers a day for guests: 7.")).to_be_visible()
+        expect(page.get_by_text("A guest can keep 20 million characters")).to_be_visible()
         expect(page.locator("strong")).to_have_text("kind")
     finally:
         with site.store.write() as tx:

@@ -92,7 +92,9 @@ def test_an_invitation_is_made_accepted_and_taken_back(site: Any) -> None:
         assert "took an invitation back" in log
 
 
-@pytest.mark.parametrize("wrong", [{"guest_limit": -1}, {"guest_limit": "many"}, {"answers_at_once": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"guest_limit": -1}, {"guest_limit": "many"}, {"guest_storage": 0}, {"answers_at_once": 0}]
+)
 def test_settings_that_cannot_be_are_refused(site: Any, wrong: dict[str, Any]) -> None:
     form = {"guests": True, "guest_limit": "", "user_limit": "", "answers_at_once": "16", "terms": ""}
     with site.client("operator") as operator:

@@ -51,7 +51,7 @@ from starlette.responses import JSONResponse, Response
 
 from tutelage.server.answer import visible_text
 from tutelage.server.errors import Failure, told_to
-from tutelage.server.permissions import current_user
+from tutelage.server.permissions import current_user, writing_user
 from tutelage.server.services import services
 from tutelage.server.streaming import EventStream, sse
 from tutelage.server.transactions import read, write
@@ -62,6 +62,7 @@ from tutelage.store.tables import User
 router = APIRouter(prefix="/api")
 
 Me = Annotated[User, Depends(current_user)]
+Writer = Annotated[User, Depends(writing_user)]
 
 
 class _Body(BaseModel):
@@ -101,7 +102,7 @@ class ReportBody(_Body):
 
 
 @router.post("/dialogues", status_code=201)
-async def start_dialogue(request: Request, body: FirstMessage, me: Me) -> dict[str, Any]:
+async def start_dialogue(request: Request, body: FirstMessage, me: Writer) -> dict[str, Any]:
     """Begin a dialogue with its first message."""
     turns = services(request).turns
     turn = await turns.send(
@@ -161,7 +162,7 @@ async def delete_dialogue(request: Request, me: Me, dialogue_id: str) -> Respons
 
 
 @router.post("/dialogues/{dialogue_id}/messages", status_code=201)
-async def send_message(request: Request, me: Me, dialogue_id: str, body: NextMessage) -> dict[str, Any]:
+async def send_message(request: Request, me: Writer, dialogue_id: str, body: NextMessage) -> dict[str, Any]:
     """Continue a dialogue after `parent_id`: its newest leaf when left out, a new beginning when null."""
     parent_id = body.parent_id
     if "parent_id" not in body.model_fields_set:
@@ -178,13 +179,13 @@ async def send_message(request: Request, me: Me, dialogue_id: str, body: NextMes
 
 
 @router.post("/messages/{message_id}/regenerate", status_code=201)
-async def regenerate(request: Request, me: Me, message_id: str) -> dict[str, Any]:
+async def regenerate(request: Request, me: Writer, message_id: str) -> dict[str, Any]:
     """Another answer to the same question."""
     return _started(await services(request).turns.regenerate(me, message_id=message_id))
 
 
 @router.post("/messages/{message_id}/continue", status_code=201)
-async def go_on(request: Request, me: Me, message_id: str) -> dict[str, Any]:
+async def go_on(request: Request, me: Writer, message_id: str) -> dict[str, Any]:
     """Go on with an answer that was cut off, in the same message."""
     return _started(await services(request).turns.go_on(me, message_id=message_id))
 
@@ -218,7 +219,7 @@ async def stop_answer(request: Request, me: Me, answer_id: str) -> Response:
 
 
 @router.put("/messages/{message_id}/rating")
-async def rate(request: Request, me: Me, message_id: str, body: RatingBody) -> dict[str, Any]:
+async def rate(request: Request, me: Writer, message_id: str, body: RatingBody) -> dict[str, Any]:
     """Judge an answer; sent again, it replaces the first judgement."""
     row = await write(
         services(request).store,
@@ -240,7 +241,7 @@ async def withdraw_rating(request: Request, me: Me, message_id: str) -> Response
 
 
 @router.post("/messages/{message_id}/report", status_code=201)
-async def report(request: Request, me: Me, message_id: str, body: ReportBody) -> dict[str, Any]:
+async def report(request: Request, me: Writer, message_id: str, body: ReportBody) -> dict[str, Any]:
     """Say that the filter was wrong about a message."""
     row = await write(
         services(request).store,

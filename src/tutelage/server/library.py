@@ -28,7 +28,7 @@ from starlette.responses import Response
 
 from tutelage.server.api import dialogue_view
 from tutelage.server.chatgpt import Conversation, read_conversation
-from tutelage.server.permissions import current_user
+from tutelage.server.permissions import current_user, writing_user
 from tutelage.server.services import services
 from tutelage.server.titles import title_of
 from tutelage.server.transactions import read, write
@@ -39,6 +39,7 @@ from tutelage.store.transfer import Turn
 router = APIRouter(prefix="/api")
 
 Me = Annotated[User, Depends(current_user)]
+Writer = Annotated[User, Depends(writing_user)]
 MOST_CONVERSATIONS = 500
 CHATGPT = "chatgpt"
 SPEAKERS = {"user": "User", "assistant": "Assistant"}
@@ -91,7 +92,7 @@ async def show_share(request: Request, me: Me, dialogue_id: str) -> dict[str, An
 
 
 @router.put("/dialogues/{dialogue_id}/share")
-async def share_dialogue(request: Request, me: Me, dialogue_id: str, body: Leaf) -> dict[str, Any]:
+async def share_dialogue(request: Request, me: Writer, dialogue_id: str, body: Leaf) -> dict[str, Any]:
     """Let anybody with the link read a copy of one branch."""
     row = await write(
         services(request).store,
@@ -130,7 +131,7 @@ async def export_dialogue(
 
 
 @router.post("/import")
-async def import_conversations(request: Request, me: Me, body: Conversations) -> dict[str, int]:
+async def import_conversations(request: Request, me: Writer, body: Conversations) -> dict[str, int]:
     """Conversations of a ChatGPT export, each once however often it is sent."""
     found = await run_sync(lambda: [read_conversation(record) for record in body.conversations])
     counts = {"imported": 0, "known": 0, "empty": found.count(None)}

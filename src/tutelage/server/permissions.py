@@ -16,7 +16,7 @@ from tutelage.errors import Denied, Sentence, Unauthenticated
 from tutelage.server.errors import InvalidKey
 from tutelage.server.services import Services, services
 from tutelage.server.transactions import read, write
-from tutelage.store import accounts
+from tutelage.store import accounts, quota
 from tutelage.store.tables import ApiKey, User
 from tutelage.store.usage import chat_settings
 
@@ -68,6 +68,14 @@ async def current_user(request: Request) -> User:
     guest, token = await write(parts.store, lambda tx: _new_guest(tx, agent_of(request)))
     set_session(request, token)
     return guest
+
+
+async def writing_user(request: Request) -> User:
+    """Like `current_user`, for whatever keeps more text. Raises StorageFull for a guest who has no room left."""
+    user = await current_user(request)
+    if user.role == "guest":
+        await read(services(request).store, lambda tx: quota.check_room(tx, user))
+    return user
 
 
 def require(role: Role) -> Callable[[Request], Awaitable[User]]:

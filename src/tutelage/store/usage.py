@@ -19,13 +19,15 @@ NAME = "chat"
 class ChatSettings:
     """What operators may set about the chat. A limit counts answers a day (UTC) and person; None is no limit.
 
-    `answers_at_once` are written, further ones wait in line. `terms` is the operator's own text for the page that says
-    what happens with what people write, in Markdown.
+    `guest_storage` is how many million characters a guest may keep (see `quota`). `answers_at_once` are written,
+    further ones wait in line. `terms` is the operator's own text for the page that says what happens with what people
+    write, in Markdown.
     """
 
     guests: bool = True
     guest_limit: int | None = None
     user_limit: int | None = None
+    guest_storage: int | None = 20
     answers_at_once: int = 32  # as many as the engine computes in one batch
     terms: str = ""
 
@@ -41,7 +43,8 @@ def chat_settings(tx: Session) -> ChatSettings:
 
 def change_chat_settings(tx: Session, settings: ChatSettings) -> None:
     """Raises InvalidRequest for a limit below 0."""
-    if any(limit is not None and limit < 0 for limit in (settings.guest_limit, settings.user_limit)):
+    limits = (settings.guest_limit, settings.user_limit, settings.guest_storage)
+    if any(limit is not None and limit < 0 for limit in limits):
         raise InvalidRequest("A limit is 0 or more, or none.", param="user_limit")
     if settings.answers_at_once < 1:
         raise InvalidRequest("At least one answer is written at a time.", param="answers_at_once")

@@ -40,6 +40,7 @@ ON_POSTGRES_TOO = {
     "test_export",
     "test_imports",
     "test_leases",
+    "test_quota",
     "test_ranking",
     "test_runs",
     "test_search",

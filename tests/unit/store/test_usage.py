@@ -40,7 +40,9 @@ def test_a_limit_is_counted_down_and_the_next_day_begins_anew(
         assert usage.count_answers(tx, reader) == 1
 
 
-@pytest.mark.parametrize("wrong", [{"guest_limit": -1}, {"user_limit": -1}, {"answers_at_once": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"guest_limit": -1}, {"user_limit": -1}, {"guest_storage": -1}, {"answers_at_once": 0}]
+)
 def test_a_limit_below_nothing_is_refused(store: Store, wrong: dict[str, int]) -> None:
     with store.write() as tx, pytest.raises(InvalidRequest):
         usage.change_chat_settings(tx, ChatSettings(**wrong))

@@ -52,7 +52,7 @@ PROGRAMS = (
 """Whose errors no page shows: programs read them, or whoever gives commands."""
 KINDS = {
     name for name, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__
-} | {"AtCapacity", "UsedUp", "Failure", "RunStopped"}
+} | {"AtCapacity", "StorageFull", "UsedUp", "Failure", "RunStopped"}
 BY_OTHERS = {
     "{field}: {problem}",
     "Method Not Allowed",

@@ -1,7 +1,7 @@
 """Who may come in, and how much they may ask for.
 
 GET    /operate/access          limits, guests, terms, open invitations
-PUT    /operate/access          {guests, guest_limit, user_limit, answers_at_once, terms}
+PUT    /operate/access          {guests, guest_limit, user_limit, guest_storage, answers_at_once, terms}
 POST   /operate/invites         {role} -> {secret}: the path of a link that lets one person in
 DELETE /operate/invites/{id}
 """
@@ -28,10 +28,11 @@ class Settings(BaseModel):
     guests: bool
     guest_limit: int | None = Field(None, ge=0, le=MOST)
     user_limit: int | None = Field(None, ge=0, le=MOST)
+    guest_storage: int | None = Field(ChatSettings().guest_storage, ge=1, le=MOST)
     answers_at_once: int = Field(ge=1, le=1000)
     terms: str = Field("", max_length=20_000)
 
-    @field_validator("guest_limit", "user_limit", mode="before")
+    @field_validator("guest_limit", "user_limit", "guest_storage", mode="before")
     @classmethod
     def _none(cls, value: object) -> object:
         return None if value == "" else value

@@ -11,7 +11,7 @@ export function showProblem(problem, retry) {
   const { text, hint } = told(problem);
   element.querySelector("[data-text]").textContent = text;
   element.querySelector("[data-hint]").textContent = hint;
-  element.querySelector("[data-sign-in]")?.toggleAttribute("hidden", problem.code !== "daily_limit");
+  element.querySelector("[data-sign-in]")?.toggleAttribute("hidden", !["daily_limit", "storage_full"].includes(problem.code));
   const again = () => {
     if (!element.isConnected) return;
     element.remove();
