@@ -48,6 +48,11 @@ def test_either_way_to_write_a_message_stands_under_each_name(read_rows: Any, na
 
 @pytest.mark.parametrize("row", [{"messages": [ASK, REPLY]}, {"prompt": "Hi", "completion": "Hello!"}])
 def test_a_system_message_beside_the_others_comes_first(read_rows: Any, row: Any) -> None:
+    twice = {"messages": [{"role": "system", "content": "Be kind."}, ASK, REPLY], "system": "Be kind."}
+    assert (
+        read_rows(messages.parse, twice).items
+        == read_rows(messages.parse, row | {"system": "Be kind."}).items
+    )
     found = read_rows(messages.parse, row | {"system": "Be kind."}, row | {"system": ""})
     assert [item.messages for item in found.items] == [(Message("system", "Be kind."), *TURNS), TURNS]
 
@@ -77,6 +82,7 @@ def test_a_row_may_name_its_own_source(read_rows: Any) -> None:
     ("row", "reason"),
     [
         ({}, 'there is no "messages", "conversations" or "prompt"'),
+        ({"title": "Tea", "mapping": {}, "current_node": "a"}, "a chat of ChatGPT's export"),
         ({"messages": {"role": "user"}}, "messages should be a list, not an object"),
         ({"messages": []}, "there is no user message"),
         ({"messages": ["Hi"]}, "message 1 should be an object, not text"),

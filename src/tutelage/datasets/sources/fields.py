@@ -124,8 +124,8 @@ def prompt(value: object, name: str = "prompt", *, system: object = None) -> tup
 
 def with_system(value: object, said: tuple[Message, ...]) -> tuple[Message, ...]:
     """The messages below a system message that stands beside them, in a field of its own, if one does."""
-    system = optional_text(value, "system")
-    return (Message("system", system), *said) if system.strip() else said
+    first = Message("system", optional_text(value, "system"))
+    return (first, *said) if first.content.strip() and said[:1] != (first,) else said
 
 
 def reply(value: object, name: str) -> str:

@@ -25,6 +25,8 @@ def parse(row: Row) -> Iterator[Item]:
         yield Dialogue(
             (*fields.prompt(row["prompt"], system=row.get("system")), *_answer(row)), source=source
         )
+    elif "mapping" in row:
+        raise DataError("a chat of ChatGPT's export; its owner takes it in on the page of their account")
     else:
         raise DataError('there is no "messages", "conversations" or "prompt"')
 
