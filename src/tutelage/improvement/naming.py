@@ -26,7 +26,7 @@ def new_run(place: Installation, kind: str) -> Path:
     A run whose folder is gone keeps its number: versions and rows in the store name it still.
     """
     folder = place.home / "runs"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with place.store.read() as tx:
         names = {*runs.run_names(tx), *(path.name for path in folder.iterdir())}
     names |= {version.run or "" for version in place.registry.survey()[0]}
@@ -35,7 +35,7 @@ def new_run(place: Installation, kind: str) -> Path:
         number += 1
         made = folder / f"{kind}-{number:04d}"
         try:
-            made.mkdir()
+            made.mkdir(mode=0o700)
         except FileExistsError:
             continue
         return made

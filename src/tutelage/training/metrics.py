@@ -94,7 +94,7 @@ class Run:
         """Write a JSON file of the run, whole or not at all. Raises TrainingError when there is no room."""
         file = self.folder / name
         with _writing(file):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what people wrote is in it
             write_json(file, content)
 
     def rewind(self, step: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ from tutelage.improvement.naming import new_run, numbered
 from tutelage.improvement.stages import Installation
 from tutelage.registry import Registry
 from tutelage.store import Store, runs
+from tutelage.training.metrics import Run
 
 
 @pytest.fixture
@@ -35,6 +37,14 @@ def test_a_copy_that_somebody_kept_does_not_stand_in_the_way(place: Installation
     (place.home / "runs" / "round-0007-old").mkdir()
     assert new_run(place, "round").name == "round-0002"
     assert new_run(place, "sft").name == "sft-0001"
+
+
+def test_runs_are_their_owners_alone(place: Installation) -> None:
+    """Prompts and answers of people are in them, and whoever made the data folder may have left it open."""
+    os.chmod(place.home, 0o755)
+    numbered_one, named = new_run(place, "round"), place.home / "runs" / "mine"
+    Run(named, "sft").keep("plan.json", {})
+    assert {stat.S_IMODE(each.stat().st_mode) for each in (numbered_one, named)} == {0o700}
 
 
 def test_who_begins_at_the_same_time_gets_another_number(place: Installation) -> None:
