@@ -11,7 +11,7 @@ from typing import Any, Literal
 from tutelage.config import check
 from tutelage.store.export import read_comparisons, read_demonstrations, read_prompts
 from tutelage.training.dpo import DPOConfig, train_dpo
-from tutelage.training.memory import keep_freed_memory
+from tutelage.training.memory import its_end_told, keep_freed_memory
 from tutelage.training.metrics import Progress, Run
 from tutelage.training.ppo import PPOConfig, train_ppo
 from tutelage.training.reward import RewardConfig, train_reward
@@ -70,6 +70,7 @@ Trainer = Callable[[Job, Progress], dict[str, Any]]
 """Carries out a job and returns the manifest of its run."""
 
 
+@its_end_told()
 def train(job: Job, progress: Progress) -> dict[str, Any]:
     """Carry out a job in this process. Raises what its recipe raises."""
     keep_freed_memory()

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from tutelage.errors import Sentence, TrainingError
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 _GROWTH = 64 << 20
@@ -22,3 +28,16 @@ def keep_freed_memory() -> None:
         mallopt(_MMAP_MAX, 0)
         mallopt(_TRIM_THRESHOLD, -1)
         mallopt(_TOP_PAD, _GROWTH)
+
+
+@contextmanager
+def its_end_told() -> Iterator[None]:
+    """Raises TrainingError, with a way out, when a device's memory is not enough for what is done inside the block."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            Sentence("the device's memory ran out: {error}", error=str(error).partition("\n")[0][:200]),
+            hint="begin anew with a lower micro_tokens, which changes memory and time, not what is learnt;"
+            " or free what others hold there and go on with --resume",
+        ) from error
