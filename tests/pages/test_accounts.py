@@ -17,7 +17,7 @@ Visit = Callable[..., Page]
 def test_the_link_makes_an_operator_who_lets_somebody_in_who_signs_in(visit: Visit, site: Any) -> None:
     with site.store.write() as tx:
         token = accounts.make_operator_link(tx)
-    page = visit(f"/operator-link/{token}")
+    page = visit(f"/operator-link/{token}", permissions=["clipboard-read", "clipboard-write"])
     page.get_by_label("Name").fill("Grace")
     page.get_by_label("Password").fill("a long enough password")
     page.get_by_role("button", name="Become the operator").click()
@@ -29,6 +29,9 @@ def test_the_link_makes_an_operator_who_lets_somebody_in_who_signs_in(visit: Vis
     page.get_by_role("button", name="Create account").click()
     expect(page.locator("output")).to_be_visible()
     password = page.locator("output").text_content()
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == password
 
     other = visit("/rank")
     expect(other).to_have_url(f"{site.url}/sign-in?next=/rank")

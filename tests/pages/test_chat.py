@@ -84,6 +84,22 @@ def test_a_message_and_its_code_are_copied_as_they_were_written(visit: Visit, si
     expect(button).to_have_text("Copy code")
 
 
+def test_without_https_a_message_is_sent_and_copied_all_the_same(visit: Visit, site: Any) -> None:
+    """As on a local network: browsers keep some functions for secure contexts."""
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    page.add_init_script(
+        "delete Crypto.prototype.randomUUID; Object.defineProperty(navigator, 'clipboard', { value: undefined })"
+    )
+    page.reload()
+    ask(page, "How?")
+    whole = answers(page).get_by_role("button", name="Copy", exact=True)
+    whole.click()
+    expect(answers(page).locator(".copied")).to_be_visible()
+    expect(whole).to_be_focused()
+    composer(page).press("ControlOrMeta+v")
+    expect(composer(page)).to_have_value("Hello there.")
+
+
 def test_marked_words_look_like_what_they_are_while_their_block_is_open(visit: Visit, site: Any) -> None:
     site.say("Some **strong words**, `a <b> code` and 2 ** 3, " + LONG, delay=0.005)
     page = visit()

@@ -7,7 +7,7 @@ import { draft, grow, sends } from "./composer.js";
 import { copy, dressCode } from "./copy.js";
 import { announce, attempt, byId, onActions } from "./dialogs.js";
 import { rate, report } from "./feedback.js";
-import { Problem, call } from "./http.js";
+import { Problem, call, newKey } from "./http.js";
 import { listen } from "./keys.js";
 import { refreshDialogues, showTitle } from "./library.js";
 import { choose, offerPick, pick, showPair } from "./pick.js";
@@ -103,7 +103,7 @@ function offerBoth(answer) {
  * @param {string} content @param {string | null} parent @param {number} answers one (or two, as the server sees fit), or two side by side
  * @param {string} key the same for every try of one message
  */
-async function ask(content, parent, answers = 1, key = crypto.randomUUID()) {
+async function ask(content, parent, answers = 1, key = newKey()) {
   unsent = "";
   byId("welcome")?.remove();
   byId("temporary")?.remove();

@@ -1,14 +1,13 @@
 // @ts-check
-/** Copy buttons: a message's own Markdown, or one block of code. */
+/** Copy buttons: a message's own Markdown, one block of code, a link, a secret. */
 
 import { t } from "./catalogue.js";
 import { announce, toast } from "./dialogs.js";
 
 /** @param {string} text @param {HTMLElement} button */
 export async function copy(text, button) {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch {
+  const written = navigator.clipboard?.writeText(text).then(() => true, () => false);
+  if (!(await (written ?? selected(text, button)))) {
     toast(t("The browser did not allow copying."));
     return;
   }
@@ -21,6 +20,19 @@ export async function copy(text, button) {
     button.classList.remove("copied");
     if (words) button.textContent = words;
   }, 1500);
+}
+
+/** Without HTTPS, there is no clipboard, but what is selected can be copied. @param {string} text @param {HTMLElement} button */
+function selected(text, button) {
+  const area = document.createElement("textarea");
+  area.className = "visually-hidden";
+  area.value = text;
+  button.after(area);
+  area.select();
+  const done = document.execCommand("copy");
+  area.remove();
+  button.focus();
+  return done;
 }
 
 /** Give each block of code a head with its language and a copy button. @param {ParentNode} root */

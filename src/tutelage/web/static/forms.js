@@ -11,7 +11,8 @@
  */
 
 import { t } from "./catalogue.js";
-import { confirmed, toast } from "./dialogs.js";
+import { copy } from "./copy.js";
+import { confirmed, onActions, toast } from "./dialogs.js";
 import { Problem, call } from "./http.js";
 
 /** @param {HTMLFormElement} form @returns {Record<string, unknown>} */
@@ -59,6 +60,8 @@ function show(form, secret) {
   place.hidden = false;
   output.focus();
 }
+
+onActions({ "copy-secret": (button) => copy(button.closest("[data-secret]").querySelector("output").value, button) });
 
 document.addEventListener("submit", (event) => {
   const form = /** @type {HTMLFormElement} */ (event.target);

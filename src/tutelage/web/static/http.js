@@ -14,6 +14,9 @@ export class Problem extends Error {
   }
 }
 
+/** A key for a request that may be sent again. Browsers have randomUUID only over HTTPS and on the machine itself. */
+export const newKey = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("-");
+
 /** @type {{createHTML(text: string): any}} */
 const policy = /** @type {any} */ (window).trustedTypes?.createPolicy("tutelage", {
   createHTML: (/** @type {string} */ text) => text,
