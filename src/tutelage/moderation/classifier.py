@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self, cast
 import numpy as np
 import numpy.typing as npt
 
-from tutelage.errors import ModelError
+from tutelage.errors import ModelError, Sentence
 from tutelage.moderation.categories import CATEGORIES, Category, Scores
 from tutelage.moderation.features import Rows, hashed, windows
 
@@ -96,6 +96,10 @@ class LinearClassifier:
                 return cls._from_arrays(dict(arrays))
         except FileNotFoundError:
             raise ModelError("there is no such file of filter weights", where=str(path)) from None
+        except PermissionError as error:
+            message = Sentence("The file may not be read: {error}.", error=error.strerror)
+            hint = "Give it to the user that runs this program."
+            raise ModelError(message, where=str(path), hint=hint) from error
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ModelError(
                 "these are not weights of the content filter",

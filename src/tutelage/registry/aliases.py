@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tutelage.errors import Conflict, InvalidRequest, ModelError, Sentence, Unavailable
 from tutelage.registry.folders import locked
-from tutelage.registry.version import NAME, write_json
+from tutelage.registry.version import NAME, closed, write_json
 
 LATEST = "latest"
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -66,6 +66,8 @@ class Aliases:
             return dict(histories)
         except FileNotFoundError:
             return {}
+        except PermissionError as error:
+            raise closed(self.file, error) from error
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             hint = "Restore the file from a backup, or delete it and promote a version again."
             message = Sentence("The list of aliases is broken: {error}.", error=error)

@@ -92,6 +92,8 @@ def read_version(folder: Path) -> ModelVersion:
             notes=_typed(fields, "notes", str),
             path=folder,
         )
+    except PermissionError as error:
+        raise closed(file, error) from error
     except (OSError, ValueError, TypeError) as error:
         hint = "Restore the file from a backup, or delete the version's folder."
         raise ModelError(
@@ -130,6 +132,15 @@ def check_weights(folder: Path) -> None:
         )
 
 
+def closed(file: Path, error: PermissionError) -> ModelError:
+    """A file that is whole, but for another user, as when root has worked for the user that serves."""
+    return ModelError(
+        Sentence("The file may not be read: {error}.", error=error.strerror),
+        where=str(file),
+        hint="Give it to the user that runs this program.",
+    )
+
+
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """Replace a JSON file so that a reader, or a crash, finds the old one or the new one, never a part."""
     partial = file.with_name(f".{file.name}.{os.getpid()}")
@@ -149,6 +160,8 @@ def read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it is no JSON object")
+    except PermissionError as error:
+        raise closed(file, error) from error
     except (OSError, ValueError) as error:
         raise ModelError(
             Sentence("the file cannot be read: {error}", error=error),

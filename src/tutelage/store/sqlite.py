@@ -154,6 +154,6 @@ def _create_private(path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
-        raise DataError(
-            Sentence("The file cannot be opened: {error}.", error=error.strerror), path=path
-        ) from error
+        hint = "Give it to the user that runs this program." if isinstance(error, PermissionError) else ""
+        message = Sentence("The file cannot be opened: {error}.", error=error.strerror)
+        raise DataError(message, path=path, hint=hint) from error

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -360,6 +361,22 @@ def test_names_are_checked_before_they_meet_the_file_system(registry: Registry, 
             look_up(name)
         assert "v1" in caught.value.hint
         assert "stable" in caught.value.hint
+
+
+def test_what_another_user_owns_is_not_called_broken(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.promote(publish(registry).name)
+
+    def refuse(self: Path, **_: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    for look_up in (lambda: registry.get("v1"), Registry(registry.folder.parent).aliases):
+        with pytest.raises(ModelError, match="may not be read: Permission denied") as caught:
+            look_up()
+        assert "user" in caught.value.hint
+        assert "elete" not in caught.value.hint
 
 
 def test_an_empty_registry_says_how_to_begin(registry: Registry) -> None:
