@@ -92,9 +92,33 @@ def test_a_success_forgets_an_accounts_failures() -> None:
     limits = SignInLimits()
     for _ in range(SignInLimits.PER_ACCOUNT - 1):
         limits.failed("ann", "10.0.0.1")
-    limits.succeeded("ann")
+    limits.succeeded("ann", "10.0.0.2")
     limits.failed("ann", "10.0.0.1")
     limits.check("ann", "10.0.0.1")
+
+
+def test_nobody_is_kept_out_of_where_they_have_signed_in_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("tutelage.server.passwords.monotonic", lambda: now)
+    limits = SignInLimits()
+    limits.succeeded("ann", "10.0.0.1")
+
+    def guess() -> None:
+        for n in range(SignInLimits.PER_ACCOUNT):
+            limits.failed("ann", f"10.0.1.{n}")
+
+    guess()
+    limits.check("ann", "10.0.0.1")
+    with pytest.raises(RateLimited):
+        limits.check("ann", "10.0.0.2")
+    for _ in range(SignInLimits.PER_ADDRESS):
+        limits.failed("somebody", "10.0.0.1")
+    with pytest.raises(RateLimited):
+        limits.check("ann", "10.0.0.1")
+    now += SignInLimits.KNOWN_SECONDS + 1
+    guess()
+    with pytest.raises(RateLimited):
+        limits.check("ann", "10.0.0.1")
 
 
 def test_failures_are_limited_for_each_address() -> None:

@@ -72,11 +72,14 @@ class SignInLimits:
     WINDOW_SECONDS = 900.0
     PER_ACCOUNT = 10
     PER_ADDRESS = 50
+    KNOWN_SECONDS = 30 * 86_400.0
+    """So long, an address from which somebody signed in is theirs: nobody keeps them out by guessing elsewhere."""
     WAITING = 30
     """So many passwords of one address at most wait to be looked at: others wait behind them."""
 
     def __init__(self) -> None:
         self._waiting = Counter[str]()
+        self._known: dict[tuple[str, str], float] = {}
         self._failures: dict[tuple[str, str], deque[float]] = {}
         self._turn = asyncio.Semaphore(AT_ONCE)
 
@@ -90,7 +93,7 @@ class SignInLimits:
                 self.check(name, address)
                 right = await matches(password, password_hash)
                 if right:
-                    self.succeeded(name)
+                    self.succeeded(name, address)
                 else:
                     self.failed(name, address)
                 return right
@@ -101,9 +104,11 @@ class SignInLimits:
             return await hash_password(password)
 
     def check(self, name: str, address: str) -> None:
-        """Raise RateLimited after too many failures for this account or from this address."""
+        """Raise RateLimited after too many failures from this address, or for this account from strange ones."""
         self._forget()
-        for key, most in self._limits(name, address):
+        of_account, of_address = self._limits(name, address)
+        at_home = (name, network(address)) in self._known
+        for key, most in (of_address,) if at_home else (of_account, of_address):
             failures = self._failures.get(key, deque())
             if len(failures) >= most:
                 wait = failures[0] + self.WINDOW_SECONDS - monotonic()
@@ -116,9 +121,10 @@ class SignInLimits:
         for key, most in self._limits(name, address):
             self._failures.setdefault(key, deque(maxlen=most)).append(monotonic())
 
-    def succeeded(self, name: str) -> None:
-        """Forget an account's failures."""
+    def succeeded(self, name: str, address: str) -> None:
+        """Forget an account's failures, and know its address."""
         self._failures.pop(("account", name), None)
+        self._known[name, network(address)] = monotonic()
 
     @contextmanager
     def _in_line(self, address: str) -> Iterator[None]:
@@ -131,7 +137,9 @@ class SignInLimits:
         finally:
             self._waiting -= Counter([place])  # and nothing is kept of who does not wait
 
-    def _limits(self, name: str, address: str) -> tuple[tuple[tuple[str, str], int], ...]:
+    def _limits(
+        self, name: str, address: str
+    ) -> tuple[tuple[tuple[str, str], int], tuple[tuple[str, str], int]]:
         return (
             (("account", name), self.PER_ACCOUNT),
             (("address", network(address)), self.PER_ADDRESS),
@@ -144,6 +152,8 @@ class SignInLimits:
         for failures in self._failures.values():
             while failures[0] < horizon:
                 failures.popleft()
+        long_ago = monotonic() - self.KNOWN_SECONDS
+        self._known = {key: at for key, at in self._known.items() if at >= long_ago}
 
 
 def _encoded(password: str) -> bytes:
