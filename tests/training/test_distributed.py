@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 
 from tutelage.dialogue import Comparison, Dialogue
 from tutelage.errors import ConfigError, TrainingError
+from tutelage.improvement import recording
 from tutelage.store import Store, export
 from tutelage.store.imports import import_comparison, import_dialogue
 from tutelage.training import distributed
@@ -295,12 +297,21 @@ def test_a_process_says_a_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_who_interrupts_it_ends_all(home: Path, snapshot: Path, tmp_path: Path) -> None:
+    open_files: list[str] = []
+
     def interrupt(*news: object) -> None:
+        launcher = Path(f"/proc/{ranks(tmp_path)[0]}/stat").read_text().rpartition(")")[2].split()[1]
+        for each in Path(f"/proc/{launcher}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                open_files.append(os.readlink(each))
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), recording.alone(tmp_path):
         train_in_processes(job("sft", home, snapshot, tmp_path), interrupt, processes=2)
     assert ranks(tmp_path) == {}
+    assert str(tmp_path / ".lock") in open_files, "killed alone, this process would leave them at work"
+    with recording.alone(tmp_path):
+        pass
 
 
 needs_ray = pytest.mark.skipif(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -83,9 +84,11 @@ def noting(store: Store, run_id: str, progress: Progress) -> Progress:
 def alone(folder: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold a run's folder against other processes of this machine; a dead one lets go by itself.
 
+    Processes that train for this one inherit the lock: when it is killed, they still work there until they notice.
     While another works there, `waiting` is called twice a second, and may raise. Without it, Conflict is raised.
     """
     with (folder / ".lock").open("a") as stream:
+        os.set_inheritable(stream.fileno(), True)
         told = False
         while not _locked(lambda: fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)):
             if waiting is None:

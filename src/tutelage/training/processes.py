@@ -68,6 +68,7 @@ def _torchrun(job: Job, processes: int) -> Iterator[subprocess.Popen[str]]:
             text=True,
             env={"OMP_NUM_THREADS": threads, **os.environ},
             start_new_session=True,  # Ctrl+C comes here, and from here to them
+            close_fds=False,  # the lock of the run's folder is theirs, too
         ) as torchrun,
     ):
         try:

@@ -116,6 +116,18 @@ HOLD = (
 )
 
 
+def test_a_folder_is_held_for_as_long_as_those_who_work_for_its_holder(tmp_path: Path) -> None:
+    with alone(tmp_path):
+        worker = subprocess.Popen(
+            [sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE, close_fds=False
+        )
+    with pytest.raises(Conflict, match="another process"), alone(tmp_path):
+        pass
+    worker.communicate(b"\n")
+    with alone(tmp_path):
+        pass
+
+
 def test_a_folder_belongs_to_one_process_until_that_ends(tmp_path: Path) -> None:
     command = [sys.executable, "-S", "-c", HOLD, str(tmp_path / ".lock")]
     with alone(tmp_path):
