@@ -129,6 +129,20 @@ def test_the_report_tells_the_gate_the_watch_and_the_way_on(straight: tuple[Path
     assert "published is step" not in told
 
 
+def test_warnings_are_told_in_the_terminal_too_while_a_round_keeps_its_log(tmp_path: Path) -> None:
+    script = (
+        "import logging; from pathlib import Path; from tutelage.cli.training import installation\n"
+        "from tutelage.improvement.journal import journal\n"
+        "with installation() as place, journal(place.home, print):\n"
+        "    logging.getLogger('tutelage.improvement').warning('few')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(tmp_path), capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "few\n"
+    assert "WARNING few" in (tmp_path / "log.txt").read_text()
+
+
 def test_judge_and_watcher_are_reward_models_of_their_own(straight: tuple[Path, dict]) -> None:
     folder = straight[0] / "runs" / "round-0001"
     made = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -159,11 +160,13 @@ def tidy(
 
 @contextmanager
 def installation() -> Iterator[Installation]:
-    """The data folder with its store open."""
+    """The data folder with its store open. Warnings go to stderr, also while a round keeps its log."""
     from tutelage.config import home
     from tutelage.improvement import Installation
     from tutelage.registry import Registry
 
+    if logging.lastResort is not None and not logging.root.handlers:
+        logging.root.addHandler(logging.lastResort)
     folder = home()
     with opened_store() as store:
         yield Installation(folder, store, Registry(folder))
