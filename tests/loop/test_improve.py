@@ -339,7 +339,7 @@ def test_a_terminal_chat_answers_each_line(straight: tuple[Path, dict], command:
         (["train", "sft", str(RECIPES / "tiny" / "sft.toml"), "--resume"], "no unfinished sft run"),
         (["train", "sft", str(RECIPES / "tiny" / "sft.toml"), "--name", "../x"], "no name for a run"),
         (["generate", "--version", "v9"], "v9"),
-        (["score"], "latest"),
+        (["score"], "no reward model yet"),
     ],
 )
 def test_what_cannot_be_done_is_said_with_a_hint(

@@ -16,7 +16,8 @@ from playwright.sync_api import Page, expect
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from tutelage.store import accounts, dialogues, feedback, pairs, runs, workers
+from tutelage import dialogue
+from tutelage.store import accounts, dialogues, feedback, imports, pairs, runs, workers
 from tutelage.store.ids import now
 from tutelage.store.tables import Dialogue, Message
 
@@ -91,13 +92,23 @@ class Studio:
             row.updated = now() - timedelta(days=days)
             return row.id
 
-    def shoot(self, name: str, path: str, session: str, *, wait: str = "main", **options: Any) -> None:
-        """A picture of a page, once something is there."""
+    def shoot(
+        self,
+        name: str,
+        path: str,
+        session: str,
+        *,
+        wait: str = "main",
+        act: Callable[[Page], None] = lambda page: None,
+        **options: Any,
+    ) -> None:
+        """A picture of a page, once something is there and a person has acted on it."""
         page = self.visit("/terms", **{"width": 1280, "height": 800, **options})
         page.context.clear_cookies()
         page.context.add_cookies([{"name": "tutelage", "value": session, "url": self.site.url}])
         page.goto(path)
         expect(page.locator(wait).first).to_be_visible()
+        act(page)
         page.wait_for_load_state("networkidle")
         page.evaluate("document.activeElement.blur()")
         file = Path(FOLDER) / f"{name}.png"
@@ -155,7 +166,15 @@ def test_the_rooms_of_trainers(studio: Studio) -> None:
     )
     _, session = studio.person("trainer")
     studio.shoot("rank", "/rank", session, wait="[data-candidate]")
-    studio.shoot("write", "/write", session, wait="textarea")
+    studio.shoot("write", "/write", session, wait="textarea", act=_ask_as_a_person)
+
+
+def _ask_as_a_person(page: Page) -> None:
+    """A first question in a dialogue that is being written, and what the model would say."""
+    page.get_by_role("combobox").first.select_option(label="Anything")
+    page.locator("textarea").first.fill("How do I know whether a year is a leap year?")
+    page.locator("textarea").first.press("Control+Enter")
+    expect(page.locator(".suggestion .text").first).to_be_visible()
 
 
 def test_the_rooms_of_operators(studio: Studio) -> None:
@@ -188,7 +207,11 @@ def _rate(studio: Studio) -> None:
 
 
 def _train(studio: Studio) -> None:
-    """A round in the middle of PPO."""
+    """A round in the middle of PPO, from a hundred comparisons and more."""
+    with studio.site.store.write() as tx:
+        for number in range(120):
+            question = (dialogue.Message("user", f"{TITLES[number % 5]} ({number})"),)
+            imports.import_comparison(tx, dialogue.Comparison.from_ranking(question, RAINBOW, [[0], [1]]))
     folder = Path(studio.site.registry.folder).parent / "runs" / "improve-0002"
     falling = [{"loss": 3 * math.exp(-n / 30) + 1.2} for n in range(120)]
     telling = [{"loss": 0.69 - n / 400, "accuracy": 0.5 + 0.2 * (1 - math.exp(-n / 20))} for n in range(60)]

@@ -161,7 +161,7 @@ def _safety(evidence: Evidence, config: GateConfig) -> Check:
         "safety",
         "passed" if high <= config.flagged else "failed" if low > 0 else "not_enough_data",
         Sentence(
-            "{after} answers flagged, {before} before ({low:+.0f} to {high:+.0f} % of all)",
+            "{after}, {before} before ({low:+.0f} to {high:+.0f} % of all answers)",
             after=after,
             before=before,
             low=100 * low,

