@@ -72,18 +72,14 @@ def import_messages(
     path: PathArgument, source: SourceOption = "", strict: StrictOption = False, as_json: JsonOption = False
 ) -> None:
     """Dialogues: OpenAI's "messages", ShareGPT's "conversations", or a "prompt", bare or with its "completion"."""
-    from tutelage.datasets.sources import messages
-
-    _import(path, messages.parse, "messages", source=source, strict=strict, as_json=as_json)
+    _import(path, "messages", source=source, strict=strict, as_json=as_json)
 
 
 def import_alpaca(
     path: PathArgument, source: SourceOption = "", strict: StrictOption = False, as_json: JsonOption = False
 ) -> None:
     """Instructions with answers: Alpaca, Dolly, self-instruct seeds."""
-    from tutelage.datasets.sources import alpaca
-
-    _import(path, alpaca.parse, "alpaca", source=source, strict=strict, as_json=as_json)
+    _import(path, "alpaca", source=source, strict=strict, as_json=as_json)
 
 
 def import_oasst(
@@ -98,25 +94,21 @@ def import_oasst(
     from tutelage.datasets.sources import oasst
 
     parse = partial(oasst.parse, languages=lang, synthetic=synthetic)
-    _import(path, parse, "oasst", source=source, strict=strict, as_json=as_json)
+    _import(path, "oasst", parse, source=source, strict=strict, as_json=as_json)
 
 
 def import_hh(
     path: PathArgument, source: SourceOption = "", strict: StrictOption = False, as_json: JsonOption = False
 ) -> None:
     """Pairs of transcripts in the form of HH-RLHF."""
-    from tutelage.datasets.sources import hh
-
-    _import(path, hh.parse, "hh", source=source, strict=strict, as_json=as_json)
+    _import(path, "hh", source=source, strict=strict, as_json=as_json)
 
 
 def import_ranked(
     path: PathArgument, source: SourceOption = "", strict: StrictOption = False, as_json: JsonOption = False
 ) -> None:
     """Judged answers: our own export, pairs ("chosen", "rejected"), best-first lists, judgements with passages."""
-    from tutelage.datasets.sources import ranked
-
-    _import(path, ranked.parse, "ranked", source=source, strict=strict, as_json=as_json)
+    _import(path, "ranked", source=source, strict=strict, as_json=as_json)
 
 
 IMPORTERS: dict[str, Callable[..., None]] = {
@@ -220,11 +212,14 @@ def _say_written(
     emit(result, "\n".join(lines), as_json=as_json)
 
 
-def _import(path: Path, parse: Parser, format: str, *, source: str, strict: bool, as_json: bool) -> None:
+def _import(
+    path: Path, format: str, parse: Parser | None = None, *, source: str, strict: bool, as_json: bool
+) -> None:
+    """Import in a format; `parse` reads it in another way than it is read without options."""
     from tutelage.datasets.importing import load
-    from tutelage.datasets.sources import read
+    from tutelage.datasets.sources import PARSERS, read
 
-    found = read(path, parse, source=source, default_source=format)
+    found = read(path, parse or PARSERS[format], source=source, default_source=format)
     with opened_store() as store:
         report = load(store, found, strict=strict)
     result = {"format": format, "path": str(path), **_numbers(report)}

@@ -138,7 +138,7 @@ async def _reap(turns: Turns, store: Store) -> None:
         await asyncio.sleep(DEAD_AFTER.total_seconds())
         with _going_on():
             if away:
-                await write(store, bin.purge)
+                await write(store, bin.purge)  # fails for as long as the database is away
                 await asyncio.sleep(BACK_SECONDS)
             away = True
             await turns.reap()

@@ -8,17 +8,10 @@ from typing import Any
 
 import pytest
 
-from tutelage.datasets.sources import Parser, alpaca, hh, messages, oasst, ranked, read
+from tutelage.datasets.sources import PARSERS, read
 from tutelage.dialogue import Comparison
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "data.md"
-PARSERS: dict[str, Parser] = {
-    "messages": messages.parse,
-    "alpaca": alpaca.parse,
-    "oasst": oasst.parse,
-    "hh": hh.parse,
-    "ranked": ranked.parse,
-}
 
 
 @pytest.mark.parametrize(
